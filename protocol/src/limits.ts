@@ -1,0 +1,52 @@
+/** Every size, count and time of the protocol, in one table. What exceeds one is refused with a coded error and counted. */
+export const LIMITS = {
+  cborDepthMax: 8,
+  cborItemsMax: 100_000,
+
+  /** Whole MQTT packet before and after CONNECT was accepted. */
+  packetBeforeConnectBytesMax: 4 * 1024,
+  packetBytesMax: 256 * 1024,
+  topicLevelsMax: 8,
+  topicBytesMax: 256,
+
+  presenceBytesMax: 1024,
+  stateBytesMax: 16 * 1024,
+  desiredBytesMax: 16 * 1024,
+  commandBytesMax: 4 * 1024,
+  ackBytesMax: 1024,
+  profileBytesMax: 64 * 1024,
+  eventBytesMax: 64 * 1024,
+  predictionsBytesMax: 128 * 1024,
+  samplePartBytesMax: 128 * 1024,
+  sampleMetadataBytesMax: 48 * 1024,
+  sampleBytesMax: 16 * 1024 * 1024,
+  samplePartsMax: 192,
+
+  /** Rows of one batch of predictions, signals a row, boxes in a batch. */
+  batchRowsMax: 2_000,
+  batchSignalsMax: 16,
+  batchBoxesMax: 8_000,
+  /** Largest time between two predictions of one batch, milliseconds: the 16-bit column holds no more. */
+  batchGapMsMax: 65_535,
+  embeddingLengthMax: 4_096,
+  feedbackItemsMax: 1_000,
+  detectionsMax: 300,
+
+  deviceIdLengthMax: 64,
+  modelNameLengthMax: 64,
+  labelLengthMax: 128,
+  labelsMax: 10_000,
+  textLengthMax: 2_000,
+  tagsMax: 64,
+
+  manifestBytesMax: 1024 * 1024,
+  packageFilesMax: 256,
+  packageFileBytesMax: 256 * 1024 * 1024,
+  onnxBytesMax: 256 * 1024 * 1024,
+  onnxNodesMax: 20_000,
+  onnxSubgraphDepthMax: 2,
+  imageBytesMax: 16 * 1024 * 1024,
+  imagePixelsMax: 50_000_000,
+
+  jsonBodyBytesMax: 1024 * 1024,
+} as const;

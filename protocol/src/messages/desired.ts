@@ -1,0 +1,75 @@
+import { z } from "zod";
+import {
+  countSchema,
+  deviceIdSchema,
+  modelNameSchema,
+  sha256Schema,
+  timeSchema,
+  versionSchema,
+} from "../names.js";
+
+/** Statement types of {@link sign}. */
+export const DESIRED_TYPE = "fieldloop.desired.v1";
+export const PACKAGE_TYPE = "fieldloop.package.v1";
+
+/** A package as its maker signed it; served beside the manifest. */
+export const packageStatementSchema = z.object({
+  model: modelNameSchema,
+  version: versionSchema,
+  manifestSha256: sha256Schema,
+  manifestBytes: z.int().positive(),
+});
+export type PackageStatement = z.output<typeof packageStatementSchema>;
+
+export const assignmentSchema = z.object({
+  deployment: z.string().min(1).max(64),
+  model: modelNameSchema,
+  version: versionSchema,
+  /** SHA-256 of manifest.json: the package's identity. */
+  packageSha256: sha256Schema,
+  manifestBytes: z.int().positive(),
+  /** The signed package statement (an Envelope). */
+  statement: z.instanceof(Uint8Array).refine((bytes) => bytes.length <= 1024),
+  /** The new version is committed after both. */
+  probation: z.object({ seconds: countSchema, predictions: countSchema }),
+});
+export type Assignment = z.output<typeof assignmentSchema>;
+
+export const samplingPolicySchema = z.object({
+  /** Bytes of samples a device may send in an hour. */
+  bytesPerHour: countSchema,
+  /** Share of frames taken by plain chance, 0..1. */
+  randomShare: z.number().min(0).max(1),
+  /** Frames worth less are never taken for worth, 0..1. */
+  worthMin: z.number().min(0).max(1),
+  /** Samples a minute taken for worth, at most. */
+  worthPerMinute: z.number().min(0).max(6000),
+});
+export type SamplingPolicy = z.output<typeof samplingPolicySchema>;
+
+/** `down/desired`: retained, and the payload of a signed envelope. Its revision only grows for one device. */
+export const desiredSchema = z.object({
+  device: deviceIdSchema,
+  revision: z.int().min(1),
+  issued: timeSchema,
+  assignments: z.array(assignmentSchema).max(8),
+  sampling: samplingPolicySchema,
+  /** Seconds between two messages of predictions, and between two profiles. */
+  predictionsIntervalSeconds: z.number().min(0.1).max(3600),
+  profileIntervalSeconds: z.number().min(1).max(86_400),
+});
+export type Desired = z.output<typeof desiredSchema>;
+
+/** `down/command`: one-shot, answered by a `command_result` event. Signed like the desired state, and stale after `expires`. */
+export const COMMAND_TYPE = "fieldloop.command.v1";
+export const commandSchema = z.object({
+  command: z.string().min(1).max(64),
+  device: deviceIdSchema,
+  expires: timeSchema,
+  action: z.discriminatedUnion("kind", [
+    z.object({ kind: z.literal("capture"), count: z.int().min(1).max(100) }),
+    z.object({ kind: z.literal("restart_host") }),
+    z.object({ kind: z.literal("report_state") }),
+  ]),
+});
+export type Command = z.output<typeof commandSchema>;

@@ -1,0 +1,72 @@
+import { z } from "zod";
+import { countSchema, modelNameSchema, sha256Schema, timeSchema, versionSchema } from "../names.js";
+import { DEPLOYMENT_STATES } from "../states.js";
+import { bootSchema } from "./delivery.js";
+import { SEVERITIES, wireErrorSchema } from "./event.js";
+
+/** What a device is: its hardware profile decides which variant it gets. */
+export const factsSchema = z.object({
+  arch: z.string().max(32),
+  platform: z.string().max(32),
+  cpuModel: z.string().max(128),
+  cpuCount: z.int().min(1).max(4096),
+  cpuFlags: z.array(z.string().max(32)).max(64),
+  memoryBytes: countSchema,
+  executionProviders: z.array(z.string().max(32)).max(16),
+  nodeVersion: z.string().max(32),
+  runtimeVersion: z.string().max(64),
+  timeZone: z.string().max(64),
+});
+export type Facts = z.output<typeof factsSchema>;
+
+export const runningSchema = z.object({
+  model: modelNameSchema,
+  version: versionSchema,
+  /** Hash of the package whose session answers right now: not what was asked for, what runs. */
+  packageSha256: sha256Schema,
+  variant: z.string().max(32),
+  executionProvider: z.string().max(32),
+  since: timeSchema,
+});
+
+/** `up/state`: the reported state, retained. */
+export const stateSchema = z.object({
+  time: timeSchema,
+  boot: bootSchema,
+  agentVersion: z.string().max(32),
+  facts: factsSchema,
+  running: runningSchema.nullable(),
+  previous: z
+    .object({ model: modelNameSchema, version: versionSchema, packageSha256: sha256Schema })
+    .nullable(),
+  deployment: z
+    .object({
+      deployment: z.string().max(64),
+      state: z.enum(DEPLOYMENT_STATES),
+      error: wireErrorSchema.optional(),
+    })
+    .nullable(),
+  desiredRevision: countSchema,
+  warnings: z
+    .array(
+      z.object({
+        code: z.string().max(64),
+        severity: z.enum(SEVERITIES),
+        message: z.string().max(500),
+        since: timeSchema,
+      }),
+    )
+    .max(32),
+  counters: z.object({
+    /** Predictions numbered in this boot. */
+    predictions: countSchema,
+    framesDropped: countSchema,
+    framesFailed: countSchema,
+    samplesTaken: countSchema,
+    recordsEvicted: countSchema,
+    hostRestarts: countSchema,
+  }),
+  spool: z.object({ records: countSchema, bytes: countSchema, bytesMax: countSchema }),
+  source: z.string().max(200),
+});
+export type DeviceState = z.output<typeof stateSchema>;

@@ -1,0 +1,1 @@
+export { ortNode } from "./ort.js";

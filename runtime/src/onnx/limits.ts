@@ -1,0 +1,19 @@
+/** Limits on ONNX files; a device class may pass larger ones to `checkModel`, nothing passes by without one. */
+export const ONNX_LIMITS = {
+  /** Whole file. The protobuf format itself ends at 2 GiB. */
+  modelBytesMax: 256 * 1024 * 1024,
+  /** Nodes over all graphs: 200,000 chained Relu take ONNX Runtime 12 s to load. */
+  nodeCountMax: 20_000,
+  /** Graphs inside graphs (bodies of If, Loop, Scan). */
+  subgraphDepthMax: 2,
+  /** Protobuf messages inside messages; a graph at the deepest allowed level needs 17. */
+  messageDepthMax: 32,
+  /** Fields on the wire over the whole file: bounds the objects that decoding allocates. */
+  wireFieldsMax: 2_000_000,
+  /** Numbers held in typed fields (`float_data`, `int64_data`) in place of raw bytes: each becomes a JS value. */
+  typedElementsMax: 32 * 1024 * 1024,
+  /** Elements that one tensor may claim. */
+  tensorElementsMax: 2 ** 31,
+  /** Length of one name, in UTF-16 units. */
+  nameLengthMax: 1024,
+} as const;
