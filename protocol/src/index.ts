@@ -241,3 +241,4 @@ export {
   type LiveEvent,
   type Overview,
 } from "./api/live.js";
+export { protocolReference } from "./reference.js";

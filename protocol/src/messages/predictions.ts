@@ -321,17 +321,22 @@ class ColumnReader {
   }
 }
 
-/** Inflates into a buffer of the largest allowed size: a bomb ends there. */
+/**
+ * Inflates into a buffer one byte larger than allowed: the library drops what does not fit, so a full buffer is a bomb. DEFLATE stores
+ * incompressible bytes with 5 bytes a 64 KiB block (RFC 1951 section 3.2.4), hence a payload longer than its columns is refused unread,
+ * and the work is bounded by the columns too.
+ */
 function inflateBounded(payload: Uint8Array, bytesMax: number): Uint8Array {
+  if (payload.length > bytesMax + 64)
+    malformed(`${payload.length} bytes of payload for ${bytesMax} bytes of columns`);
+  let columns: Uint8Array;
   try {
-    return inflateSync(payload, { out: new Uint8Array(bytesMax) });
+    columns = inflateSync(payload, { out: new Uint8Array(bytesMax + 1) });
   } catch (cause) {
-    throw new FieldloopError(
-      "batch_malformed",
-      "Decode predictions: the columns do not inflate within their limit",
-      { cause },
-    );
+    throw new FieldloopError("batch_malformed", "Decode predictions: the columns do not inflate", { cause });
   }
+  if (columns.length > bytesMax) malformed(`columns longer than ${bytesMax} bytes`);
+  return columns;
 }
 
 function hexToBytes(text: string): Uint8Array {

@@ -1,0 +1,148 @@
+/**
+ * Entry of every npm script. Does all the set-up itself (install, build), quickly when nothing changed, then runs the command.
+ * Plain JavaScript without dependencies: it runs before anything is installed.
+ */
+import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const [command = "help", ...args] = process.argv.slice(2);
+
+const COMMANDS = {
+  build: async () => {},
+  demo: () => run("node", ["cli/dist/main.js", "demo", ...args]),
+  test: () => run("node", ["node_modules/vitest/vitest.mjs", "run", ...args]),
+  bench: () => run("node", ["test/dist/bench/main.js", ...args]),
+  docs: () => run("node", ["scripts/docs.mjs"]),
+  check: async () => {
+    await run("node_modules/.bin/oxlint", ["--type-aware", "--deny-warnings"]);
+    await run("node_modules/.bin/biome", ["format", "."]);
+    await run("node", ["node_modules/vitest/vitest.mjs", "run", "test/dist/repo"]);
+  },
+};
+
+const work = COMMANDS[command];
+if (!work) {
+  process.stderr.write(`Usage: npm run ${Object.keys(COMMANDS).join("|")} [-- ARGUMENTS]\n`);
+  process.exit(2);
+}
+try {
+  checkNode();
+  await install();
+  await build();
+  process.exitCode = (await work()) ?? 0;
+} catch (error) {
+  if (!(error instanceof CommandFailed)) process.stderr.write(`${error.stack ?? error}\n`);
+  process.exitCode = error instanceof CommandFailed ? error.code : 1;
+}
+
+function checkNode() {
+  const [major, minor] = process.versions.node.split(".").map(Number);
+  if (major < 20 || (major === 20 && minor < 19)) {
+    throw new Error(
+      `Fieldloop needs Node 20.19 or newer, this is ${process.versions.node}. Node 24 is recommended.`,
+    );
+  }
+}
+
+/** `npm ci`, unless node_modules was made from this very lock file by this Node. */
+async function install() {
+  const stampPath = join(root, "node_modules", ".fieldloop-installed");
+  const lock = readFileSync(join(root, "package-lock.json"));
+  const stamp = `${createHash("sha256").update(lock).digest("hex")} ${process.platform} ${process.arch} ${process.versions.modules}\n`;
+  if (existsSync(stampPath) && readFileSync(stampPath, "utf8") === stamp) return;
+  say("Setting up: installing packages (a minute or two the first time: the SQLite driver is compiled here)");
+  await withTicks("still installing", () =>
+    run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], {
+      env: { ...process.env, ONNXRUNTIME_NODE_INSTALL: "skip" },
+    }),
+  );
+  writeFileSync(stampPath, stamp);
+}
+
+/** TypeScript, then the console; each only when its sources changed. */
+async function build() {
+  const sources = ["protocol", "runtime", "models", "device-agent", "fleet-server", "cli", "test"];
+  const configs = ["tsconfig.json", "tsconfig.base.json", "package-lock.json"];
+  await buildStep(
+    "code",
+    sources.map((name) => join(name, "src")).concat("fleet-server/console/src", configs),
+    "cli/dist/main.js",
+    () => run("node_modules/.bin/tsc", ["-b"]),
+  );
+  const page = "fleet-server/console";
+  await buildStep(
+    "console",
+    [join(page, "src"), join(page, "index.html"), join(page, "vite.config.ts")],
+    "fleet-server/dist/console/index.html",
+    () => run("node_modules/.bin/vite", ["build", page, "--logLevel", "warn"]),
+  );
+}
+
+async function buildStep(name, inputs, product, step) {
+  const stampPath = join(root, "node_modules", `.fieldloop-built-${name}`);
+  const stamp = fingerprint(inputs);
+  if (existsSync(join(root, product)) && existsSync(stampPath) && readFileSync(stampPath, "utf8") === stamp)
+    return;
+  say(`Setting up: building the ${name}`);
+  await step();
+  writeFileSync(stampPath, stamp);
+}
+
+/** Names, sizes and times of all files below: enough to tell a change, and read in milliseconds. */
+function fingerprint(paths) {
+  const hash = createHash("sha256");
+  const visit = (path) => {
+    const full = join(root, path);
+    if (!existsSync(full)) return;
+    const stat = statSync(full);
+    if (stat.isDirectory()) for (const name of readdirSync(full).sort()) visit(join(path, name));
+    else hash.update(`${path} ${stat.size} ${stat.mtimeMs}\n`);
+  };
+  paths.forEach(visit);
+  return hash.digest("hex");
+}
+
+class CommandFailed extends Error {
+  constructor(code) {
+    super(`exit code ${code}`);
+    this.code = code;
+  }
+}
+
+/** Runs a program in the repository root with this terminal; Ctrl-C reaches it directly, so it is only waited for. */
+function run(file, parameters, options = {}) {
+  return new Promise((resolve, reject) => {
+    const program = file === "node" ? process.execPath : file;
+    const child = spawn(program, parameters, { cwd: root, stdio: "inherit", ...options });
+    const forward = (signal) => child.kill(signal);
+    process.on("SIGINT", ignore);
+    process.on("SIGTERM", forward);
+    child.on("error", reject);
+    child.on("exit", (code, signal) => {
+      process.off("SIGINT", ignore);
+      process.off("SIGTERM", forward);
+      if (code === 0) resolve();
+      else reject(new CommandFailed(code ?? (signal === "SIGINT" ? 130 : 1)));
+    });
+  });
+}
+
+function ignore() {}
+
+async function withTicks(text, work) {
+  const started = Date.now();
+  const timer = setInterval(() => say(`  … ${text}, ${Math.round((Date.now() - started) / 1000)} s`), 10_000);
+  try {
+    return await work();
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+function say(text) {
+  process.stderr.write(`${text}\n`);
+}
