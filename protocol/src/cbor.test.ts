@@ -84,6 +84,16 @@ describe("CBOR subset", () => {
     );
   });
 
+  it("copies out of a Buffer that lies within a larger pool", () => {
+    const value = { bytes: Uint8Array.of(1, 2, 3), floats: Float32Array.of(0.5, -2) };
+    const encoded = encodeCbor(value);
+    const pool = Buffer.alloc(encoded.length + 9, 0x5a);
+    pool.set(encoded, 5);
+    const decoded = decodeCbor(pool.subarray(5, 5 + encoded.length));
+    pool.fill(0);
+    expect(decoded).toEqual(value);
+  });
+
   it("keeps `__proto__` a plain key", () => {
     const decoded = decodeCbor(fromHex("a1695f5f70726f746f5f5fa1617801")) as Record<string, unknown>;
     expect(Object.getPrototypeOf(decoded)).toBeNull();

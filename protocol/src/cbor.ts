@@ -184,7 +184,8 @@ class Reader {
   #items = 0;
 
   constructor(bytes: Uint8Array, limits: CborLimits) {
-    this.#bytes = bytes;
+    // A plain view, because `slice` of a Buffer is no copy: typed arrays would read its pool from the start.
+    this.#bytes = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#limits = limits;
   }

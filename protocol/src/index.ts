@@ -41,6 +41,7 @@ export {
   timeSchema,
   versionSchema,
 } from "./names.js";
+export { decodeDataFile, encodeDataFile, type DataItem } from "./data-file.js";
 export {
   DETECTION_FORMATS,
   ELEMENT_TYPES,

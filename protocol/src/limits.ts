@@ -45,6 +45,9 @@ export const LIMITS = {
   onnxBytesMax: 256 * 1024 * 1024,
   onnxNodesMax: 20_000,
   onnxSubgraphDepthMax: 2,
+  /** Replay or holdout data of a package, inflated. */
+  dataFileBytesMax: 64 * 1024 * 1024,
+  dataFileItemsMax: 100_000,
   imageBytesMax: 16 * 1024 * 1024,
   imagePixelsMax: 50_000_000,
 

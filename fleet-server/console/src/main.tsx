@@ -1,1 +1,17 @@
-export {};
+import { render } from "preact";
+import "uplot/dist/uPlot.min.css";
+import { resumeSession } from "./api/session.js";
+import { App } from "./app.js";
+import { startKeys } from "./lib/keys.js";
+import "./styles/tokens.css";
+import "./styles/base.css";
+import "./styles/shell.css";
+import "./styles/parts.css";
+import "./styles/pages.css";
+
+const root = document.getElementById("app");
+if (root) {
+  startKeys();
+  void resumeSession();
+  render(<App />, root);
+}

@@ -1,6 +1,14 @@
 import * as ort from "onnxruntime-node";
 import { FieldloopError } from "@fieldloop/protocol";
-import type { Backend, ElementType, Session, SessionOptions, Tensor, TensorData, TensorInfo } from "../backend.js";
+import type {
+  Backend,
+  ElementType,
+  Session,
+  SessionOptions,
+  Tensor,
+  TensorData,
+  TensorInfo,
+} from "../backend.js";
 
 /** The only file on Node that knows ONNX Runtime. `run()` blocks its thread: call it from a worker where that matters. */
 export const ortNode: Backend = {
@@ -27,7 +35,9 @@ function toNativeOptions(options: SessionOptions): ort.InferenceSession.SessionO
     enableMemPattern: options.memoryPattern ?? true,
     // 4 = fatal: what goes wrong reaches the caller as an error; native log lines never reach the terminal.
     logSeverityLevel: 4,
-    ...(options.optimizedModelPath === undefined ? {} : { optimizedModelFilePath: options.optimizedModelPath }),
+    ...(options.optimizedModelPath === undefined
+      ? {}
+      : { optimizedModelFilePath: options.optimizedModelPath }),
     extra: nestConfig(config),
   };
 }
@@ -57,8 +67,31 @@ async function createNative(
       : await ort.InferenceSession.create(model, options);
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new FieldloopError("model_load_failed", `Open model: ONNX Runtime refused it: ${reason}`, { cause });
+    throw new FieldloopError("model_load_failed", `Open model: ONNX Runtime refused it: ${reason}`, {
+      cause,
+    });
   }
+}
+
+/**
+ * ONNX Runtime with nothing of ours around it, on tensors made once: what a benchmark holds the rest against.
+ * @returns `run` for one run, `release` for after the last
+ */
+export async function openBareRunner(
+  model: string,
+  options: SessionOptions,
+  feeds: Readonly<Record<string, Tensor>>,
+  fetches: readonly string[],
+): Promise<{ run: () => Promise<void>; release: () => Promise<void> }> {
+  const native = await createNative(model, toNativeOptions(options));
+  const nativeFeeds: Record<string, ort.Tensor> = {};
+  for (const [name, tensor] of Object.entries(feeds)) nativeFeeds[name] = toNativeTensor(tensor);
+  return {
+    run: async () => {
+      await native.run(nativeFeeds, fetches);
+    },
+    release: () => native.release(),
+  };
 }
 
 class OrtSession implements Session {
@@ -72,18 +105,24 @@ class OrtSession implements Session {
     this.outputs = native.outputMetadata.map(toTensorInfo);
   }
 
-  async run(feeds: Readonly<Record<string, Tensor>>, fetches?: readonly string[]): Promise<Record<string, Tensor>> {
+  async run(
+    feeds: Readonly<Record<string, Tensor>>,
+    fetches?: readonly string[],
+  ): Promise<Record<string, Tensor>> {
     const nativeFeeds: Record<string, ort.Tensor> = {};
     for (const [name, tensor] of Object.entries(feeds)) nativeFeeds[name] = toNativeTensor(tensor);
     let results: ort.InferenceSession.OnnxValueMapType;
     try {
-      results = fetches ? await this.#native.run(nativeFeeds, [...fetches]) : await this.#native.run(nativeFeeds);
+      results = fetches
+        ? await this.#native.run(nativeFeeds, [...fetches])
+        : await this.#native.run(nativeFeeds);
     } catch (cause) {
       const reason = cause instanceof Error ? cause.message : String(cause);
       throw new FieldloopError("model_run_failed", `Run model: ${reason}`, { cause });
     }
     const outputs: Record<string, Tensor> = {};
-    for (const [name, value] of Object.entries(results)) outputs[name] = fromNativeTensor(value as ort.Tensor);
+    for (const [name, value] of Object.entries(results))
+      outputs[name] = fromNativeTensor(value as ort.Tensor);
     return outputs;
   }
 

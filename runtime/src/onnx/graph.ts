@@ -9,6 +9,7 @@ import {
   type NodeProto,
   type TensorProto,
 } from "./generated/onnx_pb.js";
+import { clampToNumber } from "./tensor.js";
 
 /** One attribute to write; the kind is explicit because a float attribute with the value 1 must stay a float. */
 export type AttributeValue =
@@ -70,12 +71,12 @@ export function attribute(node: NodeProto, name: string): AttributeProto | undef
 /** An integer attribute as a number, or `fallback` when absent. */
 export function intAttribute(node: NodeProto, name: string, fallback: number): number {
   const found = attribute(node, name);
-  return found ? Number(found.i) : fallback;
+  return found ? clampToNumber(found.i) : fallback;
 }
 
-/** A list of integers as numbers, or undefined when absent. */
+/** A list of integers as numbers (clamped to the exact range), or undefined when absent. */
 export function intsAttribute(node: NodeProto, name: string): number[] | undefined {
-  return attribute(node, name)?.ints.map(Number);
+  return attribute(node, name)?.ints.map(clampToNumber);
 }
 
 /** A float attribute, or `fallback` when absent. */

@@ -240,7 +240,8 @@ function int32s(tensor: TensorProto, count: number): number[] {
   return [...sized(tensor, tensor.int32Data, count)];
 }
 
-function clampToNumber(value: bigint): number {
+/** A number for an int64, clamped to the range where numbers are exact; exporters write INT64_MAX for "to the end". */
+export function clampToNumber(value: bigint): number {
   const limit = BigInt(Number.MAX_SAFE_INTEGER);
   if (value > limit) return Number.MAX_SAFE_INTEGER;
   return value < -limit ? -Number.MAX_SAFE_INTEGER : Number(value);

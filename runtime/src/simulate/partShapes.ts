@@ -26,7 +26,7 @@ const length = (x: number, y: number): number => Math.sqrt(x * x + y * y);
 
 function washer(random: Random): Distance {
   const outer = random.range(0.72, 0.92);
-  const hole = outer * random.range(0.48, 0.66);
+  const hole = outer * random.range(0.5, 0.68);
   return (x, y) => {
     const r = length(x, y);
     return Math.max(r - outer, hole - r);
@@ -35,9 +35,9 @@ function washer(random: Random): Distance {
 
 function nut(random: Random): Distance {
   const flat = random.range(0.7, 0.82);
-  const hole = flat * random.range(0.36, 0.52);
+  const hole = flat * random.range(0.36, 0.5);
   // A chamfer rounds the corners of the hexagon: a worn nut comes close to a washer.
-  const chamfer = flat * random.range(1.09, 1.155);
+  const chamfer = flat * random.range(1.105, 1.155);
   return (x, y) => {
     const r = length(x, y);
     const ax = Math.abs(x);
@@ -49,7 +49,7 @@ function nut(random: Random): Distance {
 function bolt(random: Random): Distance {
   const shaft = random.range(0.16, 0.23);
   const end = random.range(0.72, 0.98);
-  const head = random.range(0.4, 0.52);
+  const head = random.range(0.36, 0.48);
   const headLength = random.range(0.16, 0.24);
   const pitch = random.range(38, 50);
   return (x, y) => {
@@ -74,7 +74,7 @@ function gear(random: Random): Distance {
 }
 
 function bracket(random: Random): Distance {
-  const width = random.range(0.2, 0.28);
+  const width = random.range(0.23, 0.3);
   const armX = random.range(0.68, 0.85);
   const armY = random.range(0.68, 0.85);
   const hole = width * random.range(0.4, 0.6);

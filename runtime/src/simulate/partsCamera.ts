@@ -55,8 +55,8 @@ function addSpecks(pass: Float32Array, count: number, random: Random, size: numb
   for (let speck = 0; speck < count; speck++) {
     const cx = random.range(0, size);
     const cy = random.range(0, size);
-    const radius = random.range(0.012, 0.045) * size;
-    const depth = random.range(0.35, 0.8);
+    const radius = random.range(0.01, 0.03) * size;
+    const depth = random.range(0.3, 0.65);
     for (let y = 0; y < size; y++) {
       for (let x = 0; x < size; x++) {
         const far = ((x - cx) ** 2 + (y - cy) ** 2) / (radius * radius);
@@ -73,7 +73,7 @@ function addOil(pass: Float32Array, haze: Float32Array, strength: number, random
   const turn = random.range(0, Math.PI);
   const long = size * random.range(0.3, 0.4);
   const short = size * random.range(0.16, 0.24);
-  const streak = random.range(0.5, 0.9);
+  const streak = random.range(0.35, 0.6);
   const phase = random.range(0, 2 * Math.PI);
   for (let y = 0; y < size; y++) {
     for (let x = 0; x < size; x++) {
@@ -84,8 +84,8 @@ function addOil(pass: Float32Array, haze: Float32Array, strength: number, random
       const wiped = 0.7 + 0.3 * Math.sin(across * streak + phase + 0.15 * along);
       const cover = strength * wiped * Math.exp(-far * far);
       const at = y * size + x;
-      pass[at] *= 1 - 0.6 * cover;
-      haze[at] += 46 * cover;
+      pass[at] *= 1 - 0.3 * cover;
+      haze[at] += 44 * cover;
     }
   }
 }

@@ -36,8 +36,8 @@ export const normalCondition: CameraCondition = {
   ],
   gradient: [0, 0.18],
   lightFrom: "frame",
-  blurSigmaPx: [0.35, 0.8],
-  noise: [1.5, 4],
+  blurSigmaPx: [0.35, 1.05],
+  noise: [1.5, 5.5],
   specks: 2,
   oil: 0,
 };
@@ -45,18 +45,18 @@ export const normalCondition: CameraCondition = {
 /** The lamp ages and is dimmer, warmer and to one side; oil got onto the lens. */
 export const degradedCondition: CameraCondition = {
   name: "degraded",
-  gain: [0.2, 0.62],
+  gain: [0.48, 0.9],
   cast: [
     [1.05, 1.2],
     [0.88, 0.96],
     [0.6, 0.76],
   ],
-  gradient: [0.45, 0.7],
+  gradient: [0.2, 0.4],
   lightFrom: "device",
-  blurSigmaPx: [0.5, 0.95],
-  noise: [2, 4.5],
-  specks: 9,
-  oil: 0.8,
+  blurSigmaPx: [0.4, 0.9],
+  noise: [1.5, 4],
+  specks: 5,
+  oil: 0.55,
 };
 
 const none: Interval = [1, 1];

@@ -88,7 +88,7 @@ export function paintPart(
   const pose: PartPose = {
     x: size / 2 + random.range(-7, 7),
     y: size / 2 + random.range(-7, 7),
-    radiusPx: random.range(15.5, 23),
+    radiusPx: random.range(16.5, 23),
     turnRad: random.range(0, 2 * Math.PI),
     stretch: random.range(0.9, 1.1),
   };

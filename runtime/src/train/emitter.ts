@@ -23,10 +23,22 @@ export function broadcastDims(a: readonly number[], b: readonly number[]): numbe
     const left = a[axis - rank + a.length] ?? 1;
     const right = b[axis - rank + b.length] ?? 1;
     if (left !== right && left !== 1 && right !== 1) {
-      throw new FieldloopError("internal", `Build gradients: shapes [${a}] and [${b}] do not broadcast`);
+      throw new FieldloopError(
+        "internal",
+        `Build gradients: shapes [${a.join()}] and [${b.join()}] do not broadcast`,
+      );
     }
     return left === 1 ? right : left;
   });
+}
+
+/** Width of the matrix of ones in {@link Emitter.blockSum}: one vector register of the CPU's matrix kernels. */
+const BLOCK_COLUMNS_MAX = 16;
+
+function largestDivisor(count: number, max: number): number {
+  let divisor = Math.min(count, max);
+  while (count % divisor !== 0) divisor--;
+  return divisor;
 }
 
 /**
@@ -92,7 +104,8 @@ export class Emitter {
 
   constant(tensor: Tensor): Value {
     const data = tensor.data as Float32Array;
-    const short = data.length <= 64 ? `${tensor.type}[${tensor.dims}]${Array.from(data).join(",")}` : undefined;
+    const short =
+      data.length <= 64 ? `${tensor.type}[${tensor.dims.join()}]${Array.from(data).join(",")}` : undefined;
     let name = short === undefined ? undefined : this.#constantNames.get(short);
     if (name === undefined) {
       name = this.freshName("constant");
@@ -140,7 +153,11 @@ export class Emitter {
   }
 
   /** 1 where the comparison holds, else 0, as float: cheaper than `Where` and than `Sign` on CPU. */
-  mask(comparison: "Greater" | "Less" | "Equal" | "GreaterOrEqual" | "LessOrEqual", a: Value, b: Value): Value {
+  mask(
+    comparison: "Greater" | "Less" | "Equal" | "GreaterOrEqual" | "LessOrEqual",
+    a: Value,
+    b: Value,
+  ): Value {
     return this.unary("Cast", this.binary(comparison, a, b), { to: { i: 1 } });
   }
 
@@ -155,7 +172,10 @@ export class Emitter {
   reshape(x: Value, dims: readonly number[]): Value {
     if (sameDims(x.dims, dims)) return x;
     if (sizeOf(x.dims) !== sizeOf(dims)) {
-      throw new FieldloopError("internal", `Build gradients: reshape of [${x.dims}] to [${dims}]`);
+      throw new FieldloopError(
+        "internal",
+        `Build gradients: reshape of [${x.dims.join()}] to [${dims.join()}]`,
+      );
     }
     return this.op("Reshape", [x, this.ints(dims)], dims);
   }
@@ -182,7 +202,13 @@ export class Emitter {
   }
 
   /** `start`, `length` and `step` per axis listed in `axes`; steps are positive here, see {@link flip}. */
-  slice(x: Value, axes: readonly number[], starts: readonly number[], lengths: readonly number[], steps: readonly number[]): Value {
+  slice(
+    x: Value,
+    axes: readonly number[],
+    starts: readonly number[],
+    lengths: readonly number[],
+    steps: readonly number[],
+  ): Value {
     const whole = axes.every((axis, k) => starts[k] === 0 && lengths[k] === x.dims[axis] && steps[k] === 1);
     if (whole) return x;
     const ends = starts.map((start, k) => start + (lengths[k]! - 1) * steps[k]! + 1);
@@ -196,7 +222,11 @@ export class Emitter {
     if (axes.every((axis) => x.dims[axis] === 1)) return x;
     const backwards = axes.map(() => -1);
     const ends = axes.map((axis) => -x.dims[axis]! - 1);
-    return this.op("Slice", [x, this.ints(backwards), this.ints(ends), this.ints(axes), this.ints(backwards)], x.dims);
+    return this.op(
+      "Slice",
+      [x, this.ints(backwards), this.ints(ends), this.ints(axes), this.ints(backwards)],
+      x.dims,
+    );
   }
 
   /** Zero padding, ONNX order: all begins, then all ends; negative pads crop. */
@@ -223,11 +253,48 @@ export class Emitter {
     );
   }
 
+  /**
+   * Sums blocks of whole factors over the trailing axes: the reverse of {@link upsample}. The last axis by a product
+   * with a matrix of ones, the others by adding slices: on CPU quicker than AveragePool, far quicker than ReduceSum.
+   */
+  blockSum(x: Value, factors: readonly number[]): Value {
+    const lead = x.dims.length - factors.length;
+    let at = this.#sumLastAxis(x, factors.at(-1)!);
+    factors.slice(0, -1).forEach((factor, k) => {
+      const before = at.dims.slice(0, lead + k);
+      const after = at.dims.slice(lead + k + 1);
+      const count = at.dims[lead + k]! / factor;
+      const split = this.reshape(at, [sizeOf(before) * count, factor, sizeOf(after)]);
+      let sum = this.slice(split, [1], [0], [1], [1]);
+      for (let row = 1; row < factor; row++) sum = this.add(sum, this.slice(split, [1], [row], [1], [1]));
+      at = this.reshape(sum, [...before, count, ...after]);
+    });
+    return at;
+  }
+
+  #sumLastAxis(x: Value, factor: number): Value {
+    if (factor === 1) return x;
+    const before = x.dims.slice(0, -1);
+    const count = x.dims.at(-1)! / factor;
+    const group = largestDivisor(count, BLOCK_COLUMNS_MAX);
+    const ones = new Float32Array(group * factor * group);
+    for (let row = 0; row < group * factor; row++) ones[row * group + Math.floor(row / factor)] = 1;
+    const rows = this.reshape(x, [(sizeOf(before) * count) / group, group * factor]);
+    return this.reshape(this.gemm(rows, this.constant(floatTensor([group * factor, group], ones))), [
+      ...before,
+      count,
+    ]);
+  }
+
   /** Batched matrix product; ONNX Runtime fuses the transposes that precede it. */
   matmul(a: Value, b: Value): Value {
     const rows = a.dims[a.dims.length - 2]!;
     const columns = b.dims[b.dims.length - 1]!;
-    return this.op("MatMul", [a, b], [...broadcastDims(a.dims.slice(0, -2), b.dims.slice(0, -2)), rows, columns]);
+    return this.op(
+      "MatMul",
+      [a, b],
+      [...broadcastDims(a.dims.slice(0, -2), b.dims.slice(0, -2)), rows, columns],
+    );
   }
 
   /** Swaps the last two axes. */
@@ -259,4 +326,3 @@ export class Emitter {
     return this.reshape(this.reduceSum(gradient, axes, true), dims);
   }
 }
-

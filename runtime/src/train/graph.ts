@@ -32,6 +32,8 @@ export interface TrainGraph {
   readonly inputs: GraphInput[];
   readonly outputs: string[];
   readonly constants: Map<string, Tensor>;
+  /** Constants that are initializers of the file: only these can be trained and written back. */
+  readonly initializers: ReadonlySet<string>;
   nodes: TrainNode[];
 }
 
@@ -65,7 +67,8 @@ export function sameDims(a: readonly number[], b: readonly number[]): boolean {
 
 /** Numbers of an int64, int32 or float tensor; int64 beyond 2^53 ("to the end" in Slice) is clamped. */
 export function numbersOf(tensor: Tensor): number[] {
-  if (tensor.type === "string") throw new FieldloopError("onnx_unsupported", "Read numbers: the tensor holds text");
+  if (tensor.type === "string")
+    throw new FieldloopError("onnx_unsupported", "Read numbers: the tensor holds text");
   return Array.from(tensor.data as ArrayLike<number | bigint>, (value) =>
     Math.max(-Number.MAX_SAFE_INTEGER, Math.min(Number.MAX_SAFE_INTEGER, Number(value))),
   );
@@ -100,5 +103,5 @@ export function pruneGraph(graph: TrainGraph): void {
     kept.push(node);
   }
   graph.nodes = kept.reverse();
-  for (const name of [...graph.constants.keys()]) if (!needed.has(name)) graph.constants.delete(name);
+  for (const name of graph.constants.keys()) if (!needed.has(name)) graph.constants.delete(name);
 }

@@ -18,15 +18,16 @@ import type { Attribute, TrainGraph, TrainNode } from "./graph.js";
 
 type NumericArrayConstructor = new (buffer: ArrayBuffer) => Exclude<TensorData, string[]>;
 
-const FORMS: Partial<Record<DataType, { type: ElementType; array: NumericArrayConstructor; bytes: number }>> = {
-  [DataType.FLOAT]: { type: "float32", array: Float32Array, bytes: 4 },
-  [DataType.DOUBLE]: { type: "float64", array: Float64Array, bytes: 8 },
-  [DataType.INT64]: { type: "int64", array: BigInt64Array, bytes: 8 },
-  [DataType.INT32]: { type: "int32", array: Int32Array, bytes: 4 },
-  [DataType.UINT8]: { type: "uint8", array: Uint8Array, bytes: 1 },
-  [DataType.INT8]: { type: "int8", array: Int8Array, bytes: 1 },
-  [DataType.BOOL]: { type: "bool", array: Uint8Array, bytes: 1 },
-};
+const FORMS: Partial<Record<DataType, { type: ElementType; array: NumericArrayConstructor; bytes: number }>> =
+  {
+    [DataType.FLOAT]: { type: "float32", array: Float32Array, bytes: 4 },
+    [DataType.DOUBLE]: { type: "float64", array: Float64Array, bytes: 8 },
+    [DataType.INT64]: { type: "int64", array: BigInt64Array, bytes: 8 },
+    [DataType.INT32]: { type: "int32", array: Int32Array, bytes: 4 },
+    [DataType.UINT8]: { type: "uint8", array: Uint8Array, bytes: 1 },
+    [DataType.INT8]: { type: "int8", array: Int8Array, bytes: 1 },
+    [DataType.BOOL]: { type: "bool", array: Uint8Array, bytes: 1 },
+  };
 
 const DATA_TYPES: Partial<Record<ElementType, DataType>> = {
   float32: DataType.FLOAT,
@@ -40,10 +41,15 @@ const DATA_TYPES: Partial<Record<ElementType, DataType>> = {
 
 /** Reads an ONNX file into the flat form that the training engine works on. Throws `onnx_unsupported` on subgraphs and foreign domains. */
 export function graphFromBytes(bytes: Uint8Array): TrainGraph {
-  const model = decodeModel(bytes);
+  return graphFromModel(decodeModel(bytes));
+}
+
+/** As {@link graphFromBytes}, from a decoded file; its tensors are copied. */
+export function graphFromModel(model: ModelProto): TrainGraph {
   const proto = graphOf(model);
   const constants = new Map<string, Tensor>();
   for (const tensor of proto.initializer) constants.set(tensor.name, tensorFromProto(tensor));
+  const initializers = new Set(constants.keys());
   const inputs = proto.input.filter((input) => !constants.has(input.name)).map(inputFromProto);
   const nodes: TrainNode[] = [];
   proto.node.forEach((node, index) => {
@@ -52,14 +58,26 @@ export function graphFromBytes(bytes: Uint8Array): TrainGraph {
     if (value) constants.set(read.outputs[0]!, value);
     else nodes.push(read);
   });
-  return { opset: opsetVersion(model), inputs, outputs: proto.output.map((o) => o.name), constants, nodes };
+  return {
+    opset: opsetVersion(model),
+    inputs,
+    outputs: proto.output.map((output) => output.name),
+    constants,
+    initializers,
+    nodes,
+  };
 }
 
-function inputFromProto(input: NonNullable<ModelProto["graph"]>["input"][number]): TrainGraph["inputs"][number] {
+function inputFromProto(
+  input: NonNullable<ModelProto["graph"]>["input"][number],
+): TrainGraph["inputs"][number] {
   const value = input.type?.value;
   const form = value?.case === "tensorType" ? FORMS[value.value.elemType as DataType] : undefined;
   if (value?.case !== "tensorType" || !form) {
-    throw new FieldloopError("onnx_unsupported", `Read model: input "${input.name}" is not a tensor of numbers`);
+    throw new FieldloopError(
+      "onnx_unsupported",
+      `Read model: input "${input.name}" is not a tensor of numbers`,
+    );
   }
   const dims = (value.value.shape?.dim ?? []).map((dim) =>
     dim.value.case === "dimValue" && dim.value.value > 0n ? Number(dim.value.value) : -1,
@@ -76,32 +94,25 @@ function nodeFromProto(node: NodeProto, index: number): TrainNode {
     );
   }
   const attributes: Record<string, Attribute> = {};
-  for (const attribute of node.attribute) attributes[attribute.name] = attributeFromProto(attribute, name, node.opType);
+  for (const attribute of node.attribute)
+    attributes[attribute.name] = attributeFromProto(attribute, name, node.opType);
   return { op: node.opType, name, inputs: [...node.input], outputs: [...node.output], attributes };
 }
 
 function attributeFromProto(attribute: AttributeProto, node: string, op: string): Attribute {
   const clamp = (value: bigint) =>
     Math.max(-Number.MAX_SAFE_INTEGER, Math.min(Number.MAX_SAFE_INTEGER, Number(value)));
-  switch (attribute.type) {
-    case AttributeType.INT:
-      return { i: clamp(attribute.i) };
-    case AttributeType.FLOAT:
-      return { f: attribute.f };
-    case AttributeType.STRING:
-      return { s: new TextDecoder().decode(attribute.s) };
-    case AttributeType.INTS:
-      return { ints: attribute.ints.map(clamp) };
-    case AttributeType.FLOATS:
-      return { floats: attribute.floats };
-    case AttributeType.TENSOR:
-      return { t: tensorFromProto(attribute.t!) };
-    default:
-      throw new FieldloopError(
-        "training_unsupported_op",
-        `Prepare training: node "${node}" (${op}) has attribute "${attribute.name}" of a kind without gradients (subgraph or list of tensors)`,
-      );
-  }
+  const { type } = attribute;
+  if (type === AttributeType.INT) return { i: clamp(attribute.i) };
+  if (type === AttributeType.FLOAT) return { f: attribute.f };
+  if (type === AttributeType.STRING) return { s: new TextDecoder().decode(attribute.s) };
+  if (type === AttributeType.INTS) return { ints: attribute.ints.map(clamp) };
+  if (type === AttributeType.FLOATS) return { floats: attribute.floats };
+  if (type === AttributeType.TENSOR && attribute.t) return { t: tensorFromProto(attribute.t) };
+  throw new FieldloopError(
+    "training_unsupported_op",
+    `Prepare training: node "${node}" (${op}) has attribute "${attribute.name}" of a kind without gradients (subgraph or list of tensors)`,
+  );
 }
 
 function constantValue(node: TrainNode): Tensor | undefined {
@@ -110,12 +121,21 @@ function constantValue(node: TrainNode): Tensor | undefined {
   if (value_float && "f" in value_float) {
     return { type: "float32", dims: [], data: Float32Array.of(value_float.f) };
   }
-  if (value_int && "i" in value_int) return { type: "int64", dims: [], data: BigInt64Array.of(BigInt(value_int.i)) };
+  if (value_int && "i" in value_int)
+    return { type: "int64", dims: [], data: BigInt64Array.of(BigInt(value_int.i)) };
   if (value_ints && "ints" in value_ints) {
-    return { type: "int64", dims: [value_ints.ints.length], data: BigInt64Array.from(value_ints.ints, BigInt) };
+    return {
+      type: "int64",
+      dims: [value_ints.ints.length],
+      data: BigInt64Array.from(value_ints.ints, BigInt),
+    };
   }
   if (value_floats && "floats" in value_floats) {
-    return { type: "float32", dims: [value_floats.floats.length], data: Float32Array.from(value_floats.floats) };
+    return {
+      type: "float32",
+      dims: [value_floats.floats.length],
+      data: Float32Array.from(value_floats.floats),
+    };
   }
   return undefined;
 }
@@ -139,7 +159,8 @@ export function tensorFromProto(proto: TensorProto): Tensor {
   const count = dims.reduce((product, dim) => product * dim, 1);
   let data: Exclude<TensorData, string[]>;
   if (proto.rawData.length > 0 || count === 0) {
-    data = new form.array(proto.rawData.slice().buffer);
+    // Not slice(): on a Node Buffer that is a view of its whole pool.
+    data = new form.array(new Uint8Array(proto.rawData).buffer);
   } else {
     data = new form.array(new ArrayBuffer(count * form.bytes));
     const values = typedValues(proto);
@@ -156,16 +177,10 @@ export function tensorFromProto(proto: TensorProto): Tensor {
 }
 
 function typedValues(proto: TensorProto): number[] | bigint[] {
-  switch (proto.dataType as DataType) {
-    case DataType.FLOAT:
-      return proto.floatData;
-    case DataType.DOUBLE:
-      return proto.doubleData;
-    case DataType.INT64:
-      return proto.int64Data;
-    default:
-      return proto.int32Data;
-  }
+  const type: DataType = proto.dataType;
+  if (type === DataType.FLOAT) return proto.floatData;
+  if (type === DataType.DOUBLE) return proto.doubleData;
+  return type === DataType.INT64 ? proto.int64Data : proto.int32Data;
 }
 
 /** A TensorProto with raw little-endian data. */
@@ -181,7 +196,8 @@ export function tensorToProto(name: string, tensor: Tensor): TensorProto {
 
 function dataTypeOf(type: ElementType): DataType {
   const found = DATA_TYPES[type];
-  if (found === undefined) throw new FieldloopError("onnx_unsupported", `Write model: no ONNX form for "${type}"`);
+  if (found === undefined)
+    throw new FieldloopError("onnx_unsupported", `Write model: no ONNX form for "${type}"`);
   return found;
 }
 
@@ -189,9 +205,12 @@ function attributeToProto(name: string, attribute: Attribute): AttributeProto {
   const proto = create(AttributeProtoSchema, { name });
   if ("i" in attribute) Object.assign(proto, { type: AttributeType.INT, i: BigInt(attribute.i) });
   else if ("f" in attribute) Object.assign(proto, { type: AttributeType.FLOAT, f: attribute.f });
-  else if ("s" in attribute) Object.assign(proto, { type: AttributeType.STRING, s: new TextEncoder().encode(attribute.s) });
-  else if ("ints" in attribute) Object.assign(proto, { type: AttributeType.INTS, ints: attribute.ints.map(BigInt) });
-  else if ("floats" in attribute) Object.assign(proto, { type: AttributeType.FLOATS, floats: [...attribute.floats] });
+  else if ("s" in attribute)
+    Object.assign(proto, { type: AttributeType.STRING, s: new TextEncoder().encode(attribute.s) });
+  else if ("ints" in attribute)
+    Object.assign(proto, { type: AttributeType.INTS, ints: attribute.ints.map(BigInt) });
+  else if ("floats" in attribute)
+    Object.assign(proto, { type: AttributeType.FLOATS, floats: [...attribute.floats] });
   else Object.assign(proto, { type: AttributeType.TENSOR, t: tensorToProto("", attribute.t) });
   return proto;
 }

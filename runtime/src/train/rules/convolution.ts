@@ -78,11 +78,14 @@ function convInputGradient(
   if (flippable && (groups > 1 || (channels >= NARROW_CHANNELS && !weightsOutweigh))) {
     return emit.op("Conv", [dY, flippedWeight(emit, weight, groups)], xDims, {
       ...windowAttributes(window, groups),
-      pads: { ints: [...reach.map((span, k) => span - padBegin[k]!), ...reach.map((span, k) => span - padEnd[k]!)] },
+      pads: {
+        ints: [...reach.map((span, k) => span - padBegin[k]!), ...reach.map((span, k) => span - padEnd[k]!)],
+      },
     });
   }
   const covered = kernel.map(
-    (_, axis) => (dY.dims[axis + 2]! - 1) * stride[axis]! + reach[axis]! + 1 - padBegin[axis]! - padEnd[axis]!,
+    (_, axis) =>
+      (dY.dims[axis + 2]! - 1) * stride[axis]! + reach[axis]! + 1 - padBegin[axis]! - padEnd[axis]!,
   );
   // With a stride, the last rows of X may be read by no window: ConvTranspose must still give them a (zero) gradient.
   const outputPadding = covered.map((size, axis) => xDims[axis + 2]! - size);
@@ -146,10 +149,7 @@ function columnsWeightGradient(
   const padded = padSpatial(emit, x, window);
   const [batch = 1, outputs = 1, ...spatial] = dY.dims;
   const offsets = kernelOffsets(window.kernel);
-  const columns = emit.concat(
-    offsets.map((offset) => shifted(emit, padded, offset, spatial, window)),
-    1,
-  );
+  const columns = emit.concat(shiftedViews(emit, padded, offsets, spatial, window), 1);
   const channels = x.dims[1]!;
   const flat = emit.reshape(columns, [batch, offsets.length * channels, sizeOf(spatial)]);
   const product = emit.reduceSum(emit.matmul(flatSpatial(emit, dY), emit.swap(flat)), [0], false);
@@ -172,8 +172,8 @@ function offsetsWeightGradient(
   const dYRows = emit.reshape(emit.transpose(dY, channelsFirst), [outputs, positions]);
   const padded = padSpatial(emit, emit.transpose(x, channelsFirst), window);
   const offsets = kernelOffsets(window.kernel);
-  const products = offsets.map((offset) => {
-    const rows = emit.reshape(shifted(emit, padded, offset, spatial, window), [channels, positions]);
+  const products = shiftedViews(emit, padded, offsets, spatial, window).map((view) => {
+    const rows = emit.reshape(view, [channels, positions]);
     return emit.gemm(dYRows, rows, { transB: true });
   });
   const stacked = emit.reshape(emit.concat(products, 0), [offsets.length, outputs, channels]);
@@ -195,13 +195,8 @@ function groupedWeightGradient(
   const dYGroups = emit.reshape(dY, [batch, groups, outputs / groups, positions]);
   const padded = padSpatial(emit, x, window);
   const offsets = kernelOffsets(window.kernel);
-  const products = offsets.map((offset) => {
-    const rows = emit.reshape(shifted(emit, padded, offset, spatial, window), [
-      batch,
-      groups,
-      channels / groups,
-      positions,
-    ]);
+  const products = shiftedViews(emit, padded, offsets, spatial, window).map((view) => {
+    const rows = emit.reshape(view, [batch, groups, channels / groups, positions]);
     const product = emit.reduceSum(emit.matmul(dYGroups, emit.swap(rows)), [0], false);
     return emit.reshape(product, [1, outputs, channels / groups]);
   });
@@ -217,19 +212,32 @@ function padSpatial(emit: Emitter, x: Value, window: Window): Value {
   return emit.pad(x, [0, 0, ...window.padBegin], [0, 0, ...window.padEnd]);
 }
 
-/** What kernel position `offset` sees at every output position. */
-function shifted(
+/**
+ * What each kernel offset sees at every output position. Slices with a step copy element by element: a strided window
+ * is first split into its phases (offset modulo stride), of which the offsets then are plain slices.
+ */
+function shiftedViews(
   emit: Emitter,
   padded: Value,
-  offset: readonly number[],
+  offsets: readonly (readonly number[])[],
   outputSpatial: readonly number[],
   window: Window,
-): Value {
-  return emit.slice(
-    padded,
-    offset.map((_, axis) => axis + 2),
-    offset.map((k, axis) => k * window.dilation[axis]!),
-    outputSpatial,
-    window.stride,
-  );
+): Value[] {
+  const { stride, dilation } = window;
+  const axes = stride.map((_, axis) => axis + 2);
+  const ones = stride.map(() => 1);
+  const phases = new Map<string, Value>();
+  return offsets.map((offset) => {
+    const starts = offset.map((k, axis) => k * dilation[axis]!);
+    if (offsets.length <= sizeOf(stride)) return emit.slice(padded, axes, starts, outputSpatial, stride);
+    const phase = starts.map((start, axis) => start % stride[axis]!);
+    let image = phases.get(phase.join());
+    if (!image) {
+      const lengths = phase.map((start, axis) => Math.ceil((padded.dims[axis + 2]! - start) / stride[axis]!));
+      image = emit.slice(padded, axes, phase, lengths, stride);
+      phases.set(phase.join(), image);
+    }
+    const within = starts.map((start, axis) => Math.floor(start / stride[axis]!));
+    return emit.slice(image, axes, within, outputSpatial, ones);
+  });
 }

@@ -33,7 +33,8 @@ export const matMulGradient: GradientRule = (context) => {
   const dY = outputGradient(context);
   const a = context.input(0);
   const b = context.input(1);
-  if (a.dims.length < 2 || b.dims.length < 2) throw refuse(node, "vectors have no gradient here, only matrices");
+  if (a.dims.length < 2 || b.dims.length < 2)
+    throw refuse(node, "vectors have no gradient here, only matrices");
   const dA = context.needs(0) ? emit.unbroadcast(emit.matmul(dY, emit.swap(b)), a.dims) : undefined;
   let dB;
   if (context.needs(1)) {

@@ -42,7 +42,9 @@ export const divGradient: GradientRule = (context) => {
 };
 
 /** A rule for y = f(x) from its derivative, written with x, y and the node's attributes. */
-function pointwise(derivative: (emit: Emitter, x: Value, y: Value, context: RuleContext) => Value): GradientRule {
+function pointwise(
+  derivative: (emit: Emitter, x: Value, y: Value, context: RuleContext) => Value,
+): GradientRule {
   return (context) => {
     const dY = outputGradient(context);
     return [context.emit.mul(dY, derivative(context.emit, context.input(0), context.output(0), context))];
@@ -96,7 +98,8 @@ export const erfGradient = pointwise((emit, x) =>
 
 /** Gelu (opset 20), exact form: Phi(x) + x phi(x). */
 export const geluGradient = pointwise((emit, x, _, { node }) => {
-  if (textAttribute(node, "approximate", "none") !== "none") throw refuse(node, "only approximate=none has a gradient");
+  if (textAttribute(node, "approximate", "none") !== "none")
+    throw refuse(node, "only approximate=none has a gradient");
   const half = emit.scale(emit.add(emit.unary("Erf", emit.scale(x, Math.SQRT1_2)), emit.float(1)), 0.5);
   const bell = emit.unary("Exp", emit.scale(emit.mul(x, x), -0.5));
   return emit.add(half, emit.scale(emit.mul(x, bell), 1 / Math.sqrt(2 * Math.PI)));

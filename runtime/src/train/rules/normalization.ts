@@ -13,7 +13,10 @@ export const batchNormalizationGradient: GradientRule = (context) => {
   const x = context.input(0);
   const scale = context.input(1);
   const mean = context.input(3);
-  const deviation = emit.unary("Sqrt", emit.add(context.input(4), emit.float(floatAttribute(node, "epsilon", 1e-5))));
+  const deviation = emit.unary(
+    "Sqrt",
+    emit.add(context.input(4), emit.float(floatAttribute(node, "epsilon", 1e-5))),
+  );
   const inverse = emit.unary("Reciprocal", deviation);
   const perChannel = [scale.dims[0]!, ...x.dims.slice(2).map(() => 1)];
   const axes = x.dims.map((_, axis) => axis).filter((axis) => axis !== 1);
@@ -21,9 +24,7 @@ export const batchNormalizationGradient: GradientRule = (context) => {
   const dYSum = context.needs(1) || context.needs(2) ? sum(dY) : undefined;
   return [
     context.needs(0) ? emit.mul(dY, emit.reshape(emit.mul(scale, inverse), perChannel)) : undefined,
-    context.needs(1)
-      ? emit.mul(inverse, emit.sub(sum(emit.mul(dY, x)), emit.mul(mean, dYSum!)))
-      : undefined,
+    context.needs(1) ? emit.mul(inverse, emit.sub(sum(emit.mul(dY, x)), emit.mul(mean, dYSum!))) : undefined,
     context.needs(2) ? dYSum : undefined,
   ];
 };

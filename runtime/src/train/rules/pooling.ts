@@ -23,11 +23,7 @@ export const maxPoolGradient: GradientRule = (context) => {
   const tiled = tiledPart(y.dims, x.dims, window);
   const cropped = emit.pad(x, zerosFor(x.dims), tiled.crop);
   const winners = emit.mask("Equal", cropped, emit.upsample(y, window.kernel));
-  const share = emit.op("AveragePool", [winners], y.dims, {
-    kernel_shape: { ints: window.kernel },
-    strides: { ints: window.stride },
-  });
-  const perWinner = emit.div(emit.scale(dY, 1 / sizeOf(window.kernel)), share);
+  const perWinner = emit.div(dY, emit.blockSum(winners, window.kernel));
   const spread = emit.mul(winners, emit.upsample(perWinner, window.kernel));
   return [emit.pad(spread, zerosFor(x.dims), tiled.extend)];
 };
@@ -50,10 +46,15 @@ function scatterMaxPool(context: RuleContext, dY: Value, x: Value): Value {
     value: { t: floatTensor([1], [0]) },
   });
   const flatIndices = emit.reshape(indices, [sizeOf(dY.dims)]);
-  const flat = emit.op("ScatterElements", [zeros, flatIndices, emit.reshape(dY, [sizeOf(dY.dims)])], zeros.dims, {
-    axis: { i: 0 },
-    reduction: { s: "add" },
-  });
+  const flat = emit.op(
+    "ScatterElements",
+    [zeros, flatIndices, emit.reshape(dY, [sizeOf(dY.dims)])],
+    zeros.dims,
+    {
+      axis: { i: 0 },
+      reduction: { s: "add" },
+    },
+  );
   return emit.reshape(flat, x.dims);
 }
 
@@ -68,7 +69,8 @@ export const averagePoolGradient: GradientRule = (context) => {
     const spread = emit.upsample(emit.scale(dY, 1 / sizeOf(window.kernel)), window.kernel);
     return [emit.pad(spread, zerosFor(x.dims), extend)];
   }
-  if (intAttribute(node, "ceil_mode", 0) !== 0) throw refuse(node, "overlapping windows with ceil_mode have no gradient");
+  if (intAttribute(node, "ceil_mode", 0) !== 0)
+    throw refuse(node, "overlapping windows with ceil_mode have no gradient");
   const spatial = dY.dims.slice(2);
   const planes = dY.dims[0]! * dY.dims[1]!;
   const weighted = emit.mul(dY, emit.constant(inverseCounts(window, x.dims.slice(2), spatial, node)));
@@ -118,7 +120,8 @@ function inverseCounts(
     }),
   );
   let counts = [1];
-  for (const axisCounts of perAxis) counts = counts.flatMap((head) => axisCounts.map((count) => head * count));
+  for (const axisCounts of perAxis)
+    counts = counts.flatMap((head) => axisCounts.map((count) => head * count));
   return floatTensor(
     [1, 1, ...outputSpatial],
     counts.map((count) => 1 / count),

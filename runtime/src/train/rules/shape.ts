@@ -52,7 +52,8 @@ export const sliceGradient: GradientRule = (context) => {
   const starts = constantNumbers(context, 1);
   const axes = node.inputs[3] ? constantNumbers(context, 3) : starts.map((_, axis) => axis);
   const steps = node.inputs[4] ? constantNumbers(context, 4) : starts.map(() => 1);
-  if (steps.some((step) => step !== 1)) throw refuse(node, `steps [${steps}] have no gradient, only 1`);
+  if (steps.some((step) => step !== 1))
+    throw refuse(node, `steps [${steps.join()}] have no gradient, only 1`);
   const dY = outputGradient(context);
   const begins = x.dims.map(() => 0);
   axes.forEach((given, k) => {
@@ -67,7 +68,8 @@ export const sliceGradient: GradientRule = (context) => {
 /** Pad with constant mode: crop. */
 export const padGradient: GradientRule = (context) => {
   const { emit, node } = context;
-  if (textAttribute(node, "mode", "constant") !== "constant") throw refuse(node, "only constant padding has a gradient");
+  if (textAttribute(node, "mode", "constant") !== "constant")
+    throw refuse(node, "only constant padding has a gradient");
   if (node.inputs[3]) throw refuse(node, "padding of listed axes has no gradient");
   const pads = constantNumbers(context, 1);
   const rank = pads.length / 2;
@@ -84,17 +86,17 @@ export const resizeGradient: GradientRule = (context) => {
   const spatial = factors.slice(2);
   const whole = spatial.every((factor) => Number.isInteger(factor)) && factors[0] === 1 && factors[1] === 1;
   if (!whole || textAttribute(node, "mode", "nearest") !== "nearest" || !repeatsBlocks(node, spatial)) {
-    throw refuse(node, `only nearest with whole factors has a gradient, here [${factors}]`);
+    throw refuse(node, `only nearest with whole factors has a gradient, here [${factors.join()}]`);
   }
-  const mean = emit.op("AveragePool", [dY], x.dims, { kernel_shape: { ints: spatial }, strides: { ints: spatial } });
-  return [emit.scale(mean, sizeOf(spatial))];
+  return [emit.blockSum(dY, spatial)];
 };
 
 /** Whether nearest with these coordinates copies each element to a block (ONNX Resize, nearest_mode). */
 function repeatsBlocks(node: RuleContext["node"], factors: readonly number[]): boolean {
   const coordinates = textAttribute(node, "coordinate_transformation_mode", "half_pixel");
   const nearest = textAttribute(node, "nearest_mode", "round_prefer_floor");
-  if (coordinates === "half_pixel" || coordinates === "pytorch_half_pixel") return nearest.startsWith("round");
+  if (coordinates === "half_pixel" || coordinates === "pytorch_half_pixel")
+    return nearest.startsWith("round");
   if (coordinates !== "asymmetric") return false;
   return nearest === "floor" || (nearest === "round_prefer_floor" && factors.every((factor) => factor <= 2));
 }
@@ -133,7 +135,11 @@ export const gatherGradient: GradientRule = (context) => {
     value: { t: floatTensor([1], [0]) },
   });
   const positions = emit.reshape(indices, [...indices.dims, 1]);
-  return [emit.op("ScatterND", [zeros, positions, outputGradient(context)], table.dims, { reduction: { s: "add" } })];
+  return [
+    emit.op("ScatterND", [zeros, positions, outputGradient(context)], table.dims, {
+      reduction: { s: "add" },
+    }),
+  ];
 };
 
 function constantNumbers(context: RuleContext, index: number): number[] {

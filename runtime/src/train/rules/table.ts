@@ -1,7 +1,12 @@
 import { convGradient, convTransposeGradient } from "./convolution.js";
 import { gemmGradient, matMulGradient } from "./dense.js";
 import * as elementwise from "./elementwise.js";
-import { batchNormalizationGradient, layerNormalizationGradient, logSoftmaxGradient, softmaxGradient } from "./normalization.js";
+import {
+  batchNormalizationGradient,
+  layerNormalizationGradient,
+  logSoftmaxGradient,
+  softmaxGradient,
+} from "./normalization.js";
 import { averagePoolGradient, globalAveragePoolGradient, maxPoolGradient } from "./pooling.js";
 import type { GradientRule } from "./rule.js";
 import * as shape from "./shape.js";

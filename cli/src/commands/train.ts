@@ -1,0 +1,3 @@
+import type { Command } from "commander";
+
+export function registerTrainCommand(_program: Command): void {}

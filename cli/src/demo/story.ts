@@ -1,0 +1,409 @@
+import type {
+  Evaluation,
+  Overview,
+  Page,
+  RolloutView,
+  SampleView,
+  Snapshot,
+  TrainingRun,
+} from "@fieldloop/protocol";
+import { shippedModels } from "@fieldloop/models";
+import { publishPackage } from "../commands/publish.js";
+import { CHANGED_CAMERAS, DEMO_DEVICES, type DemoFleet } from "./fleet.js";
+import { fieldAccuracy, percent, round, type Span } from "./measure.js";
+import type { Narrator } from "./narrator.js";
+import { unmetBars, type DemoReport } from "./report.js";
+import { until } from "./until.js";
+
+/** Lengths of the chapters, seconds. Accuracy over two cameras at 15 fps for 36 s is known to about ±1 point. */
+export const DEMO_TIMES = {
+  measureS: 36,
+  collectS: 36,
+  feedbackDelayS: 5,
+  firstPredictionS: 60,
+  trainingS: 150,
+  rolloutS: 150,
+} as const;
+/** How eagerly the demo's devices sample: a fleet would take days over what the demo takes half a minute for. */
+const DEMO_SAMPLING = {
+  bytesPerHour: 200 * 1024 * 1024,
+  randomShare: 0.08,
+  worthMin: 0.7,
+  worthPerMinute: 300,
+  predictionsIntervalSeconds: 2,
+} as const;
+const LABELS_BY_HAND_MIN = 40;
+
+export interface StoryOptions {
+  /** Label by the simulator's truth instead of waiting for a person in the console. */
+  readonly unattended: boolean;
+}
+
+/** Everything that the chapters measure on the way. */
+interface Measured {
+  healthy: { accuracy: number; count: number };
+  degraded: { accuracy: number; count: number };
+  recovered: { accuracy: number; count: number };
+  collect: Span;
+}
+
+/** The main job, told and measured: healthy fleet → the light changes → failure cases → labels → retraining → rollout → recovery. */
+export async function tellStory(
+  fleet: DemoFleet,
+  narrator: Narrator,
+  options: StoryOptions,
+): Promise<DemoReport> {
+  const started = Date.now();
+  const measured: Partial<Measured> = {};
+
+  narrator.chapter("1  A healthy fleet");
+  await fleet.startServer();
+  narrator.say(`fleet server is up; console: ${fleet.consoleUrl}`);
+  const firstPredictionS = await startDevices(fleet, narrator, started);
+  measured.healthy = await measure(fleet, narrator, "healthy");
+
+  narrator.chapter("2  The light changes, and a new kind of dirt settles on two lenses");
+  const collectFrom = Date.now();
+  for (const device of CHANGED_CAMERAS) await fleet.local(device, "/simulator", { condition: "degraded" });
+  narrator.say(
+    `${CHANGED_CAMERAS.join(" and ")} now see warm, dim light through an oil smear; nobody told the server`,
+  );
+  measured.degraded = await measure(fleet, narrator, "degraded");
+  measured.collect = { from: collectFrom, to: Date.now() };
+
+  narrator.chapter("3  Failure cases arrive, ranked by worth");
+  const samples = await failureCases(fleet, measured.collect);
+  const labels = await label(fleet, narrator, samples, options);
+  const found = await foundErrors(fleet, measured.collect);
+  narrator.say(
+    `of ${found.worthKnown} samples chosen for worth ${percent(found.precision)} were real errors; of ${found.randomKnown} random ones ${percent(found.randomShare)}`,
+  );
+
+  narrator.chapter("4  Fix the model, prove the fix");
+  const trainingFrom = Date.now();
+  const { run, evaluation } = await retrain(fleet, narrator);
+  const trainingS = (Date.now() - trainingFrom) / 1000;
+  const candidate = run.candidate!;
+
+  narrator.chapter(`5  Ship parts@${candidate}: canary on one camera, gate, the rest`);
+  const rollout = await rollOut(fleet, narrator, candidate);
+  const swap = await swapFigures(fleet, candidate);
+
+  narrator.chapter("6  Watch that the failure is gone");
+  measured.recovered = await measure(fleet, narrator, "recovered");
+
+  const made = await settle(fleet, narrator);
+  const overview = await fleet.client.get<Overview>("/api/v1/overview");
+  const figures = {
+    devices: DEMO_DEVICES.length,
+    fieldAccuracy: {
+      healthy: round(measured.healthy.accuracy, 4),
+      degraded: round(measured.degraded.accuracy, 4),
+      recovered: round(measured.recovered.accuracy, 4),
+      judged: {
+        healthy: measured.healthy.count,
+        degraded: measured.degraded.count,
+        recovered: measured.recovered.count,
+      },
+    },
+    oldDataAccuracy: sliceAccuracy(evaluation, "old"),
+    newDataAccuracy: {
+      ...sliceAccuracy(evaluation, "field"),
+      count: evaluation.slices.find((slice) => slice.slice === "field")?.base.accuracy.count ?? 0,
+    },
+    failurePrecision: round(found.precision, 4),
+    randomErrorShare: round(found.randomShare, 4),
+    samplesUploaded: overview.samplesTotal,
+    labels,
+    version: { from: run.baseVersion, to: candidate },
+    rollout: rollout.state,
+    predictions: { made: made.made, stored: made.stored, lost: made.made - made.stored },
+    bytesPerPrediction: round(overview.bytesPerPrediction ?? Number.NaN, 2),
+    framesDroppedDuringSwap: swap.framesDropped,
+    swapGapMs: round(swap.gapMs, 1),
+    firstPredictionS: round(firstPredictionS, 1),
+    trainingS: round(trainingS, 1),
+    durationS: round((Date.now() - started) / 1000, 1),
+  };
+  const unmet = unmetBars(figures);
+  return { closed: unmet.length === 0, unmet, ...figures };
+}
+
+async function startDevices(fleet: DemoFleet, narrator: Narrator, started: number): Promise<number> {
+  const { client } = fleet;
+  await client.patch("/api/v1/policies/default", DEMO_SAMPLING);
+  for (const { name, packageDir } of shippedModels) {
+    const version = await publishPackage(client, packageDir);
+    narrator.say(`published ${name}@${version.version} (package ${version.packageSha256.slice(0, 12)})`);
+  }
+  await Promise.all(DEMO_DEVICES.map((device) => fleet.startAgent(device)));
+  for (const model of new Set(DEMO_DEVICES.map((device) => device.model))) {
+    await client.post("/api/v1/rollouts", {
+      model,
+      version: 1,
+      target: {
+        devices: DEMO_DEVICES.filter((device) => device.model === model).map((device) => device.device),
+      },
+      waves: [{ percent: 100 }],
+      gate: { soakSeconds: 1, predictionsMin: 10, accuracyDropMax: null, latencyRatioMax: null },
+      probation: { seconds: 2, predictions: 10 },
+      forceReason: "first version of a new fleet: there is no field data to evaluate it on yet",
+    });
+  }
+  let first = 0;
+  await until("every device predicts", DEMO_TIMES.firstPredictionS * 1000, async () => {
+    fleet.assertRunning();
+    const { items } = await client.get<Page<{ predictionsTotal: number }>>("/api/v1/devices");
+    if (first === 0 && items.some((device) => device.predictionsTotal > 0))
+      first = (Date.now() - started) / 1000;
+    return items.length === DEMO_DEVICES.length && items.every((device) => device.predictionsTotal > 0);
+  });
+  narrator.say(
+    `${DEMO_DEVICES.length} devices predict; the first prediction was stored after ${first.toFixed(1)} s`,
+  );
+  await until("both first rollouts succeed", DEMO_TIMES.rolloutS * 1000, async () => {
+    const { items } = await client.get<Page<RolloutView>>("/api/v1/rollouts");
+    return items.every((rollout) => rollout.state === "succeeded");
+  });
+  return first;
+}
+
+/** Lets the changed cameras run and asks the server how often their application said that they were right. */
+async function measure(
+  fleet: DemoFleet,
+  narrator: Narrator,
+  name: string,
+): Promise<{ accuracy: number; count: number }> {
+  // Whole ten-second buckets, the first of them after the change: what was before must not be counted in.
+  const from = Math.ceil(Date.now() / 10_000) * 10_000;
+  const to = from + Math.round(DEMO_TIMES.measureS / 10) * 10_000;
+  await until("the measuring time is over", to - Date.now() + 20_000, async () => {
+    fleet.assertRunning();
+    const left = to + DEMO_TIMES.feedbackDelayS * 1000 - Date.now();
+    narrator.progress(`measuring ${name} accuracy, ${Math.max(0, Math.ceil(left / 1000))} s`);
+    return left <= 0;
+  });
+  const result = await fieldAccuracy(fleet.client, CHANGED_CAMERAS, { from, to });
+  narrator.say(
+    `${name}: ${percent(result.accuracy)} of ${result.count} predictions of ${CHANGED_CAMERAS.join(" and ")} were right, says the application`,
+  );
+  return result;
+}
+
+async function failureCases(fleet: DemoFleet, span: Span): Promise<SampleView[]> {
+  const samples: SampleView[] = [];
+  for await (const sample of fleet.client.list<SampleView>(
+    `/api/v1/samples?model=parts&after=${span.from}&before=${span.to}&order=worth&limit=200`,
+  )) {
+    if (CHANGED_CAMERAS.includes(sample.device)) samples.push(sample);
+  }
+  return samples;
+}
+
+async function label(
+  fleet: DemoFleet,
+  narrator: Narrator,
+  samples: SampleView[],
+  options: StoryOptions,
+): Promise<number> {
+  narrator.say(`${samples.length} failure cases from the two cameras, worth most first`);
+  if (!options.unattended) return labelByHand(fleet, narrator);
+  let labelled = 0;
+  for (const sample of samples) {
+    const { truth } = await fleet.local<{ truth: string | null }>(
+      sample.device,
+      `/simulator/truth?prediction=${sample.predictionId.split("/").at(-1)}`,
+    );
+    if (truth === null) continue;
+    await fleet.client.post(`/api/v1/samples/${sample.sample}/annotations`, { label: truth });
+    labelled += 1;
+    if (labelled % 20 === 0)
+      narrator.progress(`labelling by the simulator's truth, ${labelled} of ${samples.length}`);
+  }
+  narrator.say(
+    `${labelled} of them labelled by the simulator's truth (a person would use the console's failure inbox)`,
+  );
+  return labelled;
+}
+
+async function labelByHand(fleet: DemoFleet, narrator: Narrator): Promise<number> {
+  narrator.say(`label them in the failure inbox, one key each: ${fleet.client.url}/inbox`);
+  narrator.say(
+    `the story goes on by itself after ${LABELS_BY_HAND_MIN} labels, best more (or run with --once to have the simulator's truth do it)`,
+  );
+  let still = 0;
+  let last = 0;
+  return until(
+    "enough samples are labelled",
+    3_600_000,
+    async () => {
+      fleet.assertRunning();
+      const { total } = await fleet.client
+        .get<{ total: number }>("/api/v1/failures/statistics?model=parts")
+        .then((statistics) => ({ total: labelledOf(statistics) }));
+      still = total === last ? still + 1 : 0;
+      last = total;
+      narrator.progress(`${total} labelled`);
+      // Fifteen quiet seconds after enough labels: the person has stopped.
+      return total >= LABELS_BY_HAND_MIN && still >= 15 ? total : undefined;
+    },
+    1000,
+  );
+}
+
+interface FailureStatistics {
+  readonly strata: readonly {
+    readonly stratum: string;
+    readonly samples: number;
+    readonly wrong: number;
+    readonly right: number;
+  }[];
+}
+
+function labelledOf(statistics: unknown): number {
+  return (statistics as FailureStatistics).strata.reduce(
+    (sum, stratum) => sum + stratum.wrong + stratum.right,
+    0,
+  );
+}
+
+async function foundErrors(
+  fleet: DemoFleet,
+  span: Span,
+): Promise<{ precision: number; randomShare: number; worthKnown: number; randomKnown: number }> {
+  const statistics = await fleet.client.get<FailureStatistics>(
+    `/api/v1/failures/statistics?model=parts&version=1&after=${span.from}&before=${span.to}`,
+  );
+  const share = (name: string): { share: number; known: number } => {
+    const stratum = statistics.strata.find((candidate) => candidate.stratum === name);
+    const known = stratum ? stratum.wrong + stratum.right : 0;
+    return { share: known === 0 ? Number.NaN : stratum!.wrong / known, known };
+  };
+  const [worth, random] = [share("worth"), share("random")];
+  return {
+    precision: worth.share,
+    randomShare: random.share,
+    worthKnown: worth.known,
+    randomKnown: random.known,
+  };
+}
+
+async function retrain(
+  fleet: DemoFleet,
+  narrator: Narrator,
+): Promise<{ run: TrainingRun; evaluation: Evaluation }> {
+  const { client } = fleet;
+  const dataset = await client.post<{ dataset: string }>("/api/v1/datasets", {
+    name: "dim light, oily lens",
+    model: "parts",
+    query: { labelled: true, devices: CHANGED_CAMERAS },
+  });
+  const snapshot = await client.post<Snapshot>(`/api/v1/datasets/${dataset.dataset}/snapshots`);
+  narrator.say(`snapshot ${snapshot.snapshot.slice(0, 12)} froze ${snapshot.sampleCount} labelled samples`);
+  const { run: id } = await client.post<TrainingRun>("/api/v1/training-runs", {
+    model: "parts",
+    baseVersion: 1,
+    snapshot: snapshot.snapshot,
+  });
+  const run = await until("the training run ends", DEMO_TIMES.trainingS * 1000, async () => {
+    fleet.assertRunning();
+    const current = await client.get<TrainingRun>(`/api/v1/training-runs/${id}`);
+    const { step, steps, loss, message } = current.progress;
+    narrator.progress(
+      `${current.state}: step ${step} of ${steps}${loss === null ? "" : `, loss ${loss.toFixed(3)}`} ${message}`,
+    );
+    return ["succeeded", "failed", "cancelled"].includes(current.state) ? current : undefined;
+  });
+  if (run.state !== "succeeded" || run.candidate === null)
+    throw new Error(`Training run ${id} ${run.state}: ${run.errorCode} ${run.errorMessage}`);
+  const { items } = await client.get<Page<Evaluation>>("/api/v1/evaluations?model=parts");
+  const evaluation = items.find((candidate) => candidate.run === id);
+  if (!evaluation) throw new Error(`Training run ${id} has no evaluation`);
+  for (const slice of evaluation.slices) {
+    narrator.say(
+      `${slice.slice === "old" ? "old data" : "new data, kept out of training"}: ${percent(slice.base.accuracy.value ?? Number.NaN)} → ${percent(slice.candidate.accuracy.value ?? Number.NaN)} (${slice.candidate.accuracy.count} inputs)`,
+    );
+  }
+  narrator.say(`evaluation ${evaluation.verdict}: ${evaluation.reasons.join("; ")}`);
+  return { run, evaluation };
+}
+
+async function rollOut(fleet: DemoFleet, narrator: Narrator, version: number): Promise<RolloutView> {
+  const { client } = fleet;
+  const cameras = DEMO_DEVICES.filter((device) => device.model === "parts").map((device) => device.device);
+  const created = await client.post<RolloutView>("/api/v1/rollouts", {
+    model: "parts",
+    version,
+    target: { devices: cameras },
+    waves: [{ devices: [CHANGED_CAMERAS[0]] }, { percent: 100 }],
+    gate: { soakSeconds: 10, predictionsMin: 60 },
+    probation: { seconds: 5, predictions: 50 },
+    onFailure: "roll_back",
+  });
+  const told = new Set<string>();
+  return until("the rollout ends", DEMO_TIMES.rolloutS * 1000, async () => {
+    fleet.assertRunning();
+    const rollout = await client.get<RolloutView>(`/api/v1/rollouts/${created.rollout}`);
+    for (const wave of rollout.waves) {
+      narrator.progress(
+        `wave ${wave.wave} of ${rollout.waves.length} ${wave.state}: ${wave.devices.map((device) => `${device.device} ${device.state}`).join(", ")}`,
+      );
+      if (
+        ["passed", "failed", "inconclusive"].includes(wave.state) &&
+        !told.has(`${wave.wave} ${wave.state}`)
+      ) {
+        told.add(`${wave.wave} ${wave.state}`);
+        narrator.say(
+          `wave ${wave.wave} (${wave.devices.map((device) => device.device).join(", ")}) ${wave.state}: ${wave.gate?.tests.map((test) => test.detail).join("; ") ?? ""}`,
+        );
+      }
+    }
+    if (rollout.state === "paused") return rollout;
+    return ["succeeded", "aborted", "rolled_back"].includes(rollout.state) ? rollout : undefined;
+  });
+}
+
+/** What the devices measured while they swapped: the sum of dropped frames and the longest gap between two predictions. */
+async function swapFigures(
+  fleet: DemoFleet,
+  version: number,
+): Promise<{ framesDropped: number; gapMs: number }> {
+  let framesDropped = 0;
+  let gapMs = 0;
+  for (const { device } of DEMO_DEVICES.filter((candidate) => candidate.model === "parts")) {
+    const { items } = await fleet.client.get<Page<{ version: number; measured: Record<string, number> }>>(
+      `/api/v1/devices/${device}/deployments`,
+    );
+    for (const deployment of items.filter((candidate) => candidate.version === version)) {
+      framesDropped += deployment.measured.framesDroppedDuringSwap ?? Number.NaN;
+      gapMs = Math.max(gapMs, deployment.measured.swapGapMs ?? Number.NaN);
+    }
+  }
+  return { framesDropped, gapMs };
+}
+
+/** Stops the devices and waits until the server holds every prediction that they say they made. */
+async function settle(fleet: DemoFleet, narrator: Narrator): Promise<{ made: number; stored: number }> {
+  await fleet.stopAgents();
+  const counts = async (): Promise<{ made: number; stored: number }> => {
+    const details = await Promise.all(DEMO_DEVICES.map(({ device }) => fleet.detail(device)));
+    return {
+      made: details.reduce((sum, detail) => sum + (detail.state?.counters.predictions ?? Number.NaN), 0),
+      stored: details.reduce((sum, detail) => sum + detail.predictionsTotal, 0),
+    };
+  };
+  const result = await until("every prediction is stored", 20_000, async () => {
+    const now = await counts();
+    return now.made === now.stored ? now : undefined;
+  }).catch(counts);
+  narrator.say(`${result.made} predictions made by the devices, ${result.stored} stored by the server`);
+  return result;
+}
+
+function sliceAccuracy(evaluation: Evaluation, name: string): { before: number; after: number } {
+  const slice = evaluation.slices.find((candidate) => candidate.slice === name);
+  return {
+    before: round(slice?.base.accuracy.value ?? Number.NaN, 4),
+    after: round(slice?.candidate.accuracy.value ?? Number.NaN, 4),
+  };
+}

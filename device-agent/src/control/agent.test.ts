@@ -1,0 +1,165 @@
+import { join } from "node:path";
+import { decodeMessage, DESIRED_TYPE, createSigningKey, sign, encodeMessage } from "@fieldloop/protocol";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { createAgentLog } from "../log.js";
+import { TestFleet, until } from "../testing/fleet.test.kit.js";
+import { scratchFolder, writeTestPackage } from "../testing/package.test.kit.js";
+import { type AgentHandle, startAgent } from "./agent.js";
+
+let folder: Awaited<ReturnType<typeof scratchFolder>>;
+let fleet: TestFleet;
+let agent: AgentHandle | undefined;
+const log = createAgentLog({
+  level: process.env["FIELDLOOP_TEST_LOG"] === "1" ? "debug" : "error",
+  write: (line) => void process.stderr.write(line),
+});
+
+beforeEach(async () => {
+  folder = await scratchFolder();
+  fleet = new TestFleet();
+  await fleet.start();
+});
+afterEach(async () => {
+  await agent?.stop();
+  agent = undefined;
+  await fleet.stop();
+  await folder.remove();
+});
+
+function start(source = "simulator:parts?fps=30&feedback=0.5&feedbackDelayMs=100"): Promise<AgentHandle> {
+  return startAgent({
+    directory: join(folder.path, "state"),
+    server: fleet.serverUrl,
+    token: "fle_once",
+    source,
+    env: {},
+    log,
+  });
+}
+
+/** Numbers of every stored prediction, by boot. */
+function storedNumbers(boot: number): number[] {
+  return fleet.predictions
+    .filter((batch) => batch.boot === boot)
+    .flatMap((batch) => Array.from({ length: batch.count }, (_, index) => batch.firstN + index));
+}
+
+describe("startAgent", () => {
+  it("enrols, installs, predicts, samples, tells truth, updates without a dropped frame, and stops with nothing left", async () => {
+    const first = await fleet.publish(await writeTestPackage(join(folder.path, "v1"), { version: 1 }), "d1");
+    fleet.desire([first]);
+    agent = await start();
+    await until(() => fleet.deploymentStates("d1").includes("active"), "version 1 is active");
+    expect(fleet.deploymentStates("d1")).toEqual([
+      "offered",
+      "downloading",
+      "verifying",
+      "installed",
+      "self_testing",
+      "activating",
+      "probation",
+      "active",
+    ]);
+    await until(() => fleet.state?.running?.version === 1, "the state says so");
+    expect(fleet.state?.running?.packageSha256).toBe(first.packageSha256);
+    await until(() => fleet.samples.some((sample) => sample.metadata?.stratum === "random"), "a random sample");
+    await until(() => fleet.events.some((event) => event.data.type === "feedback"), "feedback");
+    await until(() => fleet.profiles.length > 0, "a profile");
+    const sample = fleet.samples[0]!.metadata!;
+    expect(sample.mediaType).toBe("image/jpeg");
+    const truth = await fetch(`${agent.localUrl}/simulator/truth?prediction=${agent.boot}-${sample.n}`);
+    expect(truth.status).toBe(200);
+
+    const second = await fleet.publish(await writeTestPackage(join(folder.path, "v2"), { version: 2 }), "d2");
+    fleet.desire([second]);
+    await until(() => fleet.deploymentStates("d2").includes("active"), "version 2 is active");
+    const swap = fleet.events.find(({ data }) => data.type === "deployment" && data.deployment === "d2" && data.state === "probation");
+    expect(swap?.data).toMatchObject({ measured: { framesDroppedDuringSwap: 0 } });
+    await until(() => fleet.predictions.at(-1)?.versionRef.version === 2, "predictions of version 2");
+
+    const made = agent.state().counters.predictions;
+    expect(made).toBeGreaterThan(10);
+    await agent.stop();
+    const total = agent.state().counters.predictions;
+    const numbers = storedNumbers(agent.boot);
+    expect(numbers).toEqual(Array.from({ length: total }, (_, index) => index));
+    await until(() => fleet.online === false, "it said that it is offline");
+  }, 40_000);
+
+  it("goes on after kill -9 of the host: numbers continue, nothing is lost or doubled", async () => {
+    fleet.desire([await fleet.publish(await writeTestPackage(join(folder.path, "v1"), { version: 1 }), "d1")]);
+    agent = await start();
+    await until(() => fleet.deploymentStates("d1").includes("active"), "version 1 is active");
+    for (let round = 1; round <= 2; round++) {
+      const before = agent.state().counters.predictions;
+      process.kill(agent.hostPid()!, "SIGKILL");
+      await until(() => agent!.state().counters.predictions > before + 5, "it predicts again");
+      expect(agent.state().counters.hostRestarts).toBe(round);
+    }
+    await until(() => fleet.events.some(({ data }) => data.type === "crash"), "the crash is told");
+    await agent.stop();
+    const total = agent.state().counters.predictions;
+    expect(storedNumbers(agent.boot)).toEqual(Array.from({ length: total }, (_, index) => index));
+  }, 40_000);
+
+  it("keeps what it has to say while the broker is gone, and starts again with its own identity", async () => {
+    fleet.desire([await fleet.publish(await writeTestPackage(join(folder.path, "v1"), { version: 1 }), "d1")]);
+    agent = await start();
+    await until(() => fleet.deploymentStates("d1").includes("active"), "version 1 is active");
+    await fleet.cutBroker();
+    const before = agent.state().counters.predictions;
+    await until(() => agent!.state().counters.predictions > before + 20, "it predicts on");
+    await agent.stop();
+    const firstBoot = agent.boot;
+    const firstTotal = agent.state().counters.predictions;
+    await fleet.returnBroker();
+    agent = await startAgent({
+      directory: join(folder.path, "state"),
+      source: "simulator:parts?fps=30",
+      env: {},
+      log,
+    });
+    expect(agent.boot).toBe(firstBoot + 1);
+    await until(() => storedNumbers(firstBoot).length === firstTotal, "what it kept arrives");
+    await until(() => storedNumbers(agent!.boot).length > 5, "and the new boot's after it");
+    expect(storedNumbers(firstBoot)).toEqual(Array.from({ length: firstTotal }, (_, index) => index));
+    expect(fleet.verdicts.some((verdict) => verdict.endsWith("gap") || verdict.endsWith("superseded"))).toBe(false);
+  }, 40_000);
+
+  it("returns to the version before when the new one kills its host", async () => {
+    const first = await fleet.publish(await writeTestPackage(join(folder.path, "v1"), { version: 1 }), "d1");
+    fleet.desire([first]);
+    agent = await start();
+    await until(() => fleet.deploymentStates("d1").includes("active"), "version 1 is active");
+    const deadly = await writeTestPackage(join(folder.path, "v2"), { version: 2, deadlyWhenDark: true });
+    fleet.desire([{ ...(await fleet.publish(deadly, "d2")), probation: { seconds: 60, predictions: 100 } }]);
+    await until(() => fleet.deploymentStates("d2").includes("rolled_back"), "version 2 is rolled back", 25_000);
+    expect(fleet.events.find(({ data }) => data.type === "deployment" && data.state === "rolled_back")?.data).toMatchObject({
+      error: { code: "probation_failed" },
+    });
+    const crash = fleet.events.find(({ data }) => data.type === "crash");
+    expect(crash?.data).toMatchObject({ reason: "SIGFPE", frameSha256: expect.stringMatching(/^[0-9a-f]{64}$/) as string });
+    const before = agent.state().counters.predictions;
+    await until(() => agent!.state().counters.predictions > before + 5, "version 1 predicts on");
+    expect(agent.state().running).toMatchObject({ version: 1, packageSha256: first.packageSha256 });
+  }, 60_000);
+
+  it("refuses a desired state that is forged, older or another device's, and goes on", async () => {
+    fleet.desire([await fleet.publish(await writeTestPackage(join(folder.path, "v1"), { version: 1 }), "d1")]);
+    agent = await start();
+    await until(() => fleet.deploymentStates("d1").includes("active"), "version 1 is active");
+    const current = fleet.desire([]);
+    await until(() => agent!.state().desiredRevision === current.revision, "the newer revision is followed");
+    fleet.sendDesired(fleet.signDesired({ ...current, revision: 1 }));
+    await until(() => agent!.state().warnings.some(({ code }) => code === "desired_rollback_refused"), "the older is refused");
+    const stranger = createSigningKey((length) => new Uint8Array(length).fill(7));
+    fleet.sendDesired(fleet.signDesired({ ...current, revision: 99 }, stranger));
+    await until(() => agent!.state().warnings.some(({ code }) => code === "desired_signature_invalid"), "the forged is refused");
+    fleet.sendDesired(sign(DESIRED_TYPE, encodeMessage("desired", { ...current, revision: 99, device: "other" }), fleet.key));
+    fleet.sendDesired(new Uint8Array([1, 2, 3]));
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect(agent.state().desiredRevision).toBe(current.revision);
+    expect(agent.state().running?.version).toBe(1);
+    expect(decodeMessage("state", encodeMessage("state", agent.state())).boot).toBe(agent.boot);
+  }, 40_000);
+});

@@ -1,0 +1,142 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { createInterface } from "node:readline";
+import { FieldloopError } from "@fieldloop/protocol";
+import type { Logger } from "pino";
+import type { ControlMessage, ControlRequest, ControlResponses, HostMessage } from "../ipc.js";
+
+export interface HostProcessOptions {
+  /** An empty folder: a native library that reads relative paths finds nothing there. */
+  readonly workingDirectory: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly log: Logger;
+}
+
+interface Waiting {
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: FieldloopError) => void;
+  readonly timer: NodeJS.Timeout;
+}
+
+const ENTRY = new URL("../host/main.js", import.meta.url);
+const LOG_LINE_MAX = 500;
+
+/** One child process of the inference host: messages out, messages in, requests with answers, its end. */
+export class HostProcess {
+  readonly #child: ChildProcess;
+  readonly #waiting = new Map<number, Waiting>();
+  #lastId = 0;
+  #ended = false;
+  /** Resolves with how it ended: `exit 1`, `SIGSEGV`. */
+  readonly ended: Promise<string>;
+
+  constructor(options: HostProcessOptions, onMessage: (message: HostMessage) => void) {
+    this.#child = fork(ENTRY, [], {
+      serialization: "advanced",
+      execArgv: [],
+      cwd: options.workingDirectory,
+      env: {
+        ...options.env,
+        // glibc gives memory back at once: less than two thirds of the resident memory, and no growth per session.
+        MALLOC_TRIM_THRESHOLD_: "65536",
+      },
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
+    });
+    this.#logOutput(options.log);
+    this.#child.on("message", (message: HostMessage) => {
+      if (message.kind === "response") this.#settle(message.id, (waiting) => waiting.resolve(message.value));
+      else if (message.kind === "refused") {
+        const { code, message: text } = message.failure;
+        this.#settle(message.id, (waiting) => waiting.reject(new FieldloopError(code, text)));
+      } else onMessage(message);
+    });
+    this.ended = new Promise((resolve) => {
+      const end = (reason: string): void => {
+        this.#ended = true;
+        this.#rejectAll(reason);
+        resolve(reason);
+      };
+      this.#child.on("error", (error) => end(error.message));
+      this.#child.on("exit", (code, signal) => end(signal ?? `exit ${code ?? 0}`));
+    });
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  send(message: ControlMessage): void {
+    if (this.#ended || !this.#child.connected) return;
+    this.#child.send(message, () => undefined);
+  }
+
+  /** @throws FieldloopError the host's own, `host_crashed` where it ends first, `timed_out` */
+  request<Kind extends ControlRequest["kind"]>(
+    request: Extract<ControlRequest, { kind: Kind }>,
+    timeoutMs: number,
+  ): Promise<ControlResponses[Kind]> {
+    if (this.#ended) {
+      return Promise.reject(new FieldloopError("host_crashed", `Ask host to ${request.kind}: it has ended`));
+    }
+    const id = ++this.#lastId;
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        this.#settle(id, (waiting) =>
+          waiting.reject(
+            new FieldloopError("timed_out", `Ask host to ${request.kind}: no answer in ${timeoutMs} ms`),
+          ),
+        );
+      }, timeoutMs);
+      this.#waiting.set(id, { resolve: resolve as (value: unknown) => void, reject, timer });
+      this.send({ kind: "request", id, request });
+    });
+  }
+
+  kill(): void {
+    this.#child.kill("SIGKILL");
+  }
+
+  #settle(id: number, settle: (waiting: Waiting) => void): void {
+    const waiting = this.#waiting.get(id);
+    if (!waiting) return;
+    this.#waiting.delete(id);
+    clearTimeout(waiting.timer);
+    settle(waiting);
+  }
+
+  #rejectAll(reason: string): void {
+    for (const id of [...this.#waiting.keys()]) {
+      this.#settle(id, (waiting) =>
+        waiting.reject(new FieldloopError("host_crashed", `The inference host ended: ${reason}`)),
+      );
+    }
+  }
+
+  /** What native libraries print must not mix with the agent's own output. */
+  #logOutput(log: Logger): void {
+    for (const stream of [this.#child.stdout, this.#child.stderr]) {
+      if (!stream) continue;
+      createInterface({ input: stream }).on("line", (line) => log.debug({ line: line.slice(0, LOG_LINE_MAX) }, "host"));
+    }
+  }
+}
+
+/** Runs one request in a host process of its own, which then ends: what a bad package does, it does there. */
+export async function inScratchHost<Kind extends "facts" | "self_test">(
+  options: HostProcessOptions,
+  request: Extract<ControlRequest, { kind: Kind }>,
+  timeoutMs: number,
+  signal?: AbortSignal,
+): Promise<ControlResponses[Kind]> {
+  const host = new HostProcess(options, () => undefined);
+  const kill = (): void => host.kill();
+  signal?.addEventListener("abort", kill, { once: true });
+  try {
+    const answer = await host.request(request, timeoutMs);
+    host.send({ kind: "stop" });
+    return answer;
+  } finally {
+    signal?.removeEventListener("abort", kill);
+    const timer = setTimeout(kill, 2_000);
+    void host.ended.then(() => clearTimeout(timer));
+  }
+}

@@ -1,0 +1,94 @@
+import { STREAMS } from "@fieldloop/protocol";
+import { Counter, Gauge, Registry } from "prom-client";
+
+/** What `/metrics` reads, at the moment it is asked. */
+export interface MetricsSource {
+  readonly predictions: () => number;
+  readonly framesDropped: () => number;
+  readonly framesFailed: () => number;
+  readonly samplesTaken: () => number;
+  readonly hostRestarts: () => number;
+  readonly hostReady: () => boolean;
+  readonly hostResidentBytes: () => number;
+  readonly runMs: () => number;
+  readonly linkUp: () => boolean;
+  readonly uplinkBytes: () => number;
+  readonly uplinkResends: () => number;
+  readonly recordsEvicted: () => number;
+  readonly spoolBytes: () => number;
+  readonly spoolRecords: (stream: (typeof STREAMS)[number]) => number;
+  readonly acknowledged: (stream: (typeof STREAMS)[number]) => number;
+  readonly running: () => { model: string; version: number; variant: string } | undefined;
+}
+
+/** Prometheus metrics in a registry of their own: two agents in one process do not meet. */
+export function createMetrics(source: MetricsSource): Registry {
+  const registry = new Registry();
+  const registers = [registry];
+  const counter = (name: string, help: string, read: () => number): void => {
+    new Counter({
+      name: `fieldloop_${name}_total`,
+      help,
+      registers,
+      collect() {
+        this.reset();
+        this.inc(read());
+      },
+    });
+  };
+  const gauge = (name: string, help: string, read: () => number): void => {
+    new Gauge({
+      name: `fieldloop_${name}`,
+      help,
+      registers,
+      collect() {
+        this.set(read());
+      },
+    });
+  };
+  counter("predictions", "Predictions numbered in this boot", source.predictions);
+  counter("frames_dropped", "Frames that found no place in the queue", source.framesDropped);
+  counter("frames_failed", "Frames on which the model failed", source.framesFailed);
+  counter("samples_taken", "Samples that the sampler took", source.samplesTaken);
+  counter("host_restarts", "Restarts of the inference host", source.hostRestarts);
+  counter("uplink_bytes", "Bytes published from the spool", source.uplinkBytes);
+  counter("uplink_resends", "Records sent again without an acknowledgement", source.uplinkResends);
+  counter("records_evicted", "Records dropped for want of space", source.recordsEvicted);
+  gauge("host_ready", "1 while the inference host answers", () => (source.hostReady() ? 1 : 0));
+  gauge("link_up", "1 while connected to the broker", () => (source.linkUp() ? 1 : 0));
+  gauge("run_milliseconds", "Running mean of the time of one frame in the model", source.runMs);
+  gauge("spool_bytes", "Bytes of the spool on disk", source.spoolBytes);
+  gauge("control_resident_bytes", "Resident memory of the control process", () => process.memoryUsage.rss());
+  gauge("host_resident_bytes", "Resident memory of the inference host", source.hostResidentBytes);
+  byStream(registers, "spool_records", "Records waiting for the server", source.spoolRecords);
+  byStream(registers, "acknowledged_records", "Records that the server acknowledged", source.acknowledged);
+  new Gauge({
+    name: "fieldloop_running",
+    help: "1 for the version whose session answers",
+    labelNames: ["model", "version", "variant"],
+    registers,
+    collect() {
+      this.reset();
+      const running = source.running();
+      if (running) this.set({ model: running.model, version: running.version, variant: running.variant }, 1);
+    },
+  });
+  return registry;
+}
+
+function byStream(
+  registers: Registry[],
+  name: string,
+  help: string,
+  read: (stream: (typeof STREAMS)[number]) => number,
+): void {
+  new Gauge({
+    name: `fieldloop_${name}`,
+    help,
+    labelNames: ["stream"],
+    registers,
+    collect() {
+      for (const stream of STREAMS) this.set({ stream }, read(stream));
+    },
+  });
+}

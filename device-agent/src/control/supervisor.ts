@@ -1,0 +1,210 @@
+import { FieldloopError } from "@fieldloop/protocol";
+import type { Logger } from "pino";
+import type { Clock } from "../clock.js";
+import type {
+  Activation,
+  ControlMessage,
+  ControlRequest,
+  ControlResponses,
+  Heartbeat,
+  HostMessage,
+  StartMessage,
+} from "../ipc.js";
+import { AGENT_LIMITS } from "../limits.js";
+import { readFrameMark } from "./frame-mark.js";
+import { HostProcess } from "./host-process.js";
+import { noteHost } from "./process-lock.js";
+
+export interface HostCrash {
+  readonly reason: string;
+  /** Killed by the watchdog because it no longer answered. */
+  readonly unresponsive: boolean;
+  /** The frame that was running. */
+  readonly frameSha256: string | undefined;
+}
+
+export interface SupervisorOptions {
+  readonly directory: string;
+  readonly workingDirectory: string;
+  readonly frameMarkPath: string;
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** What the next host has to run, asked anew at each start. */
+  readonly startMessage: () => StartMessage;
+  readonly onReady: (activation: Activation | undefined) => void;
+  readonly onMessage: (message: HostMessage) => void;
+  readonly onCrash: (crash: HostCrash) => void;
+}
+
+/** Keeps one inference host running: starts, watches, kills, restarts with back-off, stops by message. */
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  #host: HostProcess | undefined;
+  #ready = false;
+  #readyWaiters: (() => void)[] = [];
+  #stopping = false;
+  #wantedEnd = false;
+  #unresponsive = false;
+  #restarts = 0;
+  #failuresInRow = 0;
+  #startedAt = 0;
+  #heartbeatAt = 0;
+  #heartbeat: Heartbeat | undefined;
+  #restartTimer: NodeJS.Timeout | undefined;
+  #watchTimer: NodeJS.Timeout | undefined;
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
+  }
+
+  get restarts(): number {
+    return this.#restarts;
+  }
+  get heartbeat(): Heartbeat | undefined {
+    return this.#heartbeat;
+  }
+  get pid(): number | undefined {
+    return this.#host?.pid;
+  }
+  get ready(): boolean {
+    return this.#ready;
+  }
+
+  start(): void {
+    this.#watchTimer = setInterval(() => this.#watch(), AGENT_LIMITS.heartbeatIntervalMs);
+    this.#spawn();
+  }
+
+  /** Lets the run in hand end, then the process; kills it where that takes too long. */
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    clearTimeout(this.#restartTimer);
+    clearInterval(this.#watchTimer);
+    await this.#end();
+    this.#wakeReadyWaiters();
+  }
+
+  /** Ends the host; the next one starts at once. */
+  async restart(): Promise<void> {
+    this.#wantedEnd = true;
+    await this.#end();
+  }
+
+  send(message: ControlMessage): void {
+    this.#host?.send(message);
+  }
+
+  /** Waits for a host that is ready, then asks it. @throws FieldloopError its own, `host_crashed`, `timed_out`, `unavailable` */
+  async request<Kind extends ControlRequest["kind"]>(
+    request: Extract<ControlRequest, { kind: Kind }>,
+    timeoutMs: number = AGENT_LIMITS.requestTimeoutMs,
+  ): Promise<ControlResponses[Kind]> {
+    if (!this.#ready) await this.#untilReady(timeoutMs);
+    const host = this.#host;
+    if (!host || !this.#ready) {
+      throw new FieldloopError("unavailable", `Ask host to ${request.kind}: it is not running`);
+    }
+    return host.request(request, timeoutMs);
+  }
+
+  async #untilReady(timeoutMs: number): Promise<void> {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, timeoutMs);
+      this.#readyWaiters.push(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  }
+
+  #wakeReadyWaiters(): void {
+    const waiters = this.#readyWaiters;
+    this.#readyWaiters = [];
+    for (const wake of waiters) wake();
+  }
+
+  #spawn(): void {
+    const { workingDirectory, env, log, clock } = this.#options;
+    const host = new HostProcess({ workingDirectory, env, log }, (message) => this.#received(host, message));
+    this.#host = host;
+    this.#ready = false;
+    this.#unresponsive = false;
+    this.#heartbeat = undefined;
+    this.#startedAt = clock.monotonic();
+    this.#heartbeatAt = this.#startedAt;
+    if (host.pid !== undefined) {
+      noteHost(this.#options.directory, host.pid).catch((error: unknown) => {
+        log.warn({ error }, "the host's process id could not be noted");
+      });
+    }
+    void host.ended.then((reason) => this.#ended(host, reason));
+    host.send(this.#options.startMessage());
+  }
+
+  #received(host: HostProcess, message: HostMessage): void {
+    if (host !== this.#host) return;
+    if (message.kind === "ready") {
+      this.#ready = true;
+      this.#heartbeatAt = this.#options.clock.monotonic();
+      this.#options.onReady(message.activation);
+      this.#wakeReadyWaiters();
+      return;
+    }
+    if (message.kind === "heartbeat") {
+      this.#heartbeat = message;
+      this.#heartbeatAt = this.#options.clock.monotonic();
+    }
+    this.#options.onMessage(message);
+  }
+
+  #watch(): void {
+    const host = this.#host;
+    if (!host || this.#unresponsive) return;
+    const now = this.#options.clock.monotonic();
+    const beat = this.#heartbeat;
+    const silentMs = now - this.#heartbeatAt;
+    const silenceMaxMs = this.#ready ? AGENT_LIMITS.heartbeatTimeoutMs : AGENT_LIMITS.hostStartTimeoutMs;
+    const runMaxMs = Math.max(
+      AGENT_LIMITS.runTimeoutMinMs,
+      AGENT_LIMITS.runTimeoutFactor * (beat?.expectedMs ?? 0),
+    );
+    const runningMs = beat && beat.runningMs > 0 ? beat.runningMs + silentMs : 0;
+    if (silentMs <= silenceMaxMs && runningMs <= runMaxMs) return;
+    this.#unresponsive = true;
+    this.#options.log.warn({ silentMs, runningMs }, "the inference host does not answer and is killed");
+    host.kill();
+  }
+
+  #ended(host: HostProcess, reason: string): void {
+    if (host !== this.#host) return;
+    this.#host = undefined;
+    this.#ready = false;
+    if (this.#stopping) return;
+    const now = this.#options.clock.monotonic();
+    if (now - this.#startedAt > AGENT_LIMITS.hostHealthyMs) this.#failuresInRow = 0;
+    this.#restarts++;
+    if (this.#wantedEnd) {
+      this.#wantedEnd = false;
+      this.#spawn();
+      return;
+    }
+    const frameSha256 = readFrameMark(this.#options.frameMarkPath);
+    this.#options.onCrash({ reason, unresponsive: this.#unresponsive, frameSha256 });
+    const waitMs = Math.min(
+      AGENT_LIMITS.hostRestartMaxMs,
+      AGENT_LIMITS.hostRestartMinMs * 2 ** this.#failuresInRow,
+    );
+    this.#failuresInRow = Math.min(this.#failuresInRow + 1, 16);
+    this.#restartTimer = setTimeout(() => this.#spawn(), waitMs);
+  }
+
+  async #end(): Promise<void> {
+    const host = this.#host;
+    if (!host) return;
+    host.send({ kind: "stop" });
+    const timer = setTimeout(() => host.kill(), AGENT_LIMITS.hostStopTimeoutMs);
+    await host.ended;
+    clearTimeout(timer);
+  }
+}

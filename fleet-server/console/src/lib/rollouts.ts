@@ -1,0 +1,142 @@
+import type { GateVerdict, RolloutState, RolloutView, WaveView } from "@fieldloop/protocol";
+import { formatCount, formatNumber, formatPercent, formatPoints } from "./format.js";
+import type { DeviceStep } from "./kinds.js";
+
+/** Where the devices of a rollout or wave are, in five groups that leave none out. */
+export interface DeviceCounts {
+  total: number;
+  active: number;
+  /** Offered and on its way. */
+  moving: number;
+  /** Rejected, failed, timed out, rolled back or cancelled. */
+  failed: number;
+  silent: number;
+  waiting: number;
+}
+
+const FAILED: ReadonlySet<DeviceStep> = new Set(["rejected", "failed", "timed_out", "rolled_back", "cancelled"]);
+export type DeviceGroup = Exclude<keyof DeviceCounts, "total">;
+
+export function groupOf(state: DeviceStep): DeviceGroup {
+  if (state === "active" || state === "silent" || state === "waiting") return state;
+  return FAILED.has(state) ? "failed" : "moving";
+}
+
+export function countDevices(waves: readonly WaveView[]): DeviceCounts {
+  const counts: DeviceCounts = { total: 0, active: 0, moving: 0, failed: 0, silent: 0, waiting: 0 };
+  for (const wave of waves) {
+    for (const device of wave.devices) {
+      counts.total++;
+      counts[groupOf(device.state)]++;
+    }
+  }
+  return counts;
+}
+
+/** The first wave that has not passed. */
+export function currentWave(rollout: RolloutView): WaveView | undefined {
+  return rollout.waves.find((wave) => wave.state !== "passed");
+}
+
+export type Action = "start" | "approve" | "pause" | "resume" | "abort" | "roll_back";
+const FROM: Record<Action, readonly RolloutState[]> = {
+  start: ["draft", "scheduled"],
+  approve: ["awaiting_approval"],
+  pause: ["running"],
+  resume: ["paused"],
+  abort: ["draft", "awaiting_approval", "scheduled", "running", "paused"],
+  roll_back: ["running", "paused", "succeeded"],
+};
+
+/** What may be asked of the rollout now; the server checks again. */
+export function allowedActions(rollout: RolloutView): Action[] {
+  const failed = rollout.waves.some((wave) => wave.state === "failed");
+  return (Object.keys(FROM) as Action[]).filter((action) => FROM[action].includes(rollout.state) && !(action === "resume" && failed));
+}
+
+export const ACTION_TITLE: Record<Action, string> = {
+  start: "Start",
+  approve: "Approve",
+  pause: "Pause",
+  resume: "Resume",
+  abort: "Abort",
+  roll_back: "Roll back",
+};
+
+const devices = (count: number) => (count === 1 ? "1 device" : `${formatCount(count)} devices`);
+
+/** What the action does to each group of devices, said before it is done. */
+export function consequences(action: Action, rollout: RolloutView): string[] {
+  const { active, moving, waiting, silent } = countDevices(rollout.waves);
+  const version = `${rollout.model}@${rollout.version}`;
+  const before = rollout.fromVersion === null ? "what they ran before" : `${rollout.model}@${rollout.fromVersion}`;
+  const said = (count: number, text: string) => (count > 0 ? [`${devices(count)} ${text}`] : []);
+  switch (action) {
+    case "start":
+    case "approve":
+      return [`The first wave is offered ${version} at once: ${devices(rollout.waves[0]?.devices.length ?? 0)}.`];
+    case "pause":
+      return [
+        ...said(active, `that already run ${version} keep it.`),
+        ...said(moving, "in the middle of the update go on to its end."),
+        ...said(waiting, "that were not asked yet stay as they are until you resume."),
+      ];
+    case "resume":
+      return [...said(waiting, `that were not asked yet are offered ${version}, wave after wave.`), "The wave in progress gets its whole time again."];
+    case "abort":
+      return [
+        ...said(active, `that already run ${version} keep it. To take it back, roll back instead.`),
+        ...said(moving + silent, "that were offered it and are not done may still finish the update."),
+        ...said(waiting, "that were not asked yet stay as they are."),
+        "An aborted rollout can’t be resumed.",
+      ];
+    case "roll_back":
+      return [
+        ...said(active, `that already run ${version} return to ${before}.`),
+        ...said(moving + silent, "that were offered it return as well, each when it is reached."),
+        ...said(waiting, "that were not asked yet stay as they are."),
+        "A roll-back can’t be resumed.",
+      ];
+  }
+}
+
+type GateTest = GateVerdict["tests"][number];
+interface TestShape {
+  title: string;
+  /** How value and limit are written. */
+  format: (value: number) => string;
+  relation: "≤" | "≥";
+}
+const asDevices = (value: number) => devices(value);
+const TESTS: Record<string, TestShape> = {
+  failed_share: { title: "Failed devices", format: (value) => formatPercent(value), relation: "≤" },
+  silence: { title: "Silent devices", format: asDevices, relation: "≤" },
+  earlier_waves: { title: "Earlier waves that left it", format: (value) => formatPercent(value), relation: "≤" },
+  wave_timeout: { title: "Late devices", format: asDevices, relation: "≤" },
+  running: { title: "Run the new package", format: asDevices, relation: "≥" },
+  predictions: { title: "Predictions a device", format: formatCount, relation: "≥" },
+  accuracy: { title: "Drop in accuracy", format: formatPoints, relation: "≤" },
+  latency: { title: "Latency, new over old", format: (value) => `× ${formatNumber(value)}`, relation: "≤" },
+};
+
+export interface TestText {
+  title: string;
+  value: string;
+  limit: string;
+}
+
+/** A gate's test in words and units. */
+export function describeTest(test: GateTest): TestText {
+  const shape = TESTS[test.test] ?? { title: test.test.replaceAll("_", " "), format: (value: number) => formatNumber(value), relation: "≤" };
+  return {
+    title: shape.title,
+    value: test.value === null ? "–" : shape.format(test.value),
+    limit: test.limit === null ? "–" : `${shape.relation} ${shape.format(test.limit)}`,
+  };
+}
+
+/** Failed before undecided before passed: the worst is read first. */
+export function worstFirst(tests: readonly GateTest[]): GateTest[] {
+  const rank = { fail: 0, inconclusive: 1, pass: 2 };
+  return tests.toSorted((a, b) => rank[a.verdict] - rank[b.verdict]);
+}

@@ -1,0 +1,50 @@
+import { Gauge, Registry, collectDefaultMetrics } from "prom-client";
+import type { Broker } from "../broker/broker.js";
+import type { Ingest } from "../ingest/ingest.js";
+import type { LiveHub } from "../services/live.js";
+import type { App } from "./env.js";
+import { requireRole } from "./guards.js";
+
+export interface MetricSources {
+  readonly broker: Broker;
+  readonly ingest: Ingest;
+  readonly live: LiveHub;
+}
+
+/** Counters of this process in Prometheus' text form; its scraper needs a viewer's token. */
+export function registerMetrics(app: App, sources: MetricSources): void {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const read = (name: string, help: string, values: () => Record<string, number>): void => {
+    const gauge = new Gauge({
+      name,
+      help,
+      labelNames: ["kind"],
+      registers: [registry],
+      collect: () => {
+        for (const [kind, value] of Object.entries(values())) gauge.set({ kind }, value);
+      },
+    });
+  };
+  const { broker, ingest, live } = sources;
+  read("fieldloop_broker", "MQTT broker: connections, refusals, takeovers, retained messages", () => ({
+    ...broker.counters(),
+  }));
+  read("fieldloop_wire_bytes", "Bytes on the wire by kind of topic, MQTT headers included", () =>
+    Object.fromEntries([...broker.meter.byKind].map(([kind, traffic]) => [kind, traffic.bytes])),
+  );
+  read("fieldloop_wire_packets", "Packets on the wire by kind of topic", () =>
+    Object.fromEntries([...broker.meter.byKind].map(([kind, traffic]) => [kind, traffic.packets])),
+  );
+  read("fieldloop_ingest", "Messages taken in, refused, set aside", () => ({
+    ...ingest.counters,
+    queued: ingest.queued,
+  }));
+  read("fieldloop_live", "Live streams and events that slow readers lost", () => ({
+    streams: live.streams,
+    dropped: live.dropped,
+  }));
+  app.get("/metrics", requireRole("viewer"), async (c) =>
+    c.body(await registry.metrics(), 200, { "Content-Type": registry.contentType }),
+  );
+}

@@ -1,0 +1,86 @@
+import { ROLES, sessionSchema, timeSchema } from "@fieldloop/protocol";
+import { createRoute, z } from "@hono/zod-openapi";
+import type { AuthService } from "../../auth/auth.js";
+import type { App } from "../env.js";
+import { currentPrincipal, principalName, requireAnyone, requireRole } from "../guards.js";
+import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";
+
+const tags = ["access"];
+const nameSchema = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,62}$/);
+
+const signInRoute = createRoute({
+  method: "post",
+  path: "/api/v1/session",
+  tags,
+  summary: "Sign in with an API token; sets a session cookie",
+  request: { body: jsonBody(z.object({ token: z.string().min(1).max(256) })) },
+  responses: { 200: jsonAnswer(sessionSchema, "Signed in") },
+});
+const whoRoute = createRoute({
+  method: "get",
+  path: "/api/v1/session",
+  tags,
+  summary: "Who is asking",
+  middleware: [requireRole("viewer")] as const,
+  responses: { 200: jsonAnswer(sessionSchema, "The caller") },
+});
+const signOutRoute = createRoute({
+  method: "delete",
+  path: "/api/v1/session",
+  tags,
+  summary: "Sign out",
+  middleware: [requireAnyone()] as const,
+  responses: { 204: { description: "Signed out" } },
+});
+
+const tokenViewSchema = z.object({ name: nameSchema, role: z.enum(ROLES), created: timeSchema, revoked: z.boolean() });
+const listTokensRoute = createRoute({
+  method: "get",
+  path: "/api/v1/tokens",
+  tags,
+  summary: "API tokens by name; their secrets are not kept",
+  middleware: [requireRole("admin")] as const,
+  responses: { 200: pageAnswer(tokenViewSchema, "Tokens") },
+});
+const createTokenRoute = createRoute({
+  method: "post",
+  path: "/api/v1/tokens",
+  tags,
+  summary: "Make an API token; its secret is told once",
+  middleware: [requireRole("admin")] as const,
+  request: { body: jsonBody(z.object({ name: nameSchema, role: z.enum(ROLES) })) },
+  responses: {
+    201: jsonAnswer(z.object({ name: nameSchema, role: z.enum(ROLES), token: z.string() }), "The token"),
+  },
+});
+const revokeTokenRoute = createRoute({
+  method: "delete",
+  path: "/api/v1/tokens/{name}",
+  tags,
+  summary: "Revoke a token and end its sessions",
+  middleware: [requireRole("admin")] as const,
+  request: { params: z.object({ name: nameSchema }) },
+  responses: { 204: { description: "Revoked" } },
+});
+
+export function registerSessionRoutes(app: App, auth: AuthService): void {
+  app.openapi(signInRoute, async (c) => c.json(await auth.signIn(c, c.req.valid("json").token), 200));
+  app.openapi(whoRoute, (c) => {
+    const principal = currentPrincipal(c);
+    const role = principal.kind === "user" ? principal.role : "viewer";
+    return c.json({ role, name: principalName(principal) }, 200);
+  });
+  app.openapi(signOutRoute, async (c) => {
+    await auth.signOut(c);
+    return c.body(null, 204);
+  });
+  app.openapi(listTokensRoute, async (c) => c.json({ items: await auth.tokens(), next: null }, 200));
+  app.openapi(createTokenRoute, async (c) => {
+    const { name, role } = c.req.valid("json");
+    return c.json({ name, role, token: await auth.createToken(name, role) }, 201);
+  });
+  app.openapi(revokeTokenRoute, async (c) => {
+    await auth.revokeToken(c.req.valid("param").name);
+    return c.body(null, 204);
+  });
+}

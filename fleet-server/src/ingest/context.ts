@@ -1,0 +1,61 @@
+import type { Ack, LiveEvent, Stream } from "@fieldloop/protocol";
+import type { BlobStore } from "../blob/blob.js";
+import type { LabelService } from "../services/labels.js";
+import type { DeploymentStore } from "../store/deployments.js";
+import type { DeviceStore } from "../store/devices.js";
+import type { EventStore } from "../store/events.js";
+import type { SampleIngestStore } from "../store/samples.js";
+import type { TelemetryStore } from "../store/telemetry.js";
+import { Rollups } from "./rollups.js";
+
+/** What the handlers of message kinds work with. */
+export interface IngestStores {
+  readonly telemetry: TelemetryStore;
+  readonly devices: DeviceStore;
+  readonly deployments: DeploymentStore;
+  readonly samples: SampleIngestStore;
+  readonly events: EventStore;
+  readonly labels: LabelService;
+  readonly blobs: BlobStore;
+}
+
+/** One message on its way into the store. */
+export interface Origin {
+  readonly device: string;
+  readonly received: number;
+  readonly payload: Uint8Array;
+}
+
+/** What one unit of work adds up, and what is told to others after it became durable. */
+export class CommitEffects {
+  readonly rollups = new Rollups();
+  readonly #acks = new Map<string, Map<Stream, Ack>>();
+  readonly #live = new Map<string, LiveEvent>();
+  readonly #predictions = new Map<string, number>();
+
+  ack(device: string, ack: Ack): void {
+    let streams = this.#acks.get(device);
+    if (!streams) this.#acks.set(device, (streams = new Map()));
+    streams.set(ack.stream, ack);
+  }
+
+  live(event: LiveEvent): void {
+    this.#live.set(`${event.type} ${event.id}`, event);
+  }
+
+  predictions(device: string, count: number): void {
+    this.#predictions.set(device, (this.#predictions.get(device) ?? 0) + count);
+  }
+
+  get acks(): [device: string, acks: Ack[]][] {
+    return [...this.#acks].map(([device, streams]) => [device, [...streams.values()]]);
+  }
+
+  get liveEvents(): Iterable<LiveEvent> {
+    return this.#live.values();
+  }
+
+  get predictionsByDevice(): ReadonlyMap<string, number> {
+    return this.#predictions;
+  }
+}

@@ -1,0 +1,62 @@
+import { CONFIDENCE_SCALE, LATENCY_SCALE, dequantize, type PredictionColumns } from "@fieldloop/protocol";
+import type { Database } from "../store/database.js";
+import { BUCKET_MS, type RollupRow, type TelemetryStore } from "../store/telemetry.js";
+
+const CONFIDENCE = Float64Array.from({ length: 256 }, (_, code) => dequantize(code, CONFIDENCE_SCALE));
+const LATENCY = Float64Array.from({ length: 256 }, (_, code) => dequantize(code, LATENCY_SCALE));
+
+type Mutable<Row> = { -readonly [Key in keyof Row]: Row[Key] };
+
+/** Adds up the predictions of one unit of work, so that each bucket is written once. */
+export class Rollups {
+  readonly #rows = new Map<string, Mutable<RollupRow>>();
+  readonly #totals = new Map<string, { device: string; model: string; version: number; count: number; t0: number; t1: number }>();
+
+  add(device: string, columns: PredictionColumns): void {
+    const { model, version } = columns.versionRef;
+    let row: Mutable<RollupRow> | undefined;
+    for (let index = 0; index < columns.count; index++) {
+      const bucket = bucketOf(columns.time[index]!);
+      const classIndex = columns.class[index]!;
+      if (!row || row.bucket !== bucket || row.class !== classIndex) {
+        row = this.#row(device, bucket, model, version, classIndex);
+      }
+      row.count++;
+      row.confidenceSum += CONFIDENCE[columns.confidence[index]!]!;
+      row.latencySum += LATENCY[columns.latency[index]!]!;
+    }
+    this.#addTotal(device, columns);
+  }
+
+  async flush(tx: Database, store: TelemetryStore): Promise<void> {
+    for (const row of this.#rows.values()) await store.addRollup(tx, row);
+    for (const total of this.#totals.values()) await store.addTotal(tx, total);
+  }
+
+  #row(device: string, bucket: number, model: string, version: number, classIndex: number): Mutable<RollupRow> {
+    const key = `${device} ${bucket} ${model} ${version} ${classIndex}`;
+    let row = this.#rows.get(key);
+    if (!row) {
+      row = { device, bucket, model, version, class: classIndex, count: 0, confidenceSum: 0, latencySum: 0 };
+      this.#rows.set(key, row);
+    }
+    return row;
+  }
+
+  #addTotal(device: string, columns: PredictionColumns): void {
+    const { model, version } = columns.versionRef;
+    const t0 = columns.time[0]!;
+    const t1 = columns.time[columns.count - 1]!;
+    const key = `${device} ${model} ${version}`;
+    const total = this.#totals.get(key);
+    if (total) {
+      total.count += columns.count;
+      total.t1 = Math.max(total.t1, t1);
+    } else this.#totals.set(key, { device, model, version, count: columns.count, t0, t1 });
+  }
+}
+
+/** Start of the bucket that a time falls into. */
+export function bucketOf(time: number): number {
+  return Math.floor(time / BUCKET_MS) * BUCKET_MS;
+}

@@ -1,0 +1,519 @@
+import { createHash } from "node:crypto";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  createSigningKey,
+  decodeMessage,
+  formatModelVersion,
+  manifestFiles,
+  PACKAGE_TYPE,
+  rolloutRequestSchema,
+  sampleQuerySchema,
+  trainingSettingsSchema,
+  verify,
+  type DataItem,
+  type DeploymentState,
+  type RolloutRequest,
+} from "@fieldloop/protocol";
+import type { ModelPackage } from "@fieldloop/runtime/node";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { FileBlobStore } from "./blob/files.js";
+import { FACTS, silent, until } from "./kit.test.support.js";
+import { DatasetService } from "./services/datasets.js";
+import { DesiredService } from "./services/desired.js";
+import { EvaluationService } from "./services/evaluation.js";
+import { LabelService } from "./services/labels.js";
+import { LiveHub } from "./services/live.js";
+import { RegistryService } from "./services/registry.js";
+import { RolloutObserver } from "./services/rollout-observer.js";
+import { RolloutService } from "./services/rollouts.js";
+import { SampleService } from "./services/samples.js";
+import { TrainingService } from "./services/training.js";
+import { AuditStore } from "./store/audit.js";
+import type { Database } from "./store/database.js";
+import { DeploymentStore } from "./store/deployments.js";
+import { DesiredStore } from "./store/desired.js";
+import { DeviceStore } from "./store/devices.js";
+import { LabelStore } from "./store/labels.js";
+import { migrate } from "./store/migrate.js";
+import { MIGRATIONS } from "./store/migrations.js";
+import { openPglite } from "./store/postgres.js";
+import { SampleIngestStore } from "./store/samples.js";
+import { openSqlite } from "./store/sqlite.js";
+import { BUCKET_MS, TelemetryStore } from "./store/telemetry.js";
+import { VersionCountsStore } from "./store/version-counts.js";
+import { drawItems, makeTinyPackage, SHAPES } from "./training/tiny-package.test.kit.js";
+
+let dir: string;
+let pkg: ModelPackage;
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "fieldloop-loop-"));
+  pkg = await makeTinyPackage(join(dir, "package"));
+});
+afterAll(() => rm(dir, { recursive: true, force: true }));
+
+const DEVICES = ["cam-a", "cam-b", "cam-c"];
+
+/** The loop's services over real stores and blobs; devices are what this kit writes into the stores for them. */
+class LoopKit {
+  now = 1_790_000_000_000;
+  readonly clock = { now: () => this.now };
+  readonly database: Database;
+  readonly blobs: FileBlobStore;
+  readonly devices: DeviceStore;
+  readonly deployments: DeploymentStore;
+  readonly telemetry: TelemetryStore;
+  readonly key = createSigningKey((length) => new Uint8Array(length).fill(9));
+  readonly registry: RegistryService;
+  readonly samples: SampleService;
+  readonly datasets: DatasetService;
+  readonly evaluations: EvaluationService;
+  readonly desired: DesiredService;
+  readonly published: string[] = [];
+  readonly #live = new LiveHub();
+  readonly #workDir: string;
+  #ids = 0;
+  rollouts: RolloutService;
+  training: TrainingService;
+
+  constructor(database: Database, folder: string) {
+    this.database = database;
+    this.blobs = new FileBlobStore(join(folder, "blobs"));
+    this.#workDir = join(folder, "work");
+    this.devices = new DeviceStore(database);
+    this.deployments = new DeploymentStore(database);
+    this.telemetry = new TelemetryStore(database);
+    const labels = new LabelService(new LabelStore(database));
+    const base = { database, blobs: this.blobs, clock: this.clock, logger: silent, newId: this.newId, live: this.#live };
+    this.registry = new RegistryService({ ...base, labels, running: this.devices, signingKey: this.key });
+    this.samples = new SampleService({ ...base, labels });
+    this.datasets = new DatasetService(base);
+    this.desired = new DesiredService({
+      ...base,
+      desired: new DesiredStore(database),
+      devices: this.devices,
+      deployments: this.deployments,
+      signingKey: this.key,
+      downlink: { publish: async (device, kind) => void this.published.push(`${device} ${kind}`) },
+    });
+    this.evaluations = new EvaluationService({ ...base, registry: this.registry, datasets: this.datasets, workDir: this.#workDir });
+    this.rollouts = this.makeRollouts();
+    this.training = this.makeTraining();
+  }
+
+  readonly newId = (prefix: string): string => `${prefix}_${String(++this.#ids).padStart(6, "0")}`;
+
+  /** What a restarted server has: the same stores, nothing in memory. */
+  makeRollouts(desired: Pick<DesiredService, "assign"> = this.desired): RolloutService {
+    const observer = new RolloutObserver({
+      devices: this.devices,
+      deployments: this.deployments,
+      telemetry: new VersionCountsStore(this.database),
+    });
+    const fleet = { get: (device: string) => this.devices.get(device), members: async () => DEVICES };
+    const { database, clock, newId, registry } = this;
+    return new RolloutService({ database, clock, logger: silent, newId, live: this.#live, observer, fleet, registry, desired });
+  }
+
+  makeTraining(): TrainingService {
+    const { database, blobs, clock, newId, registry, datasets, evaluations } = this;
+    const limits = { progressTimeoutMs: 60_000 };
+    return new TrainingService({ database, blobs, clock, logger: silent, newId, live: this.#live, registry, datasets, evaluations, workDir: this.#workDir, limits });
+  }
+
+  async open(): Promise<void> {
+    await this.blobs.open();
+    await migrate(this.database, MIGRATIONS, this.clock.now);
+    for (const device of DEVICES) {
+      const record = { device, tags: {}, facts: FACTS, enrolled: this.now, credentialSha256: "0" };
+      await this.devices.insert(this.database, record);
+    }
+  }
+
+  async publishBase(): Promise<void> {
+    for (const { file, sha256 } of manifestFiles(pkg.manifest)) {
+      await this.blobs.put(new Uint8Array(await readFile(join(pkg.dir, file))), { sha256 });
+    }
+    await this.blobs.put(pkg.manifestBytes);
+    await this.registry.publish("shapes", pkg.packageSha256, "ann");
+  }
+
+  /** A device says what it runs, and is heard. */
+  async report(device: string, version: number, packageSha256: string): Promise<void> {
+    const { now } = this;
+    await this.database.transaction(async (tx) => {
+      await this.devices.touch(tx, device, now);
+      await this.devices.setState(tx, device, {
+        time: now,
+        boot: 1,
+        agentVersion: "0.1.0",
+        facts: FACTS,
+        running: { model: "shapes", version, packageSha256, variant: "int8-u8s8", executionProvider: "cpu", since: now },
+        previous: null,
+        deployment: null,
+        desiredRevision: 1,
+        warnings: [],
+        counters: { predictions: 0, framesDropped: 0, framesFailed: 0, samplesTaken: 0, recordsEvicted: 0, hostRestarts: 0 },
+        spool: { records: 0, bytes: 0, bytesMax: 1 },
+        source: "test",
+      });
+    });
+  }
+
+  async deployment(rollout: string, device: string, state: DeploymentState): Promise<void> {
+    const mine = (await this.deployments.ofRollout(rollout)).filter((one) => one.device === device).at(-1)!;
+    const error = state === "failed" ? { errorCode: "self_test_failed", errorMessage: "golden case 1" } : {};
+    await this.deployments.setState(this.database, mine.deployment, { state, ...error }, this.now);
+  }
+
+  /** `count` predictions of a version in this moment's bucket, `right` of them called right by feedback. */
+  async predictions(device: string, version: number, count: number, right: number): Promise<void> {
+    const bucket = Math.floor(this.now / BUCKET_MS) * BUCKET_MS;
+    const row = { device, bucket, model: "shapes", version };
+    await this.telemetry.addRollup(this.database, { ...row, class: 0, count, confidenceSum: count * 0.9, latencySum: count * 3 });
+    for (let n = 0; n < count; n++) {
+      const feedback = { device, boot: 1, n: this.#ids++, label: null, correct: n < right ? 1 : 0 };
+      await this.telemetry.insertFeedback(this.database, { ...feedback, received: this.now });
+      await this.telemetry.foldFeedback(this.database, feedback, row, n < right);
+    }
+  }
+
+  async sample(at: number, item: DataItem, said: string, stratum: "worth" | "random", worth: number): Promise<string> {
+    const sample = `smp_${String(at).padStart(8, "0")}`;
+    const { sha256 } = await this.blobs.put(new Uint8Array(item.payload));
+    await new SampleIngestStore().insert(this.database, {
+      sample,
+      device: DEVICES[at % 2]!,
+      received: this.now,
+      metadata: {
+        predictionBoot: 1,
+        n: at,
+        time: this.now + at,
+        model: "shapes",
+        version: 1,
+        packageSha256: pkg.packageSha256,
+        variant: "int8-u8s8",
+        stratum,
+        probability: 0.5,
+        worth,
+        class: SHAPES.findIndex((label) => label === said),
+        label: said,
+        confidence: 0.6,
+        latencyMs: 2,
+        signals: { entropy: 0.7 },
+        mediaType: item.media,
+        bytes: item.payload.length,
+        sha256,
+        source: "test",
+      },
+    });
+    return sample;
+  }
+}
+
+const request = (overrides: Partial<RolloutRequest> = {}): RolloutRequest =>
+  rolloutRequestSchema.parse({
+    model: "shapes",
+    version: 1,
+    target: { devices: DEVICES },
+    waves: [{ devices: ["cam-a"] }, { percent: 100 }],
+    gate: { soakSeconds: 10, silenceSeconds: 30, predictionsMin: 20 },
+    forceReason: "first version on this fleet",
+    ...overrides,
+  });
+
+describe.each([
+  ["SQLite", async (folder: string) => openSqlite(join(folder, "fieldloop.db"))],
+  ["PostgreSQL", async () => openPglite()],
+])("the loop on %s", (_, openDatabase) => {
+  let kit: LoopKit;
+  let folder: string;
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), "fieldloop-loop-"));
+    kit = new LoopKit(await openDatabase(folder), folder);
+    await kit.open();
+  });
+  afterEach(async () => {
+    await kit.training.stop();
+    await kit.database.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  describe("registry", () => {
+    it("publishes a package once, signed, with the labels of its classes", async () => {
+      await kit.publishBase();
+      const again = await kit.registry.publish("shapes", pkg.packageSha256, "ann");
+      expect(again).toMatchObject({ model: "shapes", version: 1, packageSha256: pkg.packageSha256, evidence: "none", runningOn: 0 });
+      const { statement, manifestBytes } = await kit.registry.require("shapes", 1);
+      const payload = verify(PACKAGE_TYPE, statement, [kit.key]);
+      expect(decodeMessage("packageStatement", payload)).toEqual({ model: "shapes", version: 1, manifestSha256: pkg.packageSha256, manifestBytes });
+      await kit.report("cam-a", 1, pkg.packageSha256);
+      expect((await kit.registry.listModels())[0]!.versions[0]!.runningOn).toBe(1);
+    });
+
+    it.each<[string, (manifest: Record<string, unknown>) => unknown, string]>([
+      ["another model", (manifest) => ({ ...manifest, model: "other" }), "invalid_argument"],
+      ["a taken number with other content", (manifest) => ({ ...manifest, description: "changed" }), "already_exists"],
+      ["a number with a gap before it", (manifest) => ({ ...manifest, version: 3 }), "conflict"],
+      ["a file that was not uploaded", (manifest) => ({ ...manifest, version: 2, baseline: { file: "b.cbor", sha256: "0".repeat(64), bytes: 3 } }), "package_file_missing"],
+      ["a wrong size", (manifest) => ({ ...manifest, version: 2, baseline: { ...(manifest.baseline as object), bytes: 3 } }), "package_size_mismatch"],
+      ["no model", (manifest) => ({ ...manifest, version: 2, variants: [{ ...(manifest.variants as object[])[0], ...(manifest.baseline as object) }] }), "onnx_malformed"],
+      ["no manifest", () => ({ hello: 1 }), "manifest_invalid"],
+    ])("refuses %s", async (__, change, code) => {
+      await kit.publishBase();
+      const manifest = change(JSON.parse(new TextDecoder().decode(pkg.manifestBytes)) as Record<string, unknown>);
+      const { sha256 } = await kit.blobs.put(new TextEncoder().encode(JSON.stringify(manifest)));
+      await expect(kit.registry.publish("shapes", sha256, "ann")).rejects.toMatchObject({ code });
+    });
+  });
+
+  describe("samples", () => {
+    const list = (query: Record<string, unknown> = {}) => kit.samples.list(sampleQuerySchema.parse(query));
+
+    it("orders by worth, pages without gaps, and filters by what is known", async () => {
+      await kit.publishBase();
+      const items = drawItems(25, "dark", 1);
+      for (const [at, item] of items.entries()) await kit.sample(at, item, "bar", at % 5 === 0 ? "random" : "worth", (at % 7) / 10);
+      const seen: string[] = [];
+      let cursor: string | undefined;
+      do {
+        const page = await list({ limit: 10, cursor });
+        seen.push(...page.items.map(({ sample }) => sample));
+        cursor = page.next ?? undefined;
+      } while (cursor);
+      expect(new Set(seen).size).toBe(25);
+      const worths = (await list()).items.map(({ worth }) => worth);
+      expect(worths).toEqual(worths.toSorted((a, b) => b - a));
+      expect((await list({ order: "newest" })).items[0]!.sample).toBe("smp_00000024");
+      await kit.samples.annotate("smp_00000001", "ring", "ann");
+      await kit.samples.annotate("smp_00000003", "bar", "ann");
+      await kit.telemetry.insertFeedback(kit.database, { device: "cam-a", boot: 1, n: 2, label: "cross", correct: null, received: kit.now });
+      await kit.telemetry.insertFeedback(kit.database, { device: "cam-a", boot: 1, n: 4, label: null, correct: 1, received: kit.now });
+      const known = async (wrong: string) => (await list({ wrong, order: "newest" })).items.map(({ sample }) => sample);
+      expect(await known("yes")).toEqual(["smp_00000002", "smp_00000001"]);
+      expect(await known("no")).toEqual(["smp_00000004", "smp_00000003"]);
+      expect(await known("unknown")).toHaveLength(21);
+      expect(await kit.samples.count()).toEqual({ total: 25, unlabelled: 23 });
+      const worth = (await kit.samples.statistics({ model: "shapes" })).find(({ stratum }) => stratum === "worth");
+      expect(worth).toMatchObject({ samples: 20, wrong: 2, right: 2, errorShare: { value: 0.5, count: 4 } });
+    });
+
+    it("never overwrites a label, and keeps who gave it", async () => {
+      await kit.publishBase();
+      const sample = await kit.sample(1, drawItems(1, "dark", 1)[0]!, "bar", "worth", 0.5);
+      expect(await kit.samples.annotate(sample, "ring", "ann")).toMatchObject({ wrong: "yes", status: "confirmed", annotation: { author: "ann" } });
+      expect(await kit.samples.annotate(sample, "bar", "bob")).toMatchObject({ wrong: "no", status: "ignored", annotation: { label: "bar", author: "bob" } });
+      const { annotations } = await kit.samples.history(sample);
+      expect(annotations.map(({ label, author, current }) => [label, author, current])).toEqual([
+        ["bar", "bob", true],
+        ["ring", "ann", false],
+      ]);
+      await expect(kit.samples.annotate(sample, "spoon", "ann")).rejects.toMatchObject({ code: "invalid_argument" });
+      const { mediaType, bytes } = await kit.samples.payload(sample);
+      expect([mediaType, bytes[1]]).toEqual(["image/png", 0x50]);
+    });
+  });
+
+  describe("datasets", () => {
+    it("freezes the same content as the same snapshot, which nothing changes", async () => {
+      await kit.publishBase();
+      for (const [at, item] of drawItems(6, "dark", 1).entries()) {
+        await kit.sample(at, item, "bar", "worth", 0.5);
+        if (at < 4) await kit.samples.annotate(`smp_0000000${at}`, item.label, "ann");
+      }
+      const query = { labelled: true, devices: ["cam-a", "cam-b"] };
+      const { dataset, sampleCount } = await kit.datasets.create({ name: "dark", model: "shapes", query }, "ann");
+      expect(sampleCount).toBe(4);
+      const first = await kit.datasets.freeze(dataset, "ann");
+      expect(first).toMatchObject({ sampleCount: 4, labels: { bar: 2, cross: 1, ring: 1 } });
+      expect(await kit.datasets.freeze(dataset, "ann")).toEqual(first);
+      await kit.samples.annotate("smp_00000000", "ring", "bob");
+      const second = await kit.datasets.freeze(dataset, "ann");
+      expect(second.snapshot).not.toBe(first.snapshot);
+      const hash = createHash("sha256");
+      for await (const { sample, sha256, label } of kit.datasets.items(first.snapshot)) {
+        hash.update(`${JSON.stringify({ sample, sha256, label })}\n`);
+      }
+      expect(hash.digest("hex")).toBe(first.snapshot);
+      expect((await kit.samples.history("smp_00000000")).snapshots.toSorted()).toEqual([first.snapshot, second.snapshot].toSorted());
+    });
+  });
+
+  describe("rollouts", () => {
+    const step = async (seconds = 1): Promise<void> => {
+      kit.now += seconds * 1000;
+      await kit.rollouts.tick();
+    };
+    const reach = async (rollout: string, devices: readonly string[], version: number, packageSha256: string) => {
+      for (const device of devices) {
+        await kit.deployment(rollout, device, "active");
+        await kit.report(device, version, packageSha256);
+      }
+    };
+
+    it("needs evidence or a written reason", async () => {
+      await kit.publishBase();
+      const unforced = request();
+      delete (unforced as { forceReason?: string }).forceReason;
+      await expect(kit.rollouts.create(unforced, "ann")).rejects.toMatchObject({ code: "rollout_needs_evidence" });
+    });
+
+    it("goes wave by wave to the end, and writes down who and why", async () => {
+      await kit.publishBase();
+      const { rollout } = await kit.rollouts.create(request(), "ann");
+      await step();
+      expect(kit.published).toEqual(["cam-a desired"]);
+      expect((await kit.desired.current("cam-a"))!.assignments).toMatchObject([{ version: 1, packageSha256: pkg.packageSha256 }]);
+      expect(await kit.desired.current("cam-b")).toBeUndefined();
+      await reach(rollout, ["cam-a"], 1, pkg.packageSha256);
+      await kit.predictions("cam-a", 1, 40, 39);
+      await step();
+      for (let second = 0; second < 12; second++) {
+        await kit.report("cam-a", 1, pkg.packageSha256);
+        await step();
+      }
+      expect((await kit.rollouts.get(rollout)).waves.map(({ state }) => state)).toEqual(["passed", "running"]);
+      await reach(rollout, ["cam-b", "cam-c"], 1, pkg.packageSha256);
+      for (const device of ["cam-b", "cam-c"]) await kit.predictions(device, 1, 40, 40);
+      for (let second = 0; second < 14; second++) {
+        for (const device of DEVICES) await kit.report(device, 1, pkg.packageSha256);
+        await step();
+      }
+      const done = await kit.rollouts.get(rollout);
+      expect(done).toMatchObject({ state: "succeeded", accuracy: { after: { successes: 119, count: 120 } } });
+      expect(done.waves[0]!.gate!.tests.map(({ test }) => test)).toContain("predictions");
+      const actions = (await new AuditStore(kit.database).list({ subject: `rollout:${rollout}`, limit: 50 })).map(({ actor, action }) => `${actor} ${action}`);
+      expect(actions).toEqual(expect.arrayContaining(["ann rollout.created", "ann rollout.running", "engine wave.passed", "engine rollout.succeeded"]));
+    });
+
+    it("offers exactly once when the server dies after any part of an offer", async () => {
+      await kit.publishBase();
+      let fail = true;
+      const dying: Pick<DesiredService, "assign"> = {
+        assign: async (device, assignment) => {
+          const result = await kit.desired.assign(device, assignment);
+          if (fail) throw new Error("the process died here");
+          return result;
+        },
+      };
+      kit.rollouts = kit.makeRollouts(dying);
+      const { rollout } = await kit.rollouts.create(request({ waves: [{ percent: 100 }] }), "ann");
+      await step();
+      expect(kit.published).toEqual(["cam-a desired"].map((line) => expect.stringMatching(/^cam-. desired$/) && line.replace("cam-a", kit.published[0]!.slice(0, 5))));
+      fail = false;
+      kit.rollouts = kit.makeRollouts();
+      await step();
+      await step();
+      expect(kit.published.toSorted()).toEqual(DEVICES.map((device) => `${device} desired`));
+      expect(await kit.deployments.ofRollout(rollout)).toHaveLength(3);
+    });
+
+    it("takes a silent canary for a failed one and offers nobody else", async () => {
+      await kit.publishBase();
+      const { rollout } = await kit.rollouts.create(request(), "ann");
+      await step();
+      await step(31);
+      expect(await kit.rollouts.get(rollout)).toMatchObject({ state: "paused", waves: [{ state: "failed", devices: [{ state: "silent" }] }, { state: "pending" }] });
+      await expect(kit.rollouts.act(rollout, "resume", null, "ann")).rejects.toMatchObject({ code: "conflict" });
+      expect(await kit.rollouts.act(rollout, "abort", "unplugged", "ann")).toMatchObject({ state: "aborted", reason: "unplugged" });
+      await expect(kit.rollouts.create(request(), "ann")).resolves.toMatchObject({ state: "running" });
+      await expect(kit.rollouts.create(request(), "ann")).rejects.toMatchObject({ code: "conflict" });
+    });
+  });
+});
+
+describe("from samples to a rollout of the mended version", () => {
+  let kit: LoopKit;
+  let folder: string;
+  beforeAll(async () => {
+    folder = await mkdtemp(join(tmpdir(), "fieldloop-loop-"));
+    kit = new LoopKit(openSqlite(join(folder, "fieldloop.db")), folder);
+    await kit.open();
+    await kit.publishBase();
+  });
+  afterAll(async () => {
+    await kit.training.stop();
+    await kit.database.close();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  const settings = trainingSettingsSchema.parse({ steps: 250, rate: 3e-3, validationShare: 0.25 });
+  let snapshot: string;
+
+  it("labels, freezes, trains through a restart, evaluates and publishes", async () => {
+    for (const [at, item] of drawItems(120, "dark", 5).entries()) {
+      const sample = await kit.sample(at, item, "cross", at % 4 === 0 ? "random" : "worth", 0.5);
+      await kit.samples.annotate(sample, item.label, "ann");
+    }
+    const { dataset } = await kit.datasets.create({ name: "dark", model: "shapes", query: { labelled: true } }, "ann");
+    ({ snapshot } = await kit.datasets.freeze(dataset, "ann"));
+    await kit.training.start();
+    const { run } = await kit.training.create({ model: "shapes", baseVersion: 1, snapshot, settings }, "ann");
+    await until("training has begun", async () => (await kit.training.get(run)).progress.step > 0, 30_000);
+    // The server goes away in the middle and comes back.
+    await kit.training.stop();
+    expect((await kit.training.get(run)).state).toBe("running");
+    kit.training = kit.makeTraining();
+    await kit.training.start();
+    const done = await until("the run ends", async () => {
+      const current = await kit.training.get(run);
+      return current.finished !== null && current;
+    }, 60_000);
+    expect(done).toMatchObject({ state: "succeeded", candidate: 2, errorCode: null });
+    expect(done.progress.losses.length).toBeGreaterThan(5);
+    expect(await kit.registry.evidence("shapes", 2)).toBe("passed");
+    const [evaluation] = await kit.evaluations.list({ model: "shapes" });
+    expect(evaluation).toMatchObject({ run, base: 1, candidate: 2, verdict: "passed" });
+    expect((await kit.samples.get("smp_00000001")).status).toBe("in_training");
+  }, 120_000);
+
+  it("evaluates two versions by hand on what neither was trained on", async () => {
+    const evaluation = await kit.evaluations.run({ model: "shapes", base: 1, candidate: 2, snapshot }, "ann");
+    const [field] = evaluation.slices;
+    expect(field!.candidate.accuracy.count).toBe((await kit.evaluations.list({ model: "shapes" }))[1]!.slices[0]!.candidate.accuracy.count);
+    expect(evaluation.run).toBeNull();
+  }, 60_000);
+
+  it("rolls it out on its evidence, and rolls everything back when accuracy falls", async () => {
+    const v2 = await kit.registry.getVersion("shapes", 2);
+    for (const device of DEVICES) {
+      await kit.report(device, 1, pkg.packageSha256);
+      await kit.predictions(device, 1, 100, 95);
+    }
+    kit.now += 60_000;
+    for (const device of DEVICES) await kit.report(device, 1, pkg.packageSha256);
+    const body = request({ version: 2, onFailure: "roll_back" });
+    delete (body as { forceReason?: string }).forceReason;
+    const { rollout, fromVersion } = await kit.rollouts.create(body, "ann");
+    expect(fromVersion).toBe(1);
+    await kit.rollouts.tick();
+    await kit.deployment(rollout, "cam-a", "active");
+    await kit.report("cam-a", 2, v2.packageSha256);
+    await kit.predictions("cam-a", 2, 100, 60);
+    for (let second = 0; second < 13; second++) {
+      kit.now += 1000;
+      await kit.report("cam-a", 2, v2.packageSha256);
+      await kit.rollouts.tick();
+    }
+    const failed = await kit.rollouts.get(rollout);
+    expect(failed).toMatchObject({ state: "rolling_back", waves: [{ state: "failed" }, { state: "pending" }] });
+    expect(failed.waves[0]!.gate!.tests.find(({ test }) => test === "accuracy")).toMatchObject({ verdict: "fail", limit: 0.02 });
+    kit.now += 1000;
+    await kit.rollouts.tick();
+    expect((await kit.desired.current("cam-a"))!.assignments).toMatchObject([{ version: 1, packageSha256: pkg.packageSha256 }]);
+    await kit.report("cam-a", 1, pkg.packageSha256);
+    await kit.rollouts.tick();
+    expect(await kit.rollouts.get(rollout)).toMatchObject({ state: "rolled_back", accuracy: { before: { count: 100 }, after: { successes: 60, count: 100 } } });
+    const subject = `version:${formatModelVersion("shapes", 2)}`;
+    expect((await new AuditStore(kit.database).list({ subject, limit: 9 })).map(({ action }) => action)).toContain("version.published");
+  });
+
+  it("cancels a run at once and gives its samples back", async () => {
+    const { run } = await kit.training.create({ model: "shapes", baseVersion: 1, snapshot, settings: { ...settings, steps: 20_000 } }, "ann");
+    await until("training has begun", async () => (await kit.training.get(run)).progress.step > 0, 30_000);
+    expect(await kit.training.cancel(run, "ann")).toMatchObject({ state: "cancelled", errorCode: "cancelled" });
+    expect((await kit.samples.get("smp_00000001")).status).toBe("confirmed");
+    await expect(kit.training.cancel(run, "ann")).rejects.toMatchObject({ code: "conflict" });
+  }, 60_000);
+});

@@ -1,0 +1,142 @@
+import { randomBytes } from "node:crypto";
+import type { SigningKey } from "@fieldloop/protocol";
+import type { BlobStore } from "./blob/blob.js";
+import type { Clock, Logger } from "./context.js";
+import type { App } from "./http/env.js";
+import { registerAuditRoutes } from "./http/routes/audit.js";
+import { registerDatasetRoutes } from "./http/routes/datasets.js";
+import { registerEvaluationRoutes } from "./http/routes/evaluations.js";
+import { registerModelRoutes } from "./http/routes/models.js";
+import { registerRolloutRoutes } from "./http/routes/rollouts.js";
+import { registerSampleRoutes } from "./http/routes/samples.js";
+import { registerTrainingRoutes } from "./http/routes/training.js";
+import { DatasetService } from "./services/datasets.js";
+import type { DesiredService } from "./services/desired.js";
+import type { DeviceService } from "./services/devices.js";
+import { EvaluationService } from "./services/evaluation.js";
+import { randomIds } from "./services/ids.js";
+import type { LabelService } from "./services/labels.js";
+import type { LiveHub } from "./services/live.js";
+import { RegistryService } from "./services/registry.js";
+import { RolloutObserver } from "./services/rollout-observer.js";
+import { RolloutService } from "./services/rollouts.js";
+import { SampleService } from "./services/samples.js";
+import type { TelemetryService } from "./services/telemetry.js";
+import { TrainingService } from "./services/training.js";
+import { AuditStore } from "./store/audit.js";
+import type { Database } from "./store/database.js";
+import type { DeploymentStore } from "./store/deployments.js";
+import { DeviceStore } from "./store/devices.js";
+import { SampleStore } from "./store/samples-annotations.js";
+import { VersionCountsStore } from "./store/version-counts.js";
+
+/** What the improvement loop (registry, rollouts, samples, datasets, training, evaluation) gets from the rest of the server. */
+export interface LoopDependencies {
+  readonly database: Database;
+  readonly blobs: BlobStore;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly live: LiveHub;
+  readonly devices: DeviceService;
+  readonly deployments: DeploymentStore;
+  readonly desired: DesiredService;
+  readonly telemetry: TelemetryService;
+  readonly labels: LabelService;
+  readonly signingKey: SigningKey;
+  /** A folder of the loop's own, for work in progress. */
+  readonly workDir: string;
+}
+
+export interface LoopCounts {
+  readonly samplesTotal: number;
+  readonly samplesUnlabelled: number;
+  readonly rolloutsRunning: number;
+  readonly trainingRunning: number;
+}
+
+export interface Loop {
+  registerRoutes(app: App): void;
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  /** For the overview. */
+  counts(): Promise<LoopCounts>;
+}
+
+export async function createLoop(dependencies: LoopDependencies): Promise<Loop> {
+  const { database, blobs, clock, logger, live, labels, deployments, desired, signingKey } = dependencies;
+  const newId = randomIds((length) => randomBytes(length));
+  const deviceStore = new DeviceStore(database);
+  const registry = new RegistryService({
+    database,
+    blobs,
+    clock,
+    newId,
+    signingKey,
+    labels,
+    live,
+    running: deviceStore,
+  });
+  const samples = new SampleService({ database, blobs, clock, newId, labels, live });
+  const datasets = new DatasetService({ database, clock, newId });
+  const observer = new RolloutObserver({
+    devices: deviceStore,
+    deployments,
+    telemetry: new VersionCountsStore(database),
+  });
+  const rollouts = new RolloutService({
+    database,
+    clock,
+    logger,
+    newId,
+    observer,
+    registry,
+    desired,
+    live,
+    onSucceeded: (rollout) => closeFailures(rollout, registry, new SampleStore(database)),
+    fleet: {
+      get: (device) => deviceStore.get(device),
+      members: (group) => dependencies.devices.resolve({ group }),
+    },
+  });
+  const work = { database, blobs, clock, logger, newId, live, registry, datasets, workDir: dependencies.workDir };
+  const evaluations = new EvaluationService(work);
+  const training = new TrainingService({ ...work, evaluations });
+  return {
+    registerRoutes: (app) => {
+      registerModelRoutes(app, registry);
+      registerRolloutRoutes(app, rollouts);
+      registerSampleRoutes(app, samples);
+      registerDatasetRoutes(app, datasets);
+      registerTrainingRoutes(app, training);
+      registerEvaluationRoutes(app, evaluations);
+      registerAuditRoutes(app, new AuditStore(database));
+    },
+    start: async () => {
+      await registry.start();
+      rollouts.start();
+      await training.start();
+    },
+    stop: async () => {
+      await Promise.all([rollouts.stop(), training.stop(), evaluations.stop()]);
+    },
+    counts: async () => {
+      const { total, unlabelled } = await samples.count();
+      return {
+        samplesTotal: total,
+        samplesUnlabelled: unlabelled,
+        rolloutsRunning: await rollouts.countRunning(),
+        trainingRunning: await training.countRunning(),
+      };
+    },
+  };
+}
+
+/** A version that reached its whole target closes the failures that it was trained on. */
+async function closeFailures(
+  { model, version }: { model: string; version: number },
+  registry: RegistryService,
+  samples: SampleStore,
+): Promise<void> {
+  const { snapshot } = (await registry.require(model, version)).manifest.lineage;
+  if (snapshot !== null) await samples.setSnapshotStatus(snapshot, ["in_training"], "fixed");
+}

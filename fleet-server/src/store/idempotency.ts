@@ -1,0 +1,84 @@
+import { FieldloopError } from "@fieldloop/protocol";
+import { sql } from "drizzle-orm";
+import type { Clock } from "../context.js";
+import { SERVER_LIMITS } from "../limits.js";
+import type { Database, Migration } from "./database.js";
+
+export const IDEMPOTENCY_MIGRATION: Migration = {
+  name: "0001_idempotency",
+  statements: (types) => [
+    `create table idempotency (
+      principal text not null, key text not null, request_sha256 text not null, created ${types.bigint} not null,
+      status integer, content_type text, body text, primary key (principal, key))`,
+    "create index idempotency_created on idempotency (created)",
+  ],
+};
+
+export interface StoredAnswer {
+  readonly status: number;
+  readonly contentType: string;
+  readonly body: string;
+}
+
+export interface IdempotencyStore {
+  /**
+   * Claims a key for one request.
+   * @returns `claimed`, or the answer that the same request got before
+   * @throws FieldloopError `idempotency_conflict` for another request, `conflict` while the first is still running
+   */
+  claim(principal: string, key: string, requestSha256: string): Promise<"claimed" | StoredAnswer>;
+  complete(principal: string, key: string, answer: StoredAnswer): Promise<void>;
+  release(principal: string, key: string): Promise<void>;
+}
+
+interface Row {
+  requestSha256: string;
+  created: number;
+  status: number | null;
+  contentType: string | null;
+  body: string | null;
+}
+
+export class SqlIdempotencyStore implements IdempotencyStore {
+  readonly #database: Database;
+  readonly #clock: Clock;
+
+  constructor(database: Database, clock: Clock) {
+    this.#database = database;
+    this.#clock = clock;
+  }
+
+  claim(principal: string, key: string, requestSha256: string): Promise<"claimed" | StoredAnswer> {
+    const now = this.#clock.now();
+    return this.#database.transaction(async (tx) => {
+      // A claim whose process died before it answered must not block its key for ever.
+      await tx.run(sql`delete from idempotency where created < ${now - SERVER_LIMITS.idempotencyKeptMs}
+        or (status is null and created < ${now - SERVER_LIMITS.idempotencyPendingMs})`);
+      const inserted = await tx.run(sql`insert into idempotency (principal, key, request_sha256, created)
+        values (${principal}, ${key}, ${requestSha256}, ${now}) on conflict do nothing`);
+      if (inserted === 1) return "claimed";
+      const row = (await tx.get<Row>(sql`select request_sha256 as "requestSha256", created, status,
+        content_type as "contentType", body from idempotency where principal = ${principal} and key = ${key}`))!;
+      return answerOf(row, requestSha256, key);
+    });
+  }
+
+  async complete(principal: string, key: string, answer: StoredAnswer): Promise<void> {
+    await this.#database.run(sql`update idempotency set status = ${answer.status}, content_type = ${answer.contentType},
+      body = ${answer.body} where principal = ${principal} and key = ${key}`);
+  }
+
+  async release(principal: string, key: string): Promise<void> {
+    await this.#database.run(sql`delete from idempotency where principal = ${principal} and key = ${key}`);
+  }
+}
+
+function answerOf(row: Row, requestSha256: string, key: string): StoredAnswer {
+  if (row.requestSha256 !== requestSha256) {
+    throw new FieldloopError("idempotency_conflict", `Use Idempotency-Key: "${key}" was used for another request`);
+  }
+  if (row.status === null) {
+    throw new FieldloopError("conflict", `Use Idempotency-Key: the first request with "${key}" is still running`);
+  }
+  return { status: row.status, contentType: row.contentType ?? "application/json", body: row.body ?? "" };
+}

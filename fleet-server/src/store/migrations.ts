@@ -1,0 +1,25 @@
+import type { Migration } from "./database.js";
+import { AUTH_MIGRATION } from "./auth.js";
+import { DEPLOYMENTS_MIGRATION } from "./deployments.js";
+import { DESIRED_MIGRATION } from "./desired.js";
+import { DEVICES_MIGRATION } from "./devices.js";
+import { EVENTS_MIGRATION } from "./events.js";
+import { IDEMPOTENCY_MIGRATION } from "./idempotency.js";
+import { LABELS_MIGRATION } from "./labels.js";
+import { LOOP_MIGRATIONS } from "./loop-migrations.js";
+import { SAMPLES_MIGRATION } from "./samples.js";
+import { TELEMETRY_MIGRATION } from "./telemetry.js";
+
+/** Every migration in the order in which it is applied; those of an area live beside its store. Append only. */
+export const MIGRATIONS: readonly Migration[] = [
+  IDEMPOTENCY_MIGRATION,
+  LABELS_MIGRATION,
+  DEVICES_MIGRATION,
+  DEPLOYMENTS_MIGRATION,
+  DESIRED_MIGRATION,
+  TELEMETRY_MIGRATION,
+  SAMPLES_MIGRATION,
+  AUTH_MIGRATION,
+  EVENTS_MIGRATION,
+  ...LOOP_MIGRATIONS,
+];

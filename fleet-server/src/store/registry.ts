@@ -1,0 +1,98 @@
+import type { Manifest } from "@fieldloop/protocol";
+import { sql } from "drizzle-orm";
+import type { Database, Migration } from "./database.js";
+
+export const REGISTRY_MIGRATION: Migration = {
+  name: "loop_0002_registry",
+  statements: (types) => [
+    `create table model_versions (model text not null, version integer not null, package_sha256 text not null unique,
+      manifest_bytes integer not null, manifest text not null, statement ${types.blob} not null, bytes ${types.bigint} not null,
+      created ${types.bigint} not null, published ${types.bigint} not null, published_by text not null,
+      primary key (model, version))`,
+  ],
+};
+
+/** A published version: its manifest, its size, and the statement that the fleet key signed. */
+export interface StoredVersion {
+  readonly model: string;
+  readonly version: number;
+  readonly packageSha256: string;
+  readonly manifestBytes: number;
+  readonly manifest: Manifest;
+  /** Signed package statement (an envelope). */
+  readonly statement: Uint8Array<ArrayBuffer>;
+  /** All files of the package and its manifest. */
+  readonly bytes: number;
+  readonly created: number;
+  readonly published: number;
+  readonly publishedBy: string;
+}
+
+type Row = Omit<StoredVersion, "manifest"> & { manifest: string };
+
+const columns = sql.raw(`model, version, package_sha256 as "packageSha256", manifest_bytes as "manifestBytes", manifest,
+  statement, bytes, created, published, published_by as "publishedBy"`);
+
+/** Versions only come; nothing here changes or removes one. */
+export class RegistryStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** @throws FieldloopError `already_exists` for a number or package that is there */
+  async add(version: StoredVersion): Promise<void> {
+    await this.#database.run(sql`insert into model_versions (model, version, package_sha256, manifest_bytes, manifest,
+        statement, bytes, created, published, published_by)
+      values (${version.model}, ${version.version}, ${version.packageSha256}, ${version.manifestBytes},
+        ${JSON.stringify(version.manifest)}, ${version.statement}, ${version.bytes}, ${version.created},
+        ${version.published}, ${version.publishedBy})`);
+  }
+
+  async get(model: string, version: number): Promise<StoredVersion | undefined> {
+    const row = await this.#database.get<Row>(
+      sql`select ${columns} from model_versions where model = ${model} and version = ${version}`,
+    );
+    return row && fromRow(row);
+  }
+
+  async getByPackage(packageSha256: string): Promise<StoredVersion | undefined> {
+    const row = await this.#database.get<Row>(
+      sql`select ${columns} from model_versions where package_sha256 = ${packageSha256}`,
+    );
+    return row && fromRow(row);
+  }
+
+  async findPublishedBy(model: string, publishedBy: string): Promise<StoredVersion | undefined> {
+    const row = await this.#database.get<Row>(sql`select ${columns} from model_versions
+      where model = ${model} and published_by = ${publishedBy} order by version desc limit 1`);
+    return row && fromRow(row);
+  }
+
+  /** By model, the newest version first. */
+  async list(model?: string): Promise<StoredVersion[]> {
+    const where = model === undefined ? sql`` : sql`where model = ${model}`;
+    const rows = await this.#database.all<Row>(
+      sql`select ${columns} from model_versions ${where} order by model, version desc`,
+    );
+    return rows.map(fromRow);
+  }
+
+  /** 0 where the model has no version. */
+  async latestNumber(model: string): Promise<number> {
+    const row = await this.#database.get<{ latest: number | null }>(
+      sql`select max(version) as latest from model_versions where model = ${model}`,
+    );
+    return row?.latest ?? 0;
+  }
+}
+
+function fromRow(row: Row): StoredVersion {
+  return {
+    ...row,
+    // Drivers answer with Buffers; what is signed and hashed elsewhere is a plain Uint8Array.
+    statement: new Uint8Array(row.statement),
+    manifest: JSON.parse(row.manifest) as Manifest,
+  };
+}

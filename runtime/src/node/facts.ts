@@ -1,0 +1,68 @@
+import { readFileSync } from "node:fs";
+import { arch, cpus, platform, totalmem } from "node:os";
+import type { Facts } from "@fieldloop/protocol";
+import { ortNode } from "./ort.js";
+
+/** CPU flags that decide about variants; a device reports these and no others. */
+const REPORTED_FLAGS = new Set([
+  "sse4_2",
+  "avx",
+  "avx2",
+  "fma",
+  "f16c",
+  "avx512f",
+  "avx512bw",
+  "avx512vl",
+  "avx512_vnni",
+  "avx512_bf16",
+  "avx512_fp16",
+  "avx_vnni",
+  "amx_tile",
+  "amx_int8",
+  "amx_bf16",
+  "asimd",
+  "asimdhp",
+  "asimddp",
+  "i8mm",
+  "bf16",
+  "sve",
+  "sve2",
+]);
+
+/** What this machine is: decides which variant it gets. Lists only the execution providers that surely work here. */
+export function hostFacts(): Facts {
+  const cpuInfo = readCpuInfo();
+  const processors = cpus();
+  return {
+    arch: arch(),
+    platform: platform(),
+    cpuModel: (processors[0]?.model.trim() || fieldOf(cpuInfo, "model name") || "unknown").slice(0, 128),
+    cpuCount: Math.max(processors.length, 1),
+    cpuFlags: cpuFlagsOf(cpuInfo),
+    memoryBytes: totalmem(),
+    executionProviders: ["cpu"],
+    nodeVersion: process.versions.node,
+    runtimeVersion: `${ortNode.name} ${ortNode.version}`,
+    timeZone: Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC",
+  };
+}
+
+/** The reported flags of `/proc/cpuinfo`: its line is `flags` on x86 and `Features` on Arm. */
+export function cpuFlagsOf(cpuInfo: string): string[] {
+  const line = fieldOf(cpuInfo, "flags") || fieldOf(cpuInfo, "Features");
+  return [...new Set(line.split(/\s+/))].filter((flag) => REPORTED_FLAGS.has(flag)).sort();
+}
+
+function fieldOf(cpuInfo: string, name: string): string {
+  return new RegExp(`^${name}\\s*:\\s*(.*)$`, "m").exec(cpuInfo)?.[1] ?? "";
+}
+
+/** Empty where the system has no such file: then no flag is known, and variants that need one are not preferred. */
+function readCpuInfo(): string {
+  try {
+    return readFileSync("/proc/cpuinfo", "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    return "";
+  }
+}

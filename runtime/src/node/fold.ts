@@ -1,0 +1,35 @@
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Backend } from "../backend.js";
+import type { FoldModel } from "../quantize/types.js";
+
+/**
+ * Opens a model once and returns the graph that the backend optimized it to. `basic` keeps standard operators, so the
+ * result is still a portable model; `extended` shows the fused kernels of this machine's provider.
+ */
+export const foldModel: FoldModel = async (backend, bytes, level) => {
+  const folder = await mkdtemp(join(tmpdir(), "fieldloop-fold-"));
+  try {
+    const optimizedModelPath = join(folder, "optimized.onnx");
+    await openAndRelease(backend, bytes, level, optimizedModelPath);
+    return new Uint8Array(await readFile(optimizedModelPath));
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+};
+
+async function openAndRelease(
+  backend: Backend,
+  bytes: Uint8Array,
+  level: "basic" | "extended",
+  optimizedModelPath: string,
+): Promise<void> {
+  const session = await backend.openSession(bytes, {
+    threadCount: 1,
+    executionProvider: "cpu",
+    graphOptimization: level,
+    optimizedModelPath,
+  });
+  await session.release();
+}

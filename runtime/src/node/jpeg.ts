@@ -1,0 +1,20 @@
+import { FieldloopError, LIMITS } from "@fieldloop/protocol";
+import sharp from "sharp";
+import type { EncodedFrame, PixelFrame } from "../input/frame.js";
+
+/**
+ * Encodes a frame as JPEG (`quality` 1..100) without chroma subsampling: small parts keep the colour of their edges.
+ * @throws FieldloopError `image_undecodable`
+ */
+export async function encodeJpeg(frame: PixelFrame | EncodedFrame, quality: number): Promise<Uint8Array> {
+  const image =
+    frame.kind === "pixels"
+      ? sharp(frame.data, { raw: { width: frame.width, height: frame.height, channels: frame.channels } })
+      : sharp(frame.bytes, { limitInputPixels: LIMITS.imagePixelsMax, pages: 1 });
+  try {
+    return new Uint8Array(await image.jpeg({ quality, chromaSubsampling: "4:4:4" }).toBuffer());
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new FieldloopError("image_undecodable", `Encode JPEG: ${reason}`, { cause });
+  }
+}

@@ -1,0 +1,54 @@
+import {
+  FieldloopError,
+  toFieldloopError,
+  type ErrorCode,
+  type Manifest,
+  type Variant,
+} from "@fieldloop/protocol";
+import type { Tensor } from "../backend.js";
+import type { Frame } from "../input/frame.js";
+import type { OpenModelOptions } from "./model.js";
+
+/** What crosses to the worker: everything of {@link OpenModelOptions} that can be cloned. */
+export type WorkerModelOptions = Omit<OpenModelOptions, "now"> & {
+  /** See `OpenPackageOptions`. */
+  readonly verifyFiles?: boolean;
+};
+
+/** What the host learns of a model that a worker opened. */
+export interface LoadedInfo {
+  readonly manifest: Manifest;
+  readonly variant: Variant;
+  readonly executionProvider: string;
+  readonly packageSha256: string;
+}
+
+export type WorkerRequest =
+  | { kind: "load"; slot: string; packageDir: string; options: WorkerModelOptions }
+  | { kind: "predict"; slot: string; frame: Frame }
+  | { kind: "run"; slot: string; feeds: Record<string, Tensor>; fetches?: readonly string[] }
+  | { kind: "checkGolden"; slot: string }
+  | { kind: "resetStream"; slot: string }
+  | { kind: "unload"; slot: string }
+  | { kind: "stop" };
+
+export type WorkerEnvelope = WorkerRequest & { readonly id: number };
+
+export type WorkerReply =
+  | { id: number; ok: true; value: unknown }
+  | { id: number; ok: false; error: WireFailure };
+
+/** A coded error as a clone keeps it: `structuredClone` would drop the code. */
+export interface WireFailure {
+  readonly code: ErrorCode;
+  readonly message: string;
+}
+
+export function toWireFailure(error: unknown): WireFailure {
+  const { code, message } = toFieldloopError(error);
+  return { code, message };
+}
+
+export function fromWireFailure(failure: WireFailure): FieldloopError {
+  return new FieldloopError(failure.code, failure.message);
+}

@@ -1,0 +1,251 @@
+import type { GraphProto, NodeProto, TensorProto } from "../onnx/generated/onnx_pb.js";
+import {
+  definedNames,
+  floatAttribute,
+  initializerMap,
+  intAttribute,
+  makeNode,
+  producerMap,
+  pruneDead,
+  sortedNodes,
+} from "../onnx/graph.js";
+import {
+  float32Tensor,
+  int32Tensor,
+  int8Tensor,
+  tensorDims,
+  tensorToFloat32,
+  uint8Tensor,
+} from "../onnx/tensor.js";
+import { STORED } from "./base.js";
+import {
+  affineParameters,
+  quantizedRange,
+  quantizeValue,
+  type AffineParameters,
+  type QuantizedType,
+} from "./numeric.js";
+import { dataInputs, scaleOwnerOf, type QuantizationPlan } from "./plan.js";
+import { quantizeBias, quantizeWeight } from "./weights.js";
+
+export interface RewriteSettings {
+  readonly activation: QuantizedType;
+  readonly symmetricActivation: boolean;
+  readonly perChannel: boolean;
+  readonly reduceRange: boolean;
+  /** Parameters of every tensor that owns a scale. */
+  readonly activations: ReadonlyMap<string, AffineParameters>;
+  /** Weight scales and levels of an earlier version by initializer name. */
+  readonly baseWeights?: Readonly<Record<string, readonly number[]>>;
+  readonly baseLevels?: ReadonlyMap<string, Int8Array>;
+  readonly hysteresis?: number;
+}
+
+/** What the rewrite decided, for the report and for the next version's `baseScales`. */
+export interface RewriteResult {
+  readonly weightScales: Record<string, number[]>;
+  /** Names under which quantized activations can be read back as floats. */
+  readonly dequantizedNames: ReadonlyMap<string, string>;
+}
+
+/**
+ * Writes a plan into the graph, in place, as QuantizeLinear/DequantizeLinear pairs (the QDQ form): around every planned
+ * activation, and after every weight, bias and constant, which are stored as integers.
+ */
+export function rewriteGraph(
+  graph: GraphProto,
+  plan: QuantizationPlan,
+  settings: RewriteSettings,
+): RewriteResult {
+  return new Rewriter(graph, plan, settings).rewrite();
+}
+
+class Rewriter {
+  readonly #graph: GraphProto;
+  readonly #plan: QuantizationPlan;
+  readonly #settings: RewriteSettings;
+  readonly #initializers: Map<string, TensorProto>;
+  readonly #taken: Set<string>;
+  readonly #weightScales: Record<string, number[]> = {};
+  readonly #dequantized = new Map<string, string>();
+  readonly #added: NodeProto[] = [];
+  readonly #producers: ReadonlyMap<string, NodeProto>;
+
+  constructor(graph: GraphProto, plan: QuantizationPlan, settings: RewriteSettings) {
+    this.#graph = graph;
+    this.#plan = plan;
+    this.#settings = settings;
+    this.#initializers = initializerMap(graph);
+    this.#taken = definedNames(graph);
+    this.#producers = producerMap(graph);
+  }
+
+  rewrite(): RewriteResult {
+    for (const node of this.#plan.nodes.keys()) {
+      if (this.#plan.nodes.get(node) === "compute") this.#quantizeStored(node);
+      else this.#quantizeConstants(node);
+    }
+    for (const name of this.#plan.tensors) this.#quantizeActivation(name);
+    this.#graph.node.push(...this.#added);
+    this.#graph.node = sortedNodes(this.#graph);
+    pruneDead(this.#graph);
+    return { weightScales: this.#weightScales, dequantizedNames: this.#dequantized };
+  }
+
+  #quantizeActivation(name: string): void {
+    const parameters = this.#parametersOf(name);
+    const producer = this.#producers.get(name);
+    const fromInteger = producer !== undefined && this.#plan.nodes.has(producer);
+    const isOutput = this.#graph.output.some((output) => output.name === name);
+    const readers = this.#graph.node.filter((node) => node.input.includes(name));
+    let source = name;
+    let target = this.#unique(`${name}${STORED.dequantized}`);
+    if (isOutput && fromInteger) {
+      // The graph output keeps its name, so the producer writes under another one.
+      source = this.#unique(`${name}${STORED.float}`);
+      target = name;
+      producer.output = producer.output.map((entry) => (entry === name ? source : entry));
+    }
+    const quantized = this.#unique(`${name}${STORED.quantized}`);
+    const scale = this.#store(float32Tensor(this.#unique(`${name}${STORED.scale}`), [], [parameters.scale]));
+    const zeroPoint = this.#store(
+      this.#levels(this.#unique(`${name}${STORED.zeroPoint}`), [], [parameters.zeroPoint]),
+    );
+    this.#added.push(
+      makeNode("QuantizeLinear", [source, scale, zeroPoint], [quantized]),
+      makeNode("DequantizeLinear", [quantized, scale, zeroPoint], [target]),
+    );
+    this.#dequantized.set(name, target);
+    for (const reader of readers) {
+      // A float result loses nothing for float readers; an integer one must not be computed twice for them.
+      if (!fromInteger && !this.#plan.nodes.has(reader)) continue;
+      const isFloatArgument = (index: number) =>
+        dataInputs(reader).length > index || !this.#plan.nodes.has(reader);
+      reader.input = reader.input.map((entry, index) =>
+        entry === name && isFloatArgument(index) ? target : entry,
+      );
+    }
+  }
+
+  /** Weight and bias of a Conv, Gemm or MatMul. Gemm's alpha and beta are multiplied in, as its 8-bit kernel wants. */
+  #quantizeStored(node: NodeProto): void {
+    const weightName = node.input[1]!;
+    const biasName = node.input[2] ?? "";
+    const weight = this.#initializers.get(weightName)!;
+    const dims = tensorDims(weight);
+    const isGemm = node.opType === "Gemm";
+    const axis = node.opType === "Conv" || (isGemm && intAttribute(node, "transB", 0) !== 0) ? 0 : 1;
+    const data = scaled(tensorToFloat32(weight), isGemm ? floatAttribute(node, "alpha", 1) : 1);
+    const storedBias = this.#initializers.get(biasName);
+    const bias =
+      storedBias && scaled(tensorToFloat32(storedBias), isGemm ? floatAttribute(node, "beta", 1) : 1);
+    if (isGemm) node.attribute = node.attribute.filter(({ name }) => name !== "alpha" && name !== "beta");
+    const inputScale = this.#parametersOf(node.input[0]!).scale;
+    const baseWeights = this.#settings.baseWeights ?? {};
+    const baseScales = Object.hasOwn(baseWeights, weightName) ? baseWeights[weightName] : undefined;
+    const baseLevels = this.#settings.baseLevels?.get(weightName);
+    const quantized = quantizeWeight({
+      name: weightName,
+      data,
+      dims,
+      axis: this.#settings.perChannel ? axis : undefined,
+      reduceRange: this.#settings.reduceRange,
+      inputScale,
+      ...(bias === undefined ? {} : { bias }),
+      ...(baseScales === undefined ? {} : { baseScales }),
+      ...(baseLevels === undefined ? {} : { baseLevels, hysteresis: this.#settings.hysteresis ?? 0.5 }),
+    });
+    this.#weightScales[weightName] = [...quantized.scales];
+    const perChannel = this.#settings.perChannel;
+    const channels = quantized.scales.length;
+    node.input[1] = this.#dequantize(
+      weightName,
+      int8Tensor("", dims, quantized.values),
+      float32Tensor("", perChannel ? [channels] : [], quantized.scales),
+      int8Tensor("", perChannel ? [channels] : [], new Int8Array(channels)),
+      axis,
+    );
+    if (!bias) return;
+    const quantizedBias = quantizeBias(bias, inputScale, quantized.scales);
+    node.input[2] = this.#dequantize(
+      biasName,
+      int32Tensor("", [bias.length], quantizedBias.values),
+      perChannel
+        ? float32Tensor("", [channels], quantizedBias.scales)
+        : float32Tensor("", [], [quantizedBias.scales[0]!]),
+      int32Tensor("", perChannel ? [channels] : [], new Int32Array(channels)),
+      0,
+    );
+  }
+
+  /** Constant operands of Add, Mul and Concat, quantized like an activation over their own values. */
+  #quantizeConstants(node: NodeProto): void {
+    for (const [index, name] of node.input.entries()) {
+      if (!this.#plan.constants.has(name) || !dataInputs(node).includes(name)) continue;
+      const tensor = this.#initializers.get(name)!;
+      const values = tensorToFloat32(tensor);
+      const { activation, symmetricActivation } = this.#settings;
+      const parameters = affineParameters(
+        values.reduce((a, b) => Math.min(a, b), 0),
+        values.reduce((a, b) => Math.max(a, b), 0),
+        activation,
+        symmetricActivation,
+      );
+      const range = quantizedRange(activation);
+      node.input[index] = this.#dequantize(
+        name,
+        this.#levels(
+          "",
+          tensorDims(tensor),
+          Array.from(values, (value) => quantizeValue(value, parameters, range)),
+        ),
+        float32Tensor("", [], [parameters.scale]),
+        this.#levels("", [], [parameters.zeroPoint]),
+        0,
+      );
+    }
+  }
+
+  /** Stores integer data with a DequantizeLinear behind it and returns the name of the float result. */
+  #dequantize(
+    name: string,
+    data: TensorProto,
+    scale: TensorProto,
+    zeroPoint: TensorProto,
+    axis: number,
+  ): string {
+    data.name = this.#unique(`${name}${STORED.quantized}`);
+    scale.name = this.#unique(`${name}${STORED.scale}`);
+    zeroPoint.name = this.#unique(`${name}${STORED.zeroPoint}`);
+    const result = this.#unique(`${name}${STORED.dequantized}`);
+    const inputs = [data, scale, zeroPoint].map((tensor) => this.#store(tensor));
+    this.#added.push(makeNode("DequantizeLinear", inputs, [result], { axis: { i: axis } }));
+    return result;
+  }
+
+  #parametersOf(name: string): AffineParameters {
+    return this.#settings.activations.get(scaleOwnerOf(this.#plan, name))!;
+  }
+
+  #levels(name: string, dims: readonly number[], values: readonly number[]): TensorProto {
+    return this.#settings.activation === "uint8"
+      ? uint8Tensor(name, dims, values)
+      : int8Tensor(name, dims, values);
+  }
+
+  #store(tensor: TensorProto): string {
+    this.#graph.initializer.push(tensor);
+    return tensor.name;
+  }
+
+  #unique(stem: string): string {
+    let name = stem;
+    for (let count = 1; this.#taken.has(name); count++) name = `${stem}_${count}`;
+    this.#taken.add(name);
+    return name;
+  }
+}
+
+function scaled(values: Float32Array, factor: number): Float32Array {
+  return factor === 1 ? values : values.map((value) => value * factor);
+}

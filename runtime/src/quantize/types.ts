@@ -1,0 +1,103 @@
+import type { Backend, Tensor } from "../backend.js";
+import type { AffineParameters, QuantizedType } from "./numeric.js";
+import type { CalibrationMethod } from "./observer.js";
+
+/** Inputs of one run, by input name. */
+export type Feeds = Readonly<Record<string, Tensor>>;
+
+/**
+ * Lets the backend optimize a model and gives back what it saved: `basic` folds constants and BatchNormalization,
+ * `extended` also fuses to the kernels that will run. Node's is `foldModel` of `@fieldloop/runtime/node`.
+ */
+export type FoldModel = (
+  backend: Backend,
+  bytes: Uint8Array,
+  level: "basic" | "extended",
+) => Promise<Uint8Array>;
+
+/** Scales of a quantized model, by tensor name in the folded float model. */
+export interface QuantizationScales {
+  readonly activations: Readonly<Record<string, AffineParameters>>;
+  /** One scale per output channel, or a single one. */
+  readonly weights: Readonly<Record<string, readonly number[]>>;
+}
+
+export interface QuantizeOptions {
+  readonly backend: Backend;
+  readonly fold: FoldModel;
+  /** Representative inputs, a hundred or more, pre-processed as on the device. Read once, one batch at a time. */
+  readonly calibration: AsyncIterable<Feeds> | Iterable<Feeds>;
+  /** uint8 for CPUs (fast on x86 with VNNI and on Arm), int8 for TensorRT. */
+  readonly activation: QuantizedType;
+  readonly weight: "int8";
+  readonly perChannel: boolean;
+  /** 7-bit weights, for x86 without VNNI. */
+  readonly reduceRange: boolean;
+  readonly method: CalibrationMethod;
+  /** Names of nodes, or of tensors they write, that stay float. */
+  readonly keepFloat?: readonly string[];
+  /** Zero point in the middle; default true for int8 (TensorRT demands it) and false for uint8. */
+  readonly symmetricActivation?: boolean;
+  /** Scales of the version that devices have: kept where they still fit, so that the delta stays small. */
+  readonly baseScales?: QuantizationScales;
+  /**
+   * Its weight levels (both from `readQuantizedBase`), and how many steps a weight may be off its old level and still
+   * keep it: 0.5 (the default) is plain rounding, 1.0 to 1.5 make deltas smaller at some cost in accuracy.
+   */
+  readonly baseLevels?: ReadonlyMap<string, Int8Array>;
+  readonly hysteresis?: number;
+  /** Threads for calibration runs; default 1. */
+  readonly threadCount?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** How one tensor of the quantized model differs from the float model's. */
+export interface Fidelity {
+  /** 1 means the same direction. */
+  readonly cosine: number;
+  /** Signal to quantization noise ratio, decibels. */
+  readonly sqnrDb: number;
+}
+
+export interface LayerReport extends Fidelity {
+  readonly node: string;
+  readonly operator: string;
+  /** The activation that was compared: what the node writes, behind its Relu or Clip. */
+  readonly tensor: string;
+}
+
+/** An output as the fused model gives it. */
+export interface OutputReport extends Fidelity {
+  readonly name: string;
+  /** Share of rows with the same largest element, for outputs [rows, 2 or more]. */
+  readonly topOneAgreement?: number;
+}
+
+/** Which kernels the backend really runs, counted in the optimized graph. */
+export interface KernelReport {
+  /** Nodes computing on 8-bit integers. */
+  readonly integer: number;
+  /** Convolutions and matrix products that stayed float. */
+  readonly float: number;
+  readonly operators: Readonly<Record<string, number>>;
+}
+
+export interface QuantizationReport {
+  readonly calibrationBatches: number;
+  /** Batches of calibration on which layers and outputs were compared. */
+  readonly comparedBatches: number;
+  readonly bytesBefore: number;
+  readonly bytesAfter: number;
+  readonly nodesQuantized: number;
+  readonly nodesFloat: number;
+  /** In execution order. */
+  readonly layers: readonly LayerReport[];
+  readonly outputs: readonly OutputReport[];
+  readonly kernels: KernelReport;
+  readonly scales: QuantizationScales;
+}
+
+export interface QuantizeResult {
+  readonly bytes: Uint8Array;
+  readonly report: QuantizationReport;
+}
