@@ -15,6 +15,7 @@ const COMMANDS = {
   build: async () => {},
   demo: () => run("node", ["cli/dist/main.js", "demo", ...args]),
   test: () => run("node", ["node_modules/vitest/vitest.mjs", "run", ...args]),
+  fieldloop: () => run("node", ["cli/dist/main.js", ...args]),
   bench: () => run("node", ["test/dist/bench/main.js", ...args]),
   docs: () => run("node", ["scripts/docs.mjs"]),
   check: async () => {

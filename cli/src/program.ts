@@ -1,19 +1,25 @@
 import { Command, CommanderError } from "commander";
-import { registerAgentCommand } from "./commands/agent.js";
-import { registerDatasetCommand } from "./commands/dataset.js";
-import { registerDemoCommand } from "./commands/demo.js";
-import { registerDeviceCommand } from "./commands/device.js";
-import { registerEvaluateCommand } from "./commands/evaluate.js";
-import { registerModelCommand } from "./commands/model.js";
-import { registerRolloutCommand } from "./commands/rollout.js";
-import { registerSampleCommand } from "./commands/sample.js";
-import { registerServerCommand } from "./commands/server.js";
-import { registerTapCommand } from "./commands/tap.js";
-import { registerTrainCommand } from "./commands/train.js";
 import { EXIT } from "./output.js";
 
-/** The whole command line. Built apart from running, so that tests can look at it. */
-export function createProgram(): Command {
+type Register = (program: Command) => void;
+
+/** In the order of the help text. Each is loaded when it is wanted: an agent on a device pays for nothing that it does not run. */
+const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
+  demo: async () => (await import("./commands/demo.js")).registerDemoCommand,
+  server: async () => (await import("./commands/server.js")).registerServerCommand,
+  agent: async () => (await import("./commands/agent.js")).registerAgentCommand,
+  model: async () => (await import("./commands/model.js")).registerModelCommand,
+  device: async () => (await import("./commands/device.js")).registerDeviceCommand,
+  rollout: async () => (await import("./commands/rollout.js")).registerRolloutCommand,
+  sample: async () => (await import("./commands/sample.js")).registerSampleCommand,
+  dataset: async () => (await import("./commands/dataset.js")).registerDatasetCommand,
+  train: async () => (await import("./commands/train.js")).registerTrainCommand,
+  evaluate: async () => (await import("./commands/evaluate.js")).registerEvaluateCommand,
+  tap: async () => (await import("./commands/tap.js")).registerTapCommand,
+};
+
+/** The command line: with the one command that is named, or, where `name` is none of them, with all. */
+export async function createProgram(name?: string): Promise<Command> {
   const program = new Command("fieldloop")
     .description(
       "See how models fail in the field, fix them, ship them back: devices, fleet server and models in one command",
@@ -21,24 +27,16 @@ export function createProgram(): Command {
     .version("0.1.0")
     .showHelpAfterError("(add --help for the options)")
     .exitOverride();
-  registerDemoCommand(program);
-  registerServerCommand(program);
-  registerAgentCommand(program);
-  registerModelCommand(program);
-  registerDeviceCommand(program);
-  registerRolloutCommand(program);
-  registerSampleCommand(program);
-  registerDatasetCommand(program);
-  registerTrainCommand(program);
-  registerEvaluateCommand(program);
-  registerTapCommand(program);
+  const wanted = name !== undefined && Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+  for (const load of wanted ? [wanted] : Object.values(COMMANDS)) (await load())(program);
   return program;
 }
 
 /** Runs one command line; sets `process.exitCode` instead of exiting, so that streams drain and native sessions are released. */
 export async function main(argv: readonly string[]): Promise<void> {
   try {
-    await createProgram().parseAsync([...argv]);
+    const program = await createProgram(argv[2]);
+    await program.parseAsync([...argv]);
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;

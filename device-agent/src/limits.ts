@@ -66,6 +66,11 @@ export const AGENT_LIMITS = {
   reportRowsMax: 500,
   quarantinedFramesMax: 1_024,
   frameQueueMax: 2,
+  /** While a model is loaded beside the running one the processor is busy: these frames wait instead of being dropped. */
+  frameQueueSwapMax: 128,
+  frameQueueBytesMax: 64 * 1024 * 1024,
+  /** How long afterwards the frames that waited may be caught up on. */
+  frameCatchUpMs: 10_000,
 
   // Sources
   pushBodyBytesMax: LIMITS.imageBytesMax,

@@ -32,7 +32,9 @@ export type SourceSpec =
       readonly feedbackDelayMs: number;
     };
 
-const booleanOption = z.enum(["0", "1", "true", "false"]).transform((text) => text === "1" || text === "true");
+const booleanOption = z
+  .enum(["0", "1", "true", "false"])
+  .transform((text) => text === "1" || text === "true");
 const fpsOption = z.coerce.number().gt(0).max(1000);
 const shareOption = z.coerce.number().min(0).max(1);
 
@@ -84,7 +86,8 @@ export function parseSourceSpec(text: string): SourceSpec {
       return { kind, port };
     }
     case "simulator": {
-      if (rest !== "parts" && rest !== "bearing") throw refused(text, `no simulator "${rest}", there are parts and bearing`);
+      if (rest !== "parts" && rest !== "bearing")
+        throw refused(text, `no simulator "${rest}", there are parts and bearing`);
       const { fps, condition, ...others } = read(text, simulatorOptions, options);
       return {
         kind,

@@ -14,7 +14,9 @@ function precompress(): Plugin {
       handler(_options, bundle) {
         for (const file of Object.values(bundle)) {
           if (!/\.(?:js|css|svg|html)$/.test(file.fileName)) continue;
-          const source = gzipSync(file.type === "chunk" ? file.code : file.source, { level: constants.Z_BEST_COMPRESSION });
+          const source = gzipSync(file.type === "chunk" ? file.code : file.source, {
+            level: constants.Z_BEST_COMPRESSION,
+          });
           this.emitFile({ type: "asset", fileName: `${file.fileName}.gz`, source });
         }
       },

@@ -70,7 +70,12 @@ export class Api {
     return new Api(this.url, token);
   }
 
-  send(method: string, path: string, body?: unknown, headers: Record<string, string> = {}): Promise<Response> {
+  send(
+    method: string,
+    path: string,
+    body?: unknown,
+    headers: Record<string, string> = {},
+  ): Promise<Response> {
     return fetch(this.url + path, {
       method,
       headers: {
@@ -78,7 +83,9 @@ export class Api {
         ...(body === undefined ? {} : { "content-type": "application/json" }),
         ...headers,
       },
-      ...(body === undefined ? {} : { body: body instanceof Uint8Array ? Buffer.from(body) : JSON.stringify(body) }),
+      ...(body === undefined
+        ? {}
+        : { body: body instanceof Uint8Array ? Buffer.from(body) : JSON.stringify(body) }),
     });
   }
 
@@ -91,14 +98,23 @@ export class Api {
   }
 
   /** Status and problem code of an answer. */
-  async refused(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<[number, string]> {
+  async refused(
+    method: string,
+    path: string,
+    body?: unknown,
+    headers?: Record<string, string>,
+  ): Promise<[number, string]> {
     const response = await this.send(method, path, body, headers);
     const problem = (await response.json().catch(() => ({}))) as { code?: string };
     return [response.status, problem.code ?? "none"];
   }
 }
 
-export async function enrol(server: TestServer, device?: string, tags: Record<string, string> = {}): Promise<EnrolResponse> {
+export async function enrol(
+  server: TestServer,
+  device?: string,
+  tags: Record<string, string> = {},
+): Promise<EnrolResponse> {
   const { token } = await server.api.ok<{ token: string }>("POST", "/api/v1/enrolment-tokens", {});
   const body = { token, tags, facts: FACTS, ...(device === undefined ? {} : { device }) };
   return server.api.as(undefined).ok<EnrolResponse>("POST", "/api/v1/enrol", body);
@@ -128,7 +144,14 @@ export class TestDevice {
     const { device, credential } = identity;
     const client = await mqtt.connectAsync(
       server.mqttUrl,
-      { clientId: device, username: device, password: credential, reconnectPeriod: 0, connectTimeout: 5_000, ...options },
+      {
+        clientId: device,
+        username: device,
+        password: credential,
+        reconnectPeriod: 0,
+        connectTimeout: 5_000,
+        ...options,
+      },
       false,
     );
     const connected = new TestDevice(device, client);
@@ -162,7 +185,11 @@ export class TestDevice {
 export const BASE_TIME = 1_790_000_000_000;
 
 /** Rows of 100 ms, classes 0, 1, 2 in turn. */
-export function rows(count: number, from = BASE_TIME, classOf: (index: number) => number = (index) => index % 3): PredictionRow[] {
+export function rows(
+  count: number,
+  from = BASE_TIME,
+  classOf: (index: number) => number = (index) => index % 3,
+): PredictionRow[] {
   return Array.from({ length: count }, (_, index) => ({
     time: from + index * 100,
     class: classOf(index),
@@ -172,7 +199,9 @@ export function rows(count: number, from = BASE_TIME, classOf: (index: number) =
   }));
 }
 
-export function encodeBatch(batch: Partial<Parameters<typeof encodePredictions>[0]> & { seq: number }): Uint8Array {
+export function encodeBatch(
+  batch: Partial<Parameters<typeof encodePredictions>[0]> & { seq: number },
+): Uint8Array {
   return encodePredictions({
     boot: 1,
     prev: batch.seq - 1,

@@ -47,12 +47,8 @@ export const SERVER_LIMITS = {
   ingestQueueBytesMax: 128 * 1024 * 1024,
   ingestCommitMessagesMax: 2_000,
   ingestCommitDelayMs: 3,
-  ingestPoisonTries: 3,
   deadLettersMax: 10_000,
   deadLetterBytesMax: 4 * 1024,
-  sampleAssembliesMax: 256,
-  deviceTimePastMs: 400 * 86_400_000,
-  deviceTimeFutureMs: 5 * 60_000,
 
   blobBytesMax: 256 * 1024 * 1024,
   devicesMax: 100_000,

@@ -17,7 +17,8 @@ import {
   type RolloutRequest,
 } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { sql } from "drizzle-orm";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { FileBlobStore } from "./blob/files.js";
 import { FACTS, silent, until } from "./kit.test.support.js";
 import { DatasetService } from "./services/datasets.js";
@@ -38,12 +39,16 @@ import { DeviceStore } from "./store/devices.js";
 import { LabelStore } from "./store/labels.js";
 import { migrate } from "./store/migrate.js";
 import { MIGRATIONS } from "./store/migrations.js";
+import { ObservedDeviceStore } from "./store/observed-devices.js";
 import { openPglite } from "./store/postgres.js";
 import { SampleIngestStore } from "./store/samples.js";
 import { openSqlite } from "./store/sqlite.js";
 import { BUCKET_MS, TelemetryStore } from "./store/telemetry.js";
 import { VersionCountsStore } from "./store/version-counts.js";
 import { drawItems, makeTinyPackage, SHAPES } from "./training/tiny-package.test.kit.js";
+
+/** Training and PostgreSQL are real here: seconds on an idle machine, more on a busy one. */
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 let dir: string;
 let pkg: ModelPackage;
@@ -85,7 +90,14 @@ class LoopKit {
     this.deployments = new DeploymentStore(database);
     this.telemetry = new TelemetryStore(database);
     const labels = new LabelService(new LabelStore(database));
-    const base = { database, blobs: this.blobs, clock: this.clock, logger: silent, newId: this.newId, live: this.#live };
+    const base = {
+      database,
+      blobs: this.blobs,
+      clock: this.clock,
+      logger: silent,
+      newId: this.newId,
+      live: this.#live,
+    };
     this.registry = new RegistryService({ ...base, labels, running: this.devices, signingKey: this.key });
     this.samples = new SampleService({ ...base, labels });
     this.datasets = new DatasetService(base);
@@ -97,7 +109,12 @@ class LoopKit {
       signingKey: this.key,
       downlink: { publish: async (device, kind) => void this.published.push(`${device} ${kind}`) },
     });
-    this.evaluations = new EvaluationService({ ...base, registry: this.registry, datasets: this.datasets, workDir: this.#workDir });
+    this.evaluations = new EvaluationService({
+      ...base,
+      registry: this.registry,
+      datasets: this.datasets,
+      workDir: this.#workDir,
+    });
     this.rollouts = this.makeRollouts();
     this.training = this.makeTraining();
   }
@@ -107,19 +124,41 @@ class LoopKit {
   /** What a restarted server has: the same stores, nothing in memory. */
   makeRollouts(desired: Pick<DesiredService, "assign"> = this.desired): RolloutService {
     const observer = new RolloutObserver({
-      devices: this.devices,
+      devices: new ObservedDeviceStore(this.database),
       deployments: this.deployments,
       telemetry: new VersionCountsStore(this.database),
     });
     const fleet = { get: (device: string) => this.devices.get(device), members: async () => DEVICES };
     const { database, clock, newId, registry } = this;
-    return new RolloutService({ database, clock, logger: silent, newId, live: this.#live, observer, fleet, registry, desired });
+    return new RolloutService({
+      database,
+      clock,
+      logger: silent,
+      newId,
+      live: this.#live,
+      observer,
+      fleet,
+      registry,
+      desired,
+    });
   }
 
   makeTraining(): TrainingService {
     const { database, blobs, clock, newId, registry, datasets, evaluations } = this;
     const limits = { progressTimeoutMs: 60_000 };
-    return new TrainingService({ database, blobs, clock, logger: silent, newId, live: this.#live, registry, datasets, evaluations, workDir: this.#workDir, limits });
+    return new TrainingService({
+      database,
+      blobs,
+      clock,
+      logger: silent,
+      newId,
+      live: this.#live,
+      registry,
+      datasets,
+      evaluations,
+      workDir: this.#workDir,
+      limits,
+    });
   }
 
   async open(): Promise<void> {
@@ -149,12 +188,26 @@ class LoopKit {
         boot: 1,
         agentVersion: "0.1.0",
         facts: FACTS,
-        running: { model: "shapes", version, packageSha256, variant: "int8-u8s8", executionProvider: "cpu", since: now },
+        running: {
+          model: "shapes",
+          version,
+          packageSha256,
+          variant: "int8-u8s8",
+          executionProvider: "cpu",
+          since: now,
+        },
         previous: null,
         deployment: null,
         desiredRevision: 1,
         warnings: [],
-        counters: { predictions: 0, framesDropped: 0, framesFailed: 0, samplesTaken: 0, recordsEvicted: 0, hostRestarts: 0 },
+        counters: {
+          predictions: 0,
+          framesDropped: 0,
+          framesFailed: 0,
+          samplesTaken: 0,
+          recordsEvicted: 0,
+          hostRestarts: 0,
+        },
         spool: { records: 0, bytes: 0, bytesMax: 1 },
         source: "test",
       });
@@ -171,7 +224,13 @@ class LoopKit {
   async predictions(device: string, version: number, count: number, right: number): Promise<void> {
     const bucket = Math.floor(this.now / BUCKET_MS) * BUCKET_MS;
     const row = { device, bucket, model: "shapes", version };
-    await this.telemetry.addRollup(this.database, { ...row, class: 0, count, confidenceSum: count * 0.9, latencySum: count * 3 });
+    await this.telemetry.addRollup(this.database, {
+      ...row,
+      class: 0,
+      count,
+      confidenceSum: count * 0.9,
+      latencySum: count * 3,
+    });
     for (let n = 0; n < count; n++) {
       const feedback = { device, boot: 1, n: this.#ids++, label: null, correct: n < right ? 1 : 0 };
       await this.telemetry.insertFeedback(this.database, { ...feedback, received: this.now });
@@ -179,7 +238,13 @@ class LoopKit {
     }
   }
 
-  async sample(at: number, item: DataItem, said: string, stratum: "worth" | "random", worth: number): Promise<string> {
+  async sample(
+    at: number,
+    item: DataItem,
+    said: string,
+    stratum: "worth" | "random",
+    worth: number,
+  ): Promise<string> {
     const sample = `smp_${String(at).padStart(8, "0")}`;
     const { sha256 } = await this.blobs.put(new Uint8Array(item.payload));
     await new SampleIngestStore().insert(this.database, {
@@ -223,9 +288,28 @@ const request = (overrides: Partial<RolloutRequest> = {}): RolloutRequest =>
     ...overrides,
   });
 
+/** Starting PostgreSQL takes seconds: one for all tests, emptied between them. */
+let postgres: Database | undefined;
+async function emptyPostgres(): Promise<Database> {
+  postgres ??= await openPglite();
+  await postgres.run(sql`drop schema public cascade`);
+  await postgres.run(sql`create schema public`);
+  const database = postgres;
+  return {
+    dialect: database.dialect,
+    all: (query) => database.all(query),
+    get: (query) => database.get(query),
+    run: (query) => database.run(query),
+    transaction: (work) => database.transaction(work),
+    // The tests close their database; this one lives on.
+    close: async () => undefined,
+  };
+}
+afterAll(async () => postgres?.close());
+
 describe.each([
   ["SQLite", async (folder: string) => openSqlite(join(folder, "fieldloop.db"))],
-  ["PostgreSQL", async () => openPglite()],
+  ["PostgreSQL", emptyPostgres],
 ])("the loop on %s", (_, openDatabase) => {
   let kit: LoopKit;
   let folder: string;
@@ -244,25 +328,62 @@ describe.each([
     it("publishes a package once, signed, with the labels of its classes", async () => {
       await kit.publishBase();
       const again = await kit.registry.publish("shapes", pkg.packageSha256, "ann");
-      expect(again).toMatchObject({ model: "shapes", version: 1, packageSha256: pkg.packageSha256, evidence: "none", runningOn: 0 });
+      expect(again).toMatchObject({
+        model: "shapes",
+        version: 1,
+        packageSha256: pkg.packageSha256,
+        evidence: "none",
+        runningOn: 0,
+      });
       const { statement, manifestBytes } = await kit.registry.require("shapes", 1);
       const payload = verify(PACKAGE_TYPE, statement, [kit.key]);
-      expect(decodeMessage("packageStatement", payload)).toEqual({ model: "shapes", version: 1, manifestSha256: pkg.packageSha256, manifestBytes });
+      expect(decodeMessage("packageStatement", payload)).toEqual({
+        model: "shapes",
+        version: 1,
+        manifestSha256: pkg.packageSha256,
+        manifestBytes,
+      });
       await kit.report("cam-a", 1, pkg.packageSha256);
       expect((await kit.registry.listModels())[0]!.versions[0]!.runningOn).toBe(1);
     });
 
     it.each<[string, (manifest: Record<string, unknown>) => unknown, string]>([
       ["another model", (manifest) => ({ ...manifest, model: "other" }), "invalid_argument"],
-      ["a taken number with other content", (manifest) => ({ ...manifest, description: "changed" }), "already_exists"],
+      [
+        "a taken number with other content",
+        (manifest) => ({ ...manifest, description: "changed" }),
+        "already_exists",
+      ],
       ["a number with a gap before it", (manifest) => ({ ...manifest, version: 3 }), "conflict"],
-      ["a file that was not uploaded", (manifest) => ({ ...manifest, version: 2, baseline: { file: "b.cbor", sha256: "0".repeat(64), bytes: 3 } }), "package_file_missing"],
-      ["a wrong size", (manifest) => ({ ...manifest, version: 2, baseline: { ...(manifest.baseline as object), bytes: 3 } }), "package_size_mismatch"],
-      ["no model", (manifest) => ({ ...manifest, version: 2, variants: [{ ...(manifest.variants as object[])[0], ...(manifest.baseline as object) }] }), "onnx_malformed"],
+      [
+        "a file that was not uploaded",
+        (manifest) => ({
+          ...manifest,
+          version: 2,
+          baseline: { file: "b.cbor", sha256: "0".repeat(64), bytes: 3 },
+        }),
+        "package_file_missing",
+      ],
+      [
+        "a wrong size",
+        (manifest) => ({ ...manifest, version: 2, baseline: { ...(manifest.baseline as object), bytes: 3 } }),
+        "package_size_mismatch",
+      ],
+      [
+        "no model",
+        (manifest) => ({
+          ...manifest,
+          version: 2,
+          variants: [{ ...(manifest.variants as object[])[0], ...(manifest.baseline as object) }],
+        }),
+        "onnx_malformed",
+      ],
       ["no manifest", () => ({ hello: 1 }), "manifest_invalid"],
     ])("refuses %s", async (__, change, code) => {
       await kit.publishBase();
-      const manifest = change(JSON.parse(new TextDecoder().decode(pkg.manifestBytes)) as Record<string, unknown>);
+      const manifest = change(
+        JSON.parse(new TextDecoder().decode(pkg.manifestBytes)) as Record<string, unknown>,
+      );
       const { sha256 } = await kit.blobs.put(new TextEncoder().encode(JSON.stringify(manifest)));
       await expect(kit.registry.publish("shapes", sha256, "ann")).rejects.toMatchObject({ code });
     });
@@ -274,7 +395,8 @@ describe.each([
     it("orders by worth, pages without gaps, and filters by what is known", async () => {
       await kit.publishBase();
       const items = drawItems(25, "dark", 1);
-      for (const [at, item] of items.entries()) await kit.sample(at, item, "bar", at % 5 === 0 ? "random" : "worth", (at % 7) / 10);
+      for (const [at, item] of items.entries())
+        await kit.sample(at, item, "bar", at % 5 === 0 ? "random" : "worth", (at % 7) / 10);
       const seen: string[] = [];
       let cursor: string | undefined;
       do {
@@ -288,28 +410,55 @@ describe.each([
       expect((await list({ order: "newest" })).items[0]!.sample).toBe("smp_00000024");
       await kit.samples.annotate("smp_00000001", "ring", "ann");
       await kit.samples.annotate("smp_00000003", "bar", "ann");
-      await kit.telemetry.insertFeedback(kit.database, { device: "cam-a", boot: 1, n: 2, label: "cross", correct: null, received: kit.now });
-      await kit.telemetry.insertFeedback(kit.database, { device: "cam-a", boot: 1, n: 4, label: null, correct: 1, received: kit.now });
-      const known = async (wrong: string) => (await list({ wrong, order: "newest" })).items.map(({ sample }) => sample);
+      await kit.telemetry.insertFeedback(kit.database, {
+        device: "cam-a",
+        boot: 1,
+        n: 2,
+        label: "cross",
+        correct: null,
+        received: kit.now,
+      });
+      await kit.telemetry.insertFeedback(kit.database, {
+        device: "cam-a",
+        boot: 1,
+        n: 4,
+        label: null,
+        correct: 1,
+        received: kit.now,
+      });
+      const known = async (wrong: string) =>
+        (await list({ wrong, order: "newest" })).items.map(({ sample }) => sample);
       expect(await known("yes")).toEqual(["smp_00000002", "smp_00000001"]);
       expect(await known("no")).toEqual(["smp_00000004", "smp_00000003"]);
       expect(await known("unknown")).toHaveLength(21);
       expect(await kit.samples.count()).toEqual({ total: 25, unlabelled: 23 });
-      const worth = (await kit.samples.statistics({ model: "shapes" })).find(({ stratum }) => stratum === "worth");
+      const worth = (await kit.samples.statistics({ model: "shapes" })).find(
+        ({ stratum }) => stratum === "worth",
+      );
       expect(worth).toMatchObject({ samples: 20, wrong: 2, right: 2, errorShare: { value: 0.5, count: 4 } });
     });
 
     it("never overwrites a label, and keeps who gave it", async () => {
       await kit.publishBase();
       const sample = await kit.sample(1, drawItems(1, "dark", 1)[0]!, "bar", "worth", 0.5);
-      expect(await kit.samples.annotate(sample, "ring", "ann")).toMatchObject({ wrong: "yes", status: "confirmed", annotation: { author: "ann" } });
-      expect(await kit.samples.annotate(sample, "bar", "bob")).toMatchObject({ wrong: "no", status: "ignored", annotation: { label: "bar", author: "bob" } });
+      expect(await kit.samples.annotate(sample, "ring", "ann")).toMatchObject({
+        wrong: "yes",
+        status: "confirmed",
+        annotation: { author: "ann" },
+      });
+      expect(await kit.samples.annotate(sample, "bar", "bob")).toMatchObject({
+        wrong: "no",
+        status: "ignored",
+        annotation: { label: "bar", author: "bob" },
+      });
       const { annotations } = await kit.samples.history(sample);
       expect(annotations.map(({ label, author, current }) => [label, author, current])).toEqual([
         ["bar", "bob", true],
         ["ring", "ann", false],
       ]);
-      await expect(kit.samples.annotate(sample, "spoon", "ann")).rejects.toMatchObject({ code: "invalid_argument" });
+      await expect(kit.samples.annotate(sample, "spoon", "ann")).rejects.toMatchObject({
+        code: "invalid_argument",
+      });
       const { mediaType, bytes } = await kit.samples.payload(sample);
       expect([mediaType, bytes[1]]).toEqual(["image/png", 0x50]);
     });
@@ -323,7 +472,10 @@ describe.each([
         if (at < 4) await kit.samples.annotate(`smp_0000000${at}`, item.label, "ann");
       }
       const query = { labelled: true, devices: ["cam-a", "cam-b"] };
-      const { dataset, sampleCount } = await kit.datasets.create({ name: "dark", model: "shapes", query }, "ann");
+      const { dataset, sampleCount } = await kit.datasets.create(
+        { name: "dark", model: "shapes", query },
+        "ann",
+      );
       expect(sampleCount).toBe(4);
       const first = await kit.datasets.freeze(dataset, "ann");
       expect(first).toMatchObject({ sampleCount: 4, labels: { bar: 2, cross: 1, ring: 1 } });
@@ -336,7 +488,9 @@ describe.each([
         hash.update(`${JSON.stringify({ sample, sha256, label })}\n`);
       }
       expect(hash.digest("hex")).toBe(first.snapshot);
-      expect((await kit.samples.history("smp_00000000")).snapshots.toSorted()).toEqual([first.snapshot, second.snapshot].toSorted());
+      expect((await kit.samples.history("smp_00000000")).snapshots.toSorted()).toEqual(
+        [first.snapshot, second.snapshot].toSorted(),
+      );
     });
   });
 
@@ -345,7 +499,12 @@ describe.each([
       kit.now += seconds * 1000;
       await kit.rollouts.tick();
     };
-    const reach = async (rollout: string, devices: readonly string[], version: number, packageSha256: string) => {
+    const reach = async (
+      rollout: string,
+      devices: readonly string[],
+      version: number,
+      packageSha256: string,
+    ) => {
       for (const device of devices) {
         await kit.deployment(rollout, device, "active");
         await kit.report(device, version, packageSha256);
@@ -356,7 +515,9 @@ describe.each([
       await kit.publishBase();
       const unforced = request();
       delete (unforced as { forceReason?: string }).forceReason;
-      await expect(kit.rollouts.create(unforced, "ann")).rejects.toMatchObject({ code: "rollout_needs_evidence" });
+      await expect(kit.rollouts.create(unforced, "ann")).rejects.toMatchObject({
+        code: "rollout_needs_evidence",
+      });
     });
 
     it("goes wave by wave to the end, and writes down who and why", async () => {
@@ -364,7 +525,9 @@ describe.each([
       const { rollout } = await kit.rollouts.create(request(), "ann");
       await step();
       expect(kit.published).toEqual(["cam-a desired"]);
-      expect((await kit.desired.current("cam-a"))!.assignments).toMatchObject([{ version: 1, packageSha256: pkg.packageSha256 }]);
+      expect((await kit.desired.current("cam-a"))!.assignments).toMatchObject([
+        { version: 1, packageSha256: pkg.packageSha256 },
+      ]);
       expect(await kit.desired.current("cam-b")).toBeUndefined();
       await reach(rollout, ["cam-a"], 1, pkg.packageSha256);
       await kit.predictions("cam-a", 1, 40, 39);
@@ -373,7 +536,10 @@ describe.each([
         await kit.report("cam-a", 1, pkg.packageSha256);
         await step();
       }
-      expect((await kit.rollouts.get(rollout)).waves.map(({ state }) => state)).toEqual(["passed", "running"]);
+      expect((await kit.rollouts.get(rollout)).waves.map(({ state }) => state)).toEqual([
+        "passed",
+        "running",
+      ]);
       await reach(rollout, ["cam-b", "cam-c"], 1, pkg.packageSha256);
       for (const device of ["cam-b", "cam-c"]) await kit.predictions(device, 1, 40, 40);
       for (let second = 0; second < 14; second++) {
@@ -383,8 +549,17 @@ describe.each([
       const done = await kit.rollouts.get(rollout);
       expect(done).toMatchObject({ state: "succeeded", accuracy: { after: { successes: 119, count: 120 } } });
       expect(done.waves[0]!.gate!.tests.map(({ test }) => test)).toContain("predictions");
-      const actions = (await new AuditStore(kit.database).list({ subject: `rollout:${rollout}`, limit: 50 })).map(({ actor, action }) => `${actor} ${action}`);
-      expect(actions).toEqual(expect.arrayContaining(["ann rollout.created", "ann rollout.running", "engine wave.passed", "engine rollout.succeeded"]));
+      const actions = (
+        await new AuditStore(kit.database).list({ subject: `rollout:${rollout}`, limit: 50 })
+      ).map(({ actor, action }) => `${actor} ${action}`);
+      expect(actions).toEqual(
+        expect.arrayContaining([
+          "ann rollout.created",
+          "ann rollout.running",
+          "engine wave.passed",
+          "engine rollout.succeeded",
+        ]),
+      );
     });
 
     it("offers exactly once when the server dies after any part of an offer", async () => {
@@ -400,7 +575,7 @@ describe.each([
       kit.rollouts = kit.makeRollouts(dying);
       const { rollout } = await kit.rollouts.create(request({ waves: [{ percent: 100 }] }), "ann");
       await step();
-      expect(kit.published).toEqual(["cam-a desired"].map((line) => expect.stringMatching(/^cam-. desired$/) && line.replace("cam-a", kit.published[0]!.slice(0, 5))));
+      expect(kit.published).toHaveLength(3);
       fail = false;
       kit.rollouts = kit.makeRollouts();
       await step();
@@ -414,9 +589,17 @@ describe.each([
       const { rollout } = await kit.rollouts.create(request(), "ann");
       await step();
       await step(31);
-      expect(await kit.rollouts.get(rollout)).toMatchObject({ state: "paused", waves: [{ state: "failed", devices: [{ state: "silent" }] }, { state: "pending" }] });
-      await expect(kit.rollouts.act(rollout, "resume", null, "ann")).rejects.toMatchObject({ code: "conflict" });
-      expect(await kit.rollouts.act(rollout, "abort", "unplugged", "ann")).toMatchObject({ state: "aborted", reason: "unplugged" });
+      expect(await kit.rollouts.get(rollout)).toMatchObject({
+        state: "paused",
+        waves: [{ state: "failed", devices: [{ state: "silent" }] }, { state: "pending" }],
+      });
+      await expect(kit.rollouts.act(rollout, "resume", null, "ann")).rejects.toMatchObject({
+        code: "conflict",
+      });
+      expect(await kit.rollouts.act(rollout, "abort", "unplugged", "ann")).toMatchObject({
+        state: "aborted",
+        reason: "unplugged",
+      });
       await expect(kit.rollouts.create(request(), "ann")).resolves.toMatchObject({ state: "running" });
       await expect(kit.rollouts.create(request(), "ann")).rejects.toMatchObject({ code: "conflict" });
     });
@@ -446,7 +629,10 @@ describe("from samples to a rollout of the mended version", () => {
       const sample = await kit.sample(at, item, "cross", at % 4 === 0 ? "random" : "worth", 0.5);
       await kit.samples.annotate(sample, item.label, "ann");
     }
-    const { dataset } = await kit.datasets.create({ name: "dark", model: "shapes", query: { labelled: true } }, "ann");
+    const { dataset } = await kit.datasets.create(
+      { name: "dark", model: "shapes", query: { labelled: true } },
+      "ann",
+    );
     ({ snapshot } = await kit.datasets.freeze(dataset, "ann"));
     await kit.training.start();
     const { run } = await kit.training.create({ model: "shapes", baseVersion: 1, snapshot, settings }, "ann");
@@ -456,10 +642,14 @@ describe("from samples to a rollout of the mended version", () => {
     expect((await kit.training.get(run)).state).toBe("running");
     kit.training = kit.makeTraining();
     await kit.training.start();
-    const done = await until("the run ends", async () => {
-      const current = await kit.training.get(run);
-      return current.finished !== null && current;
-    }, 60_000);
+    const done = await until(
+      "the run ends",
+      async () => {
+        const current = await kit.training.get(run);
+        return current.finished !== null && current;
+      },
+      60_000,
+    );
     expect(done).toMatchObject({ state: "succeeded", candidate: 2, errorCode: null });
     expect(done.progress.losses.length).toBeGreaterThan(5);
     expect(await kit.registry.evidence("shapes", 2)).toBe("passed");
@@ -471,7 +661,9 @@ describe("from samples to a rollout of the mended version", () => {
   it("evaluates two versions by hand on what neither was trained on", async () => {
     const evaluation = await kit.evaluations.run({ model: "shapes", base: 1, candidate: 2, snapshot }, "ann");
     const [field] = evaluation.slices;
-    expect(field!.candidate.accuracy.count).toBe((await kit.evaluations.list({ model: "shapes" }))[1]!.slices[0]!.candidate.accuracy.count);
+    expect(field!.candidate.accuracy.count).toBe(
+      (await kit.evaluations.list({ model: "shapes" }))[1]!.slices[0]!.candidate.accuracy.count,
+    );
     expect(evaluation.run).toBeNull();
   }, 60_000);
 
@@ -497,22 +689,41 @@ describe("from samples to a rollout of the mended version", () => {
       await kit.rollouts.tick();
     }
     const failed = await kit.rollouts.get(rollout);
-    expect(failed).toMatchObject({ state: "rolling_back", waves: [{ state: "failed" }, { state: "pending" }] });
-    expect(failed.waves[0]!.gate!.tests.find(({ test }) => test === "accuracy")).toMatchObject({ verdict: "fail", limit: 0.02 });
+    expect(failed).toMatchObject({
+      state: "rolling_back",
+      waves: [{ state: "failed" }, { state: "pending" }],
+    });
+    expect(failed.waves[0]!.gate!.tests.find(({ test }) => test === "accuracy")).toMatchObject({
+      verdict: "fail",
+      limit: 0.02,
+    });
     kit.now += 1000;
     await kit.rollouts.tick();
-    expect((await kit.desired.current("cam-a"))!.assignments).toMatchObject([{ version: 1, packageSha256: pkg.packageSha256 }]);
+    expect((await kit.desired.current("cam-a"))!.assignments).toMatchObject([
+      { version: 1, packageSha256: pkg.packageSha256 },
+    ]);
     await kit.report("cam-a", 1, pkg.packageSha256);
     await kit.rollouts.tick();
-    expect(await kit.rollouts.get(rollout)).toMatchObject({ state: "rolled_back", accuracy: { before: { count: 100 }, after: { successes: 60, count: 100 } } });
+    expect(await kit.rollouts.get(rollout)).toMatchObject({
+      state: "rolled_back",
+      accuracy: { before: { count: 100 }, after: { successes: 60, count: 100 } },
+    });
     const subject = `version:${formatModelVersion("shapes", 2)}`;
-    expect((await new AuditStore(kit.database).list({ subject, limit: 9 })).map(({ action }) => action)).toContain("version.published");
+    expect(
+      (await new AuditStore(kit.database).list({ subject, limit: 9 })).map(({ action }) => action),
+    ).toContain("version.published");
   });
 
   it("cancels a run at once and gives its samples back", async () => {
-    const { run } = await kit.training.create({ model: "shapes", baseVersion: 1, snapshot, settings: { ...settings, steps: 20_000 } }, "ann");
+    const { run } = await kit.training.create(
+      { model: "shapes", baseVersion: 1, snapshot, settings: { ...settings, steps: 20_000 } },
+      "ann",
+    );
     await until("training has begun", async () => (await kit.training.get(run)).progress.step > 0, 30_000);
-    expect(await kit.training.cancel(run, "ann")).toMatchObject({ state: "cancelled", errorCode: "cancelled" });
+    expect(await kit.training.cancel(run, "ann")).toMatchObject({
+      state: "cancelled",
+      errorCode: "cancelled",
+    });
     expect((await kit.samples.get("smp_00000001")).status).toBe("confirmed");
     await expect(kit.training.cancel(run, "ann")).rejects.toMatchObject({ code: "conflict" });
   }, 60_000);

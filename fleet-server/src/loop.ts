@@ -27,6 +27,7 @@ import { AuditStore } from "./store/audit.js";
 import type { Database } from "./store/database.js";
 import type { DeploymentStore } from "./store/deployments.js";
 import { DeviceStore } from "./store/devices.js";
+import { ObservedDeviceStore } from "./store/observed-devices.js";
 import { SampleStore } from "./store/samples-annotations.js";
 import { VersionCountsStore } from "./store/version-counts.js";
 
@@ -79,7 +80,7 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
   const samples = new SampleService({ database, blobs, clock, newId, labels, live });
   const datasets = new DatasetService({ database, clock, newId });
   const observer = new RolloutObserver({
-    devices: deviceStore,
+    devices: new ObservedDeviceStore(database),
     deployments,
     telemetry: new VersionCountsStore(database),
   });
@@ -98,9 +99,20 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
       members: (group) => dependencies.devices.resolve({ group }),
     },
   });
-  const work = { database, blobs, clock, logger, newId, live, registry, datasets, workDir: dependencies.workDir };
+  const work = {
+    database,
+    blobs,
+    clock,
+    logger,
+    newId,
+    live,
+    registry,
+    datasets,
+    workDir: dependencies.workDir,
+  };
   const evaluations = new EvaluationService(work);
   const training = new TrainingService({ ...work, evaluations });
+  let stopListening = (): void => undefined;
   return {
     registerRoutes: (app) => {
       registerModelRoutes(app, registry);
@@ -114,9 +126,14 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
     start: async () => {
       await registry.start();
       rollouts.start();
+      // Ingest names the device whose deployment went on; the engine's own events name none.
+      stopListening = live.listen(({ type, device }) => {
+        if (type === "rollout" && device !== undefined) rollouts.wake();
+      });
       await training.start();
     },
     stop: async () => {
+      stopListening();
       await Promise.all([rollouts.stop(), training.stop(), evaluations.stop()]);
     },
     counts: async () => {

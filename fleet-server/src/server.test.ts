@@ -1,4 +1,5 @@
-import { readFile, stat } from "node:fs/promises";
+import { mkdtemp, readFile, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   DESIRED_TYPE,
@@ -14,7 +15,15 @@ import {
   type SeriesPoint,
 } from "@fieldloop/protocol";
 import { afterEach, describe, expect, it } from "vitest";
-import { BASE_TIME, FACTS, TestDevice, enrol, startTestServer, until, type TestServer } from "./kit.test.support.js";
+import {
+  BASE_TIME,
+  FACTS,
+  TestDevice,
+  enrol,
+  startTestServer,
+  until,
+  type TestServer,
+} from "./kit.test.support.js";
 
 let server: TestServer | undefined;
 const devices: TestDevice[] = [];
@@ -25,7 +34,10 @@ afterEach(async () => {
   server = undefined;
 });
 
-async function connect(to: TestServer, identity: { device: string; credential: string }): Promise<TestDevice> {
+async function connect(
+  to: TestServer,
+  identity: { device: string; credential: string },
+): Promise<TestDevice> {
   const device = await TestDevice.connect(to, identity);
   devices.push(device);
   return device;
@@ -37,13 +49,19 @@ describe("a fleet server", () => {
     const identity = await enrol(server, "cam-1", { site: "lyon" });
     const cam = await connect(server, identity);
 
-    const desired = await until("the desired state", () => cam.received.find(({ topic }) => topic.endsWith("down/desired")));
+    const desired = await until("the desired state", () =>
+      cam.received.find(({ topic }) => topic.endsWith("down/desired")),
+    );
     expect(desired.retain).toBe(true);
     const keys = identity.fleetKeys.map(({ keyId, publicKey }) => ({ keyId, publicKey: fromHex(publicKey) }));
     const wanted = decodeMessage("desired", verify(DESIRED_TYPE, desired.payload, keys));
     expect(wanted).toMatchObject({ device: "cam-1", revision: 1, assignments: [] });
 
-    await cam.publish("presence", encodeMessage("presence", { online: true, boot: 1, agentVersion: "0.1.0" }), true);
+    await cam.publish(
+      "presence",
+      encodeMessage("presence", { online: true, boot: 1, agentVersion: "0.1.0" }),
+      true,
+    );
     await cam.predictions({ seq: 1 });
     await cam.event(1, {
       type: "feedback",
@@ -59,7 +77,12 @@ describe("a fleet server", () => {
     await until("all acknowledged", () => cam.acked("predictions") === 3 && cam.acked("event") === 1);
 
     const detail = await server.api.ok<DeviceDetail>("GET", "/api/v1/devices/cam-1");
-    expect(detail).toMatchObject({ online: true, health: "ok", predictionsTotal: 30, tags: { site: "lyon" } });
+    expect(detail).toMatchObject({
+      online: true,
+      health: "ok",
+      predictionsTotal: 30,
+      tags: { site: "lyon" },
+    });
     const accuracy = await server.api.ok<Proportion>("GET", "/api/v1/accuracy?device=cam-1");
     expect(accuracy).toMatchObject({ successes: 2, count: 3 });
     const series = await server.api.ok<Page<SeriesPoint>>(
@@ -68,11 +91,17 @@ describe("a fleet server", () => {
     );
     expect(series.items).toMatchObject([{ time: BASE_TIME, count: 30, feedbackCount: 3 }]);
     expect(series.items[0]!.classes).toEqual({ "class 0": 12, "class 1": 9, "class 2": 9 });
-    const recent = await server.api.ok<Page<PredictionView>>("GET", "/api/v1/devices/cam-1/predictions?limit=30");
+    const recent = await server.api.ok<Page<PredictionView>>(
+      "GET",
+      "/api/v1/devices/cam-1/predictions?limit=30",
+    );
     expect(recent.items).toHaveLength(30);
     expect(recent.items.find((view) => view.id === "1-25")?.truth).toBe("class 2");
     const overview = await server.api.ok<Overview>("GET", "/api/v1/overview");
-    expect(overview).toMatchObject({ devices: { total: 1, online: 1, needAttention: 0 }, predictionsTotal: 30 });
+    expect(overview).toMatchObject({
+      devices: { total: 1, online: 1, needAttention: 0 },
+      predictionsTotal: 30,
+    });
     expect(overview.bytesPerPrediction).toBeGreaterThan(5);
     expect(overview.bytesPerPrediction).toBeLessThan(60);
   });
@@ -89,7 +118,9 @@ describe("a fleet server", () => {
     server = await startTestServer({ dataDir });
     expect(server.adminTokenIsNew).toBe(false);
     const again = await connect(server, identity);
-    await until("the desired state", () => again.received.find(({ topic }) => topic.endsWith("down/desired")));
+    await until("the desired state", () =>
+      again.received.find(({ topic }) => topic.endsWith("down/desired")),
+    );
     await again.predictions({ seq: 1 });
     await until("acknowledged again", () => again.acked("predictions") === 1);
     expect(server.ingest.counters).toMatchObject({ duplicates: 1, predictions: 0 });
@@ -120,6 +151,30 @@ describe("a fleet server", () => {
     expect(bytes.includes(secret)).toBe(false);
     expect(bytes.includes(adminToken!)).toBe(false);
     server = await startTestServer({ dataDir });
+  });
+
+  it("works alone in its folder, and takes over the lock of a process that is gone", async () => {
+    server = await startTestServer();
+    const { dataDir } = server;
+    const lock = join(dataDir, "server.lock");
+    await writeFile(lock, String(process.ppid));
+    await expect(startTestServer({ dataDir })).rejects.toMatchObject({ code: "conflict" });
+    await server.stop();
+    await writeFile(lock, "999999999");
+    server = await startTestServer({ dataDir });
+  });
+
+  it("leaves nothing open when a port is taken", async () => {
+    server = await startTestServer();
+    const dataDir = await mkdtemp(join(tmpdir(), "fieldloop-taken-"));
+    await expect(startTestServer({ dataDir, httpPort: server.httpPort })).rejects.toMatchObject({
+      code: "EADDRINUSE",
+    });
+    await expect(startTestServer({ dataDir, mqttPort: server.mqttPort })).rejects.toMatchObject({
+      code: "EADDRINUSE",
+    });
+    const other = await startTestServer({ dataDir });
+    await other.end();
   });
 
   it("lets one of a hundred devices enrol with a token of one use", async () => {

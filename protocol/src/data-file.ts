@@ -36,9 +36,13 @@ export function decodeDataFile(bytes: Uint8Array): DataItem[] {
   );
   if (parsed.success) return parsed.data.items;
   const issue = parsed.error.issues[0]!;
-  throw new FieldloopError("data_file_malformed", `Read data file: ${issue.path.join(".")}: ${issue.message}`, {
-    cause: parsed.error,
-  });
+  throw new FieldloopError(
+    "data_file_malformed",
+    `Read data file: ${issue.path.join(".")}: ${issue.message}`,
+    {
+      cause: parsed.error,
+    },
+  );
 }
 
 /** Inflates piece by piece, so that a small file that claims to be a huge one is found out before it is held. */

@@ -115,8 +115,10 @@ const LEVEL_NAMES: Readonly<Record<number, string>> = {
 function readable(line: string): string {
   const { level, time, msg, ...fields } = JSON.parse(line) as Record<string, unknown>;
   const clock = new Date(Number(time)).toISOString().slice(11, 19);
-  const texts = Object.entries(fields).map(([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`);
-  return `${pc.dim(clock)} ${LEVEL_NAMES[Number(level)] ?? ""} ${String(msg ?? "")}${texts.length > 0 ? pc.dim(` ${texts.join(" ")}`) : ""}`;
+  const texts = Object.entries(fields).map(
+    ([key, value]) => `${key}=${typeof value === "string" ? value : JSON.stringify(value)}`,
+  );
+  return `${pc.dim(clock)} ${LEVEL_NAMES[Number(level)] ?? ""} ${typeof msg === "string" ? msg : ""}${texts.length > 0 ? pc.dim(` ${texts.join(" ")}`) : ""}`;
 }
 
 function stopSignal(): Promise<void> {

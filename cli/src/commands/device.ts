@@ -9,7 +9,9 @@ interface DeviceOptions extends ServerOptions {
 
 export function registerDeviceCommand(program: Command): void {
   const device = program.command("device").description("List, enrol, tag and suspend devices");
-  shared(device.command("list").description("Every device: health, what it runs, how it fares")).action(action(list));
+  shared(device.command("list").description("Every device: health, what it runs, how it fares")).action(
+    action(list),
+  );
   shared(device.command("show <device>").description("One device in full")).action(action(show));
   shared(
     device
@@ -18,7 +20,9 @@ export function registerDeviceCommand(program: Command): void {
       .option("--ttl <seconds>", "how long it can be used", readCount, 900)
       .option("--uses <count>", "how many devices it enrols", readCount, 1),
   ).action(action(enrolToken));
-  shared(device.command("tag <device> <tags...>").description("Replace its tags: key=value …")).action(action(tag));
+  shared(device.command("tag <device> <tags...>").description("Replace its tags: key=value …")).action(
+    action(tag),
+  );
   shared(device.command("suspend <device>").description("Disconnect it and keep it out")).action(
     action((id: string, options: DeviceOptions) => setSuspended(id, true, options)),
   );
@@ -33,9 +37,13 @@ function shared(command: Command): Command {
 
 async function list(options: DeviceOptions): Promise<void> {
   const devices: DeviceSummary[] = [];
-  for await (const device of client(options).list<DeviceSummary>("/api/v1/devices?limit=500")) devices.push(device);
+  for await (const device of client(options).list<DeviceSummary>("/api/v1/devices?limit=500"))
+    devices.push(device);
   if (options.json) return printJson(devices);
-  printTable([["DEVICE", "HEALTH", "RUNNING", "WANTED", "PER SECOND", "CONFIDENCE", "ACCURACY", "TAGS"], ...devices.map(row)]);
+  printTable([
+    ["DEVICE", "HEALTH", "RUNNING", "WANTED", "PER SECOND", "CONFIDENCE", "ACCURACY", "TAGS"],
+    ...devices.map(row),
+  ]);
 }
 
 function row(device: DeviceSummary): string[] {
@@ -75,10 +83,15 @@ async function show(id: string, options: DeviceOptions): Promise<void> {
 async function enrolToken(options: DeviceOptions & { ttl: number; uses: number }): Promise<void> {
   const api = client(options);
   const body = { ttlSeconds: options.ttl, uses: options.uses };
-  const made = await api.post<{ token: string; expires: number; uses: number }>("/api/v1/enrolment-tokens", body);
+  const made = await api.post<{ token: string; expires: number; uses: number }>(
+    "/api/v1/enrolment-tokens",
+    body,
+  );
   if (options.json) return printJson(made);
   process.stdout.write(`${made.token}\n`);
-  note(`enrols ${made.uses} until ${new Date(made.expires).toISOString()}: fieldloop agent --server ${api.url} --enroll ${made.token}`);
+  note(
+    `enrols ${made.uses} until ${new Date(made.expires).toISOString()}: fieldloop agent --server ${api.url} --enroll ${made.token}`,
+  );
 }
 
 async function tag(id: string, tags: string[], options: DeviceOptions): Promise<void> {

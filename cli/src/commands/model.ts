@@ -4,14 +4,16 @@ import { registerModelImport } from "./model-import.js";
 import { registerModelInspect } from "./model-inspect.js";
 import { registerModelRun } from "./model-run.js";
 import { registerModelVerify } from "./model-verify.js";
+import { registerPublish } from "./publish.js";
 
 export function registerModelCommand(program: Command): void {
   const model = program
     .command("model")
-    .description("Import, inspect, run, measure and verify model packages");
+    .description("Import, inspect, run, measure, verify and publish model packages");
   registerModelImport(model);
   registerModelInspect(model);
   registerModelRun(model);
   registerModelBench(model);
   registerModelVerify(model);
+  registerPublish(model);
 }

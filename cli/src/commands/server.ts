@@ -43,7 +43,10 @@ async function runServer(options: ServerCommandOptions): Promise<void> {
     logger.warn({ node: process.versions.node }, "this version of Node.js gets no security fixes any more");
   }
   if (options.host !== "127.0.0.1" && options.host !== "::1" && options.host !== "localhost") {
-    logger.warn({ host: options.host }, "listening beyond this machine without TLS: put a TLS proxy in front");
+    logger.warn(
+      { host: options.host },
+      "listening beyond this machine without TLS: put a TLS proxy in front",
+    );
   }
   const databaseUrl = options.database ?? process.env.FIELDLOOP_DATABASE_URL;
   const server = await startServer({
@@ -57,8 +60,12 @@ async function runServer(options: ServerCommandOptions): Promise<void> {
   });
   const stopped = stopSignal();
   const { httpUrl, mqttUrl } = server;
-  if (json) process.stdout.write(`${JSON.stringify({ event: "listening", httpUrl, mqttUrl, data: resolve(options.data) })}\n`);
-  else announce(httpUrl, mqttUrl, server.adminTokenIsNew ? server.adminToken : undefined, resolve(options.data));
+  if (json)
+    process.stdout.write(
+      `${JSON.stringify({ event: "listening", httpUrl, mqttUrl, data: resolve(options.data) })}\n`,
+    );
+  else
+    announce(httpUrl, mqttUrl, server.adminTokenIsNew ? server.adminToken : undefined, resolve(options.data));
   await stopped;
   await server.stop();
   if (json) process.stdout.write(`${JSON.stringify({ event: "stopped" })}\n`);
@@ -69,7 +76,8 @@ function announce(httpUrl: string, mqttUrl: string, token: string | undefined, d
   note(`console  ${httpUrl}${token === undefined ? "" : `/#token=${token}`}`);
   note(`API      ${httpUrl}/api/docs`);
   note(`devices  ${mqttUrl}`);
-  if (token !== undefined) note(`admin token (this once; also in ${data}/admin-token, readable by you only): ${token}`);
+  if (token !== undefined)
+    note(`admin token (this once; also in ${data}/admin-token, readable by you only): ${token}`);
 }
 
 function stopSignal(): Promise<void> {
@@ -88,7 +96,9 @@ function lineLogger(least: Level, json: boolean): Logger {
       process.stdout.write(`${JSON.stringify(line)}\n`);
       return;
     }
-    note(`${level} ${message} ${entries.map(([key, value]) => `${key}=${JSON.stringify(value)}`).join(" ")}`.trimEnd());
+    note(
+      `${level} ${message} ${entries.map(([key, value]) => `${key}=${JSON.stringify(value)}`).join(" ")}`.trimEnd(),
+    );
   };
   return { debug: write("debug"), info: write("info"), warn: write("warn"), error: write("error") };
 }
@@ -107,6 +117,7 @@ function readPort(text: string): number {
 
 function readLevel(text: string): Level {
   const level = LEVELS.find((candidate) => candidate === text);
-  if (!level) throw new FieldloopError("invalid_argument", `Read log level: "${text}" is none of ${LEVELS.join(", ")}`);
+  if (!level)
+    throw new FieldloopError("invalid_argument", `Read log level: "${text}" is none of ${LEVELS.join(", ")}`);
   return level;
 }

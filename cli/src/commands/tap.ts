@@ -11,9 +11,13 @@ interface TapOptions extends ServerOptions {
 export function registerTapCommand(program: Command): void {
   const command = program
     .command("tap")
-    .description("Print live MQTT traffic, decoded, as JSON lines until Ctrl-C (needs an administrator's token)")
+    .description(
+      "Print live MQTT traffic, decoded, as JSON lines until Ctrl-C (needs an administrator's token)",
+    )
     .option("--device <id>", "only this device")
-    .addOption(new Option("--kind <kind>", "only this kind of message").choices([...UP_KINDS, ...DOWN_KINDS]));
+    .addOption(
+      new Option("--kind <kind>", "only this kind of message").choices([...UP_KINDS, ...DOWN_KINDS]),
+    );
   withServerOptions(command).action(action(tap));
 }
 
@@ -25,8 +29,9 @@ async function tap(options: TapOptions): Promise<void> {
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort());
   try {
     const client = new FleetClient(resolveServer(options));
-    const response = await client.request("GET", `/api/v1/tap?${query}`, { signal: stop.signal });
-    for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) process.stdout.write(chunk);
+    const response = await client.request("GET", `/api/v1/tap?${query.toString()}`, { signal: stop.signal });
+    for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>)
+      process.stdout.write(chunk);
   } catch (error) {
     if (!stop.signal.aborted) throw error;
   }

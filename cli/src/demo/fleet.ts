@@ -117,12 +117,12 @@ export class DemoFleet {
       ],
       logPath: join(this.#folder, "logs", `${device.device}.log`),
     });
-    const ready = await program.event("ready", START_TIMEOUT_MS);
-    this.#agents.set(device.device, { program, localUrl: String(ready.localUrl) });
+    const started = await program.event("started", START_TIMEOUT_MS);
+    this.#agents.set(device.device, { program, localUrl: String(started.localUrl) });
   }
 
-  /** Calls an agent's local API, as the application on the device would. */
-  async local<Result>(device: string, path: string, body?: unknown): Promise<Result> {
+  /** Calls an agent's local API, as the application on the device would; undefined where it knows no such thing. */
+  async local<Result>(device: string, path: string, body?: unknown): Promise<Result | undefined> {
     const agent = this.#agents.get(device);
     if (!agent) throw new FieldloopError("not_found", `Call local API: no agent "${device}"`);
     const response = await fetch(agent.localUrl + path, {
@@ -131,6 +131,7 @@ export class DemoFleet {
         ? {}
         : { method: "POST", body: JSON.stringify(body), headers: { "content-type": "application/json" } }),
     });
+    if (response.status === 404) return undefined;
     if (!response.ok) {
       throw new FieldloopError(
         "unavailable",

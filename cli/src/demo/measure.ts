@@ -17,7 +17,7 @@ export async function fieldAccuracy(
   let count = 0;
   for (const device of devices) {
     const query = new URLSearchParams({ device, from: String(span.from), to: String(span.to) });
-    const share = await client.get<Proportion>(`/api/v1/accuracy?${query}`);
+    const share = await client.get<Proportion>(`/api/v1/accuracy?${query.toString()}`);
     successes += share.successes;
     count += share.count;
   }

@@ -33,6 +33,8 @@ const DEMO_SAMPLING = {
   predictionsIntervalSeconds: 2,
 } as const;
 const LABELS_BY_HAND_MIN = 40;
+/** Labels written at a time. */
+const LABELLERS = 6;
 
 export interface StoryOptions {
   /** Label by the simulator's truth instead of waiting for a person in the console. */
@@ -209,17 +211,18 @@ async function label(
   narrator.say(`${samples.length} failure cases from the two cameras, worth most first`);
   if (!options.unattended) return labelByHand(fleet, narrator);
   let labelled = 0;
-  for (const sample of samples) {
-    const { truth } = await fleet.local<{ truth: string | null }>(
-      sample.device,
-      `/simulator/truth?prediction=${sample.predictionId.split("/").at(-1)}`,
-    );
-    if (truth === null) continue;
-    await fleet.client.post(`/api/v1/samples/${sample.sample}/annotations`, { label: truth });
-    labelled += 1;
-    if (labelled % 20 === 0)
+  const queue = samples.values();
+  const labelOnes = async (): Promise<void> => {
+    for (const sample of queue) {
+      const id = sample.predictionId.split("/").at(-1);
+      const truth = await fleet.local<{ label: string }>(sample.device, `/simulator/truth?prediction=${id}`);
+      if (truth === undefined) continue;
+      await fleet.client.post(`/api/v1/samples/${sample.sample}/annotations`, { label: truth.label });
+      labelled += 1;
       narrator.progress(`labelling by the simulator's truth, ${labelled} of ${samples.length}`);
-  }
+    }
+  };
+  await Promise.all(Array.from({ length: LABELLERS }, labelOnes));
   narrator.say(
     `${labelled} of them labelled by the simulator's truth (a person would use the console's failure inbox)`,
   );
@@ -227,7 +230,7 @@ async function label(
 }
 
 async function labelByHand(fleet: DemoFleet, narrator: Narrator): Promise<number> {
-  narrator.say(`label them in the failure inbox, one key each: ${fleet.client.url}/inbox`);
+  narrator.say(`label them in the failure inbox, one key each: ${fleet.client.url}/failures`);
   narrator.say(
     `the story goes on by itself after ${LABELS_BY_HAND_MIN} labels, best more (or run with --once to have the simulator's truth do it)`,
   );
@@ -238,9 +241,8 @@ async function labelByHand(fleet: DemoFleet, narrator: Narrator): Promise<number
     3_600_000,
     async () => {
       fleet.assertRunning();
-      const { total } = await fleet.client
-        .get<{ total: number }>("/api/v1/failures/statistics?model=parts")
-        .then((statistics) => ({ total: labelledOf(statistics) }));
+      const { samplesTotal, samplesUnlabelled } = await fleet.client.get<Overview>("/api/v1/overview");
+      const total = samplesTotal - samplesUnlabelled;
       still = total === last ? still + 1 : 0;
       last = total;
       narrator.progress(`${total} labelled`);
@@ -258,13 +260,6 @@ interface FailureStatistics {
     readonly wrong: number;
     readonly right: number;
   }[];
-}
-
-function labelledOf(statistics: unknown): number {
-  return (statistics as FailureStatistics).strata.reduce(
-    (sum, stratum) => sum + stratum.wrong + stratum.right,
-    0,
-  );
 }
 
 async function foundErrors(

@@ -36,7 +36,10 @@ export class Commands {
     const { device, fleetKeys, clock, emit } = this.#options;
     const command = decodeMessage("command", verify(COMMAND_TYPE, envelope, fleetKeys));
     if (command.device !== device) {
-      throw new FieldloopError("forbidden", `Run command: it is for "${command.device}", this is "${device}"`);
+      throw new FieldloopError(
+        "forbidden",
+        `Run command: it is for "${command.device}", this is "${device}"`,
+      );
     }
     if (this.#seen.has(command.command)) return;
     this.#seen.add(command.command);
@@ -51,7 +54,11 @@ export class Commands {
       emit({ type: "command_result", command: command.command });
     } catch (error) {
       const { code, message } = toFieldloopError(error);
-      emit({ type: "command_result", command: command.command, error: { code, message: message.slice(0, 2_000) } });
+      emit({
+        type: "command_result",
+        command: command.command,
+        error: { code, message: message.slice(0, 2_000) },
+      });
     }
   }
 }

@@ -121,7 +121,8 @@ function checkStatus(artifact: Artifact, response: Response, from: number): numb
   if (response.status === 206) {
     const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(response.headers.get("content-range") ?? "");
     const total = range?.[2];
-    if (range && Number(range[1]) === from && (total === "*" || Number(total) === artifact.bytes)) return from;
+    if (range && Number(range[1]) === from && (total === "*" || Number(total) === artifact.bytes))
+      return from;
     throw new FieldloopError(
       "download_length_mismatch",
       `Download "${artifact.sha256}": the range "${response.headers.get("content-range") ?? ""}" is not the one asked for`,
@@ -129,7 +130,8 @@ function checkStatus(artifact: Artifact, response: Response, from: number): numb
   }
   void response.body?.cancel().catch(() => undefined);
   const text = `the server answered ${response.status}`;
-  const isFinal = response.status >= 400 && response.status < 500 && ![408, 425, 429].includes(response.status);
+  const isFinal =
+    response.status >= 400 && response.status < 500 && ![408, 425, 429].includes(response.status);
   if (isFinal) throw new Refused("download_failed", `Download "${artifact.sha256}": ${text}`);
   throw failed(artifact, text, undefined);
 }
@@ -148,10 +150,7 @@ async function sizeOf(path: string): Promise<number> {
 }
 
 async function backOff(attempt: number, options: DownloadOptions): Promise<void> {
-  const limitMs = Math.min(
-    AGENT_LIMITS.downloadRetryMaxMs,
-    AGENT_LIMITS.downloadRetryMinMs * 2 ** attempt,
-  );
+  const limitMs = Math.min(AGENT_LIMITS.downloadRetryMaxMs, AGENT_LIMITS.downloadRetryMinMs * 2 ** attempt);
   const waitMs = limitMs * (0.5 + 0.5 * options.random());
   await new Promise<void>((resolve) => {
     const timer = setTimeout(done, waitMs);

@@ -31,7 +31,10 @@ export class FeedbackGatherer {
   add(boot: number, items: readonly FeedbackItem[]): Promise<void> {
     if (this.#waiting.length + items.length > AGENT_LIMITS.feedbackWaitingMax) {
       return Promise.reject(
-        new FieldloopError("rate_limited", `Take feedback: ${this.#waiting.length} wait for the disk already`),
+        new FieldloopError(
+          "rate_limited",
+          `Take feedback: ${this.#waiting.length} wait for the disk already`,
+        ),
       );
     }
     const stored = items.map(

@@ -63,7 +63,10 @@ export async function enrol(directory: string, options: EnrolOptions): Promise<I
   const answer = await postJson(`${server}/api/v1/enrol`, body, options.fetch);
   const parsed = enrolResponseSchema.safeParse(answer);
   if (!parsed.success) {
-    throw new FieldloopError("message_schema", `Enrol at "${server}": the answer is not that of a fleet server`);
+    throw new FieldloopError(
+      "message_schema",
+      `Enrol at "${server}": the answer is not that of a fleet server`,
+    );
   }
   const file = { schema: 1 as const, server, ...parsed.data };
   await writeJsonFile(join(directory, "identity.json"), file);
@@ -108,7 +111,8 @@ async function postJson(url: string, body: unknown, fetchFn: typeof fetch): Prom
   }
   if (response.ok) return parsed;
   const problem = problemSchema.safeParse(parsed);
-  if (problem.success) throw new FieldloopError(problem.data.code, `Enrol at "${url}": ${problem.data.detail}`);
+  if (problem.success)
+    throw new FieldloopError(problem.data.code, `Enrol at "${url}": ${problem.data.detail}`);
   throw new FieldloopError("unavailable", `Enrol at "${url}": status ${response.status}`);
 }
 
@@ -119,7 +123,10 @@ async function readText(response: Response): Promise<string> {
     for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
       bytes += chunk.length;
       if (bytes > AGENT_LIMITS.enrolResponseBytesMax) {
-        throw new FieldloopError("limit_exceeded", `Enrol: an answer of more than ${AGENT_LIMITS.enrolResponseBytesMax} bytes`);
+        throw new FieldloopError(
+          "limit_exceeded",
+          `Enrol: an answer of more than ${AGENT_LIMITS.enrolResponseBytesMax} bytes`,
+        );
       }
       chunks.push(chunk);
     }

@@ -21,6 +21,8 @@ export interface LocalApiOptions {
   readonly port: number;
   readonly metrics: Registry;
   readonly state: () => DeviceState;
+  /** Process id of the inference host; undefined between two of them. */
+  readonly hostPid: () => number | undefined;
   readonly health: () => { readonly healthy: boolean; readonly reasons: readonly string[] };
   /** Resolves when durable on this device. @throws FieldloopError `prediction_unknown`, `storage_failed` */
   readonly feedback: (boot: number, items: readonly FeedbackItem[]) => Promise<void>;
@@ -79,7 +81,13 @@ export class LocalApi {
         },
       );
       server.on("error", (cause: Error) => {
-        reject(new FieldloopError("unavailable", `Open local interface on port ${this.#options.port}: ${cause.message}`, { cause }));
+        reject(
+          new FieldloopError(
+            "unavailable",
+            `Open local interface on port ${this.#options.port}: ${cause.message}`,
+            { cause },
+          ),
+        );
       });
       (server as Server).maxConnections = AGENT_LIMITS.localConnectionsMax;
       this.#server = server;
@@ -109,18 +117,26 @@ export function createLocalApp(options: LocalApiOptions): Hono {
     bodyLimit({
       maxSize: AGENT_LIMITS.localBodyBytesMax,
       onError: () => {
-        throw new FieldloopError("limit_exceeded", `Read body: more than ${AGENT_LIMITS.localBodyBytesMax} bytes`);
+        throw new FieldloopError(
+          "limit_exceeded",
+          `Read body: more than ${AGENT_LIMITS.localBodyBytesMax} bytes`,
+        );
       },
     }),
   );
   app.get("/healthz", (context) => {
     const health = options.health();
-    return context.json({ status: health.healthy ? "ok" : "unhealthy", reasons: health.reasons }, health.healthy ? 200 : 503);
+    return context.json(
+      { status: health.healthy ? "ok" : "unhealthy", reasons: health.reasons },
+      health.healthy ? 200 : 503,
+    );
   });
   app.get("/metrics", async (context) => {
-    return context.body(await options.metrics.metrics(), 200, { "content-type": options.metrics.contentType });
+    return context.body(await options.metrics.metrics(), 200, {
+      "content-type": options.metrics.contentType,
+    });
   });
-  app.get("/v1/state", (context) => context.json(options.state()));
+  app.get("/v1/state", (context) => context.json({ ...options.state(), hostPid: options.hostPid() ?? null }));
   app.post("/feedback", async (context) => {
     const body = await readBody(context, feedbackSchema);
     const items = "items" in body ? body.items : [body];
@@ -138,7 +154,9 @@ export function createLocalApp(options: LocalApiOptions): Hono {
     if (label === undefined) throw unknownPrediction(prediction);
     return context.json({ prediction, label });
   });
-  app.notFound((context) => problem(context, new FieldloopError("not_found", `No such path "${context.req.path.slice(0, 80)}"`)));
+  app.notFound((context) =>
+    problem(context, new FieldloopError("not_found", `No such path "${context.req.path.slice(0, 80)}"`)),
+  );
   app.onError((error, context) => problem(context, toFieldloopError(error)));
   return app;
 }
@@ -161,7 +179,10 @@ function groupByBoot(items: readonly z.output<typeof feedbackItemSchema>[]): Map
 function parseId(prediction: string): { boot: number; n: number } {
   const id = parsePredictionId(prediction);
   if (!id || id.boot < 1) {
-    throw new FieldloopError("invalid_argument", `Read prediction id "${prediction.slice(0, 40)}": wanted BOOT-N`);
+    throw new FieldloopError(
+      "invalid_argument",
+      `Read prediction id "${prediction.slice(0, 40)}": wanted BOOT-N`,
+    );
   }
   return id;
 }
@@ -170,7 +191,10 @@ export function unknownPrediction(prediction: string): FieldloopError {
   return new FieldloopError("prediction_unknown", `Prediction "${prediction}" is not known here`);
 }
 
-async function readBody<Schema extends z.ZodType>(context: Context, schema: Schema): Promise<z.output<Schema>> {
+async function readBody<Schema extends z.ZodType>(
+  context: Context,
+  schema: Schema,
+): Promise<z.output<Schema>> {
   const type = context.req.header("content-type")?.split(";")[0]?.trim().toLowerCase();
   if (type !== "application/json") {
     throw new FieldloopError("unsupported_media_type", `Read body: "${type ?? ""}", wanted application/json`);
@@ -183,7 +207,8 @@ async function readBody<Schema extends z.ZodType>(context: Context, schema: Sche
     throw new FieldloopError("invalid_body", "Read body: it is not JSON", { cause });
   }
   const parsed = schema.safeParse(body);
-  if (!parsed.success) throw new FieldloopError("invalid_body", `Read body: ${z.prettifyError(parsed.error).slice(0, 400)}`);
+  if (!parsed.success)
+    throw new FieldloopError("invalid_body", `Read body: ${z.prettifyError(parsed.error).slice(0, 400)}`);
   return parsed.data;
 }
 
@@ -206,5 +231,7 @@ function problem(context: Context, error: FieldloopError): Response {
     code: error.code,
     detail: error.message,
   };
-  return context.body(`${JSON.stringify(body)}\n`, error.status as 400, { "content-type": "application/problem+json" });
+  return context.body(`${JSON.stringify(body)}\n`, error.status as 400, {
+    "content-type": "application/problem+json",
+  });
 }

@@ -1,4 +1,15 @@
-import { copyFile, lstat, mkdir, open, readFile, readdir, rename, rm, statfs, writeFile } from "node:fs/promises";
+import {
+  copyFile,
+  lstat,
+  mkdir,
+  open,
+  readFile,
+  readdir,
+  rename,
+  rm,
+  statfs,
+  writeFile,
+} from "node:fs/promises";
 import { dirname, join } from "node:path";
 import {
   FieldloopError,
@@ -159,7 +170,10 @@ export class PackageStore {
     const path = join(directory, MANIFEST_FILE);
     const hash = await hashFile(path);
     if (hash !== assignment.packageSha256) {
-      throw new FieldloopError("package_hash_mismatch", `Verify package: the manifest has the hash "${hash}"`);
+      throw new FieldloopError(
+        "package_hash_mismatch",
+        `Verify package: the manifest has the hash "${hash}"`,
+      );
     }
     const parsed = manifestSchema.safeParse(safeJson(await readFile(path, "utf8")));
     if (!parsed.success) {

@@ -45,7 +45,10 @@ export class PredictionBatcher {
   /** @throws FieldloopError `internal` where the host's numbers do not follow on: then none of the rows is taken */
   add(origin: PredictionOrigin, firstN: number, rows: readonly PredictionRow[]): void {
     if (firstN !== this.#nextN) {
-      throw new FieldloopError("internal", `Number predictions: the host began at ${firstN}, wanted ${this.#nextN}`);
+      throw new FieldloopError(
+        "internal",
+        `Number predictions: the host began at ${firstN}, wanted ${this.#nextN}`,
+      );
     }
     if (this.#origin && !sameOrigin(this.#origin, origin)) this.cut();
     this.#origin = origin;

@@ -1,5 +1,5 @@
 import {
-  FieldloopError,
+  type FieldloopError,
   STREAMS,
   toFieldloopError,
   upTopic,
@@ -18,6 +18,8 @@ export interface SenderOptions {
   readonly clock: Clock;
   readonly bytesPerSecond: number;
   readonly onError: (error: FieldloopError) => void;
+  /** How often missing acknowledgements are looked for. */
+  readonly checkIntervalMs?: number;
 }
 
 /** Publishes at QoS 1; resolves with the PUBACK, which is flow control only. */
@@ -63,11 +65,7 @@ export class Sender {
     });
     this.#streams = { event: fresh(), profile: fresh(), predictions: fresh(), sample: fresh() };
     const rate = options.bytesPerSecond;
-    this.#bucket = new TokenBucket(
-      rate,
-      rate * AGENT_LIMITS.uplinkBurstSeconds,
-      options.clock.monotonic(),
-    );
+    this.#bucket = new TokenBucket(rate, rate * AGENT_LIMITS.uplinkBurstSeconds, options.clock.monotonic());
   }
 
   get bytesSent(): number {
@@ -81,7 +79,7 @@ export class Sender {
   connected(publish: Publish): void {
     this.#reset();
     this.#publish = publish;
-    this.#ackTimer = setInterval(() => this.#checkTimeouts(), 250);
+    this.#ackTimer = setInterval(() => this.#checkTimeouts(), this.#options.checkIntervalMs ?? 250);
     this.pump();
   }
 
@@ -151,10 +149,13 @@ export class Sender {
       if (this.#publishing >= AGENT_LIMITS.publishesInFlightMax) return;
       const waitMs = this.#bucket.waitMs(this.#options.clock.monotonic());
       if (waitMs > 0) {
-        this.#timer ??= setTimeout(() => {
-          this.#timer = undefined;
-          this.pump();
-        }, Math.min(waitMs, 1_000));
+        this.#timer ??= setTimeout(
+          () => {
+            this.#timer = undefined;
+            this.pump();
+          },
+          Math.min(waitMs, 1_000),
+        );
         return;
       }
       const choice = this.#choose();
@@ -225,10 +226,7 @@ export class Sender {
     for (const stream of STREAMS) {
       const state = this.#streams[stream];
       if (state.inFlight.size === 0) continue;
-      const limitMs = Math.min(
-        AGENT_LIMITS.ackTimeoutMs * 2 ** state.timeouts,
-        AGENT_LIMITS.ackTimeoutMaxMs,
-      );
+      const limitMs = Math.min(AGENT_LIMITS.ackTimeoutMs * 2 ** state.timeouts, AGENT_LIMITS.ackTimeoutMaxMs);
       if (now - state.waitingSince < limitMs) continue;
       state.timeouts++;
       this.#resends += state.inFlight.size;

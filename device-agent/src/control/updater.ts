@@ -200,7 +200,9 @@ export class Updater {
     } catch (error) {
       // A stop is no verdict: the next start goes on from the state on disk.
       if (this.#stopped) return;
-      await this.#end(state, toFieldloopError(error));
+      // A step that was interrupted fails in its own way (a killed process, a closed socket): the interruption is the reason.
+      const { signal } = this.#abort;
+      await this.#end(state, signal.aborted ? cancelled(signal) : toFieldloopError(error));
     } finally {
       clearTimeout(timer);
     }
@@ -211,7 +213,8 @@ export class Updater {
     if (limitMs === undefined) return undefined;
     const abort = this.#abort;
     return setTimeout(
-      () => abort.abort(new FieldloopError("timed_out", `Deployment: "${state}" took more than ${limitMs} ms`)),
+      () =>
+        abort.abort(new FieldloopError("timed_out", `Deployment: "${state}" took more than ${limitMs} ms`)),
       limitMs,
     );
   }
@@ -275,7 +278,10 @@ export class Updater {
   async #activate(assignment: Assignment): Promise<void> {
     const current = this.#file.deployment!;
     if (current.attempts >= AGENT_LIMITS.activationAttemptsMax) {
-      throw new FieldloopError("host_crashed", `Activate: the agent stopped ${current.attempts} times while doing it`);
+      throw new FieldloopError(
+        "host_crashed",
+        `Activate: the agent stopped ${current.attempts} times while doing it`,
+      );
     }
     const activation = await this.#options.activate(this.#options.packages.toRun(assignment.packageSha256));
     await this.#to("probation", activation ? measuredOf(activation) : {});
@@ -284,7 +290,10 @@ export class Updater {
   async #watch(assignment: Assignment): Promise<void> {
     const current = this.#file.deployment!;
     if (current.attempts >= AGENT_LIMITS.probationAttemptsMax) {
-      throw new FieldloopError("probation_failed", `Probation: the agent stopped ${current.attempts} times in it`);
+      throw new FieldloopError(
+        "probation_failed",
+        `Probation: the agent stopped ${current.attempts} times in it`,
+      );
     }
     const probation = new Probation(this.#options.clock, assignment.probation);
     this.#probation = probation;
@@ -326,12 +335,19 @@ export class Updater {
       return activation ? measuredOf(activation) : {};
     } catch (error) {
       // The host is down: it loads the version of the file when it is started again.
-      this.#options.log.warn({ error: toFieldloopError(error).message }, "the host takes the old version at its restart");
+      this.#options.log.warn(
+        { error: toFieldloopError(error).message },
+        "the host takes the old version at its restart",
+      );
       return {};
     }
   }
 
-  async #to(state: DeploymentState, measured: Measured = {}, also: Partial<DeploymentFile> = {}): Promise<void> {
+  async #to(
+    state: DeploymentState,
+    measured: Measured = {},
+    also: Partial<DeploymentFile> = {},
+  ): Promise<void> {
     const current = this.#file.deployment!;
     if (!canTransition(DEPLOYMENT, current.state, state)) {
       throw new FieldloopError("internal", `Deployment: "${state}" may not follow "${current.state}"`);

@@ -123,9 +123,11 @@ export class Uplink {
   async #opened(client: MqttClient): Promise<void> {
     const { device, log, sender } = this.#options;
     try {
-      await client.subscribeAsync(
-        { [downTopic(device, "desired")]: { qos: 1 }, [downTopic(device, "command")]: { qos: 1 }, [downTopic(device, "ack")]: { qos: 0 } },
-      );
+      await client.subscribeAsync({
+        [downTopic(device, "desired")]: { qos: 1 },
+        [downTopic(device, "command")]: { qos: 1 },
+        [downTopic(device, "ack")]: { qos: 0 },
+      });
       await this.#publish(client, "presence", this.#presence(true));
       await this.#publish(client, "state", this.#options.state());
     } catch (error) {
@@ -180,7 +182,9 @@ export class Uplink {
       ? AGENT_LIMITS.reconnectRefusedMs
       : Math.min(AGENT_LIMITS.reconnectMaxMs, AGENT_LIMITS.reconnectMinMs * 2 ** this.#attempts);
     this.#attempts = Math.min(this.#attempts + 1, 16);
-    this.#options.onLink(failure ?? new FieldloopError("unavailable", "Connect to the broker: the link was closed"));
+    this.#options.onLink(
+      failure ?? new FieldloopError("unavailable", "Connect to the broker: the link was closed"),
+    );
     // Half of it by chance: a fleet that lost its broker does not come back in one wave.
     this.#reconnectTimer = setTimeout(() => this.#connect(), limitMs * (0.5 + 0.5 * this.#options.random()));
   }
@@ -194,7 +198,10 @@ export class Uplink {
   }
 
   async #publish(client: MqttClient, kind: "presence" | "state", payload: Uint8Array): Promise<void> {
-    await client.publishAsync(upTopic(this.#options.device, kind), Buffer.from(payload), { qos: 1, retain: true });
+    await client.publishAsync(upTopic(this.#options.device, kind), Buffer.from(payload), {
+      qos: 1,
+      retain: true,
+    });
   }
 
   #presence(online: boolean, asWill = false): Uint8Array {
@@ -211,9 +218,13 @@ export class Uplink {
 function linkError(error: Error): FieldloopError {
   const code = "code" in error ? error.code : undefined;
   if (code === 4 || code === 5) {
-    return new FieldloopError("unauthenticated", "Connect to the broker: it refused this device's credential", {
-      cause: error,
-    });
+    return new FieldloopError(
+      "unauthenticated",
+      "Connect to the broker: it refused this device's credential",
+      {
+        cause: error,
+      },
+    );
   }
   return new FieldloopError("unavailable", `Connect to the broker: ${error.message}`, { cause: error });
 }

@@ -1,3 +1,4 @@
+import { AGENT_LIMITS } from "../limits.js";
 import type { SourceFrame } from "./sources/source.js";
 
 /**
@@ -5,11 +6,14 @@ import type { SourceFrame } from "./sources/source.js";
  * frame goes when a new one finds no place.
  */
 export class FrameQueue {
-  readonly #capacity: number;
-  #frames: SourceFrame[] = [];
+  #capacity: number;
+  #shrinkTo: number | undefined;
+  readonly #frames: SourceFrame[] = [];
   #taker: ((frame: SourceFrame | undefined) => void) | undefined;
   #spaceWaiters: (() => void)[] = [];
   #closed = false;
+  /** Of the frames that wait. */
+  #bytes = 0;
   #dropped = 0;
   #seen = 0;
 
@@ -24,7 +28,30 @@ export class FrameQueue {
     return this.#seen;
   }
   get isFull(): boolean {
-    return this.#frames.length >= this.#capacity;
+    const { length } = this.#frames;
+    return (
+      length >= this.#capacity ||
+      (length >= AGENT_LIMITS.frameQueueMax && this.#bytes > AGENT_LIMITS.frameQueueBytesMax)
+    );
+  }
+
+  /** More places, or fewer at once: then frames go at the next offer. */
+  resize(capacity: number): void {
+    this.#capacity = capacity;
+    this.#shrinkTo = undefined;
+    this.#wakeWaiters();
+  }
+
+  /** Fewer places as soon as that drops nothing. */
+  shrinkWhenDrained(capacity: number): void {
+    this.#shrinkTo = capacity;
+    this.#shrink();
+  }
+
+  #shrink(): void {
+    if (this.#shrinkTo === undefined || this.#frames.length >= this.#shrinkTo) return;
+    this.#capacity = this.#shrinkTo;
+    this.#shrinkTo = undefined;
   }
 
   /** Frames that a source could not even offer in time. */
@@ -46,8 +73,9 @@ export class FrameQueue {
       taker(frame);
       return;
     }
-    if (this.isFull) this.#drop(this.#frames.shift()!);
+    while (this.isFull) this.#drop(this.#shift()!);
     this.#frames.push(frame);
+    this.#bytes += frameBytes(frame);
   }
 
   /** Resolves when a frame can be offered without dropping one; for sources that can wait. */
@@ -59,7 +87,8 @@ export class FrameQueue {
 
   /** The oldest frame, or undefined once the queue is closed. One taker at a time. */
   take(): Promise<SourceFrame | undefined> {
-    const frame = this.#frames.shift();
+    const frame = this.#shift();
+    this.#shrink();
     this.#wakeWaiters();
     if (frame || this.#closed) return Promise.resolve(frame);
     return new Promise((resolve) => {
@@ -70,11 +99,16 @@ export class FrameQueue {
   /** No frame comes out any more; those inside are dropped. */
   close(): void {
     this.#closed = true;
-    for (const frame of this.#frames) this.#drop(frame);
-    this.#frames = [];
+    for (let frame = this.#shift(); frame; frame = this.#shift()) this.#drop(frame);
     this.#taker?.(undefined);
     this.#taker = undefined;
     this.#wakeWaiters();
+  }
+
+  #shift(): SourceFrame | undefined {
+    const frame = this.#frames.shift();
+    if (frame) this.#bytes -= frameBytes(frame);
+    return frame;
   }
 
   #drop(frame: SourceFrame): void {
@@ -86,5 +120,18 @@ export class FrameQueue {
     const waiters = this.#spaceWaiters;
     this.#spaceWaiters = [];
     for (const wake of waiters) wake();
+  }
+}
+
+function frameBytes({ frame }: SourceFrame): number {
+  switch (frame.kind) {
+    case "encoded":
+      return frame.bytes.length;
+    case "pixels":
+      return frame.data.length;
+    case "window":
+      return frame.samples.byteLength;
+    case "tensors":
+      return 0;
   }
 }

@@ -112,20 +112,23 @@ export class InferenceLoop {
   /** Loads and warms beside the model that runs, then swaps between two frames. @throws FieldloopError with the old one still running */
   async activate(target: PackageToRun): Promise<Activation> {
     const droppedBefore = this.#queue.dropped;
-    const next = await HostModel.load(target, this.#start.threadCount);
-    const old = this.#model;
-    const swapGapMs = await this.#swap(next);
+    const current = this.#model;
+    if (current?.origin.packageSha256 === target.packageSha256) return activationOf(current, 0, 0, 0);
+    this.#queue.resize(AGENT_LIMITS.frameQueueSwapMax);
+    let next: HostModel;
+    let swapGapMs: number;
+    try {
+      next = await HostModel.load(target, this.#start.threadCount);
+      swapGapMs = await this.#swap(next);
+      await current?.close();
+    } finally {
+      this.#queue.shrinkWhenDrained(AGENT_LIMITS.frameQueueMax);
+      // A model too slow to catch up must not lag behind its camera for ever.
+      setTimeout(() => this.#queue.resize(AGENT_LIMITS.frameQueueMax), AGENT_LIMITS.frameCatchUpMs).unref();
+    }
     const framesDroppedDuringSwap = this.#queue.dropped - droppedBefore;
-    await old?.close();
     await this.#openSource();
-    return {
-      origin: next.origin,
-      variant: next.variant,
-      executionProvider: next.executionProvider,
-      loadMs: Math.round(next.loadMs),
-      swapGapMs,
-      framesDroppedDuringSwap,
-    };
+    return activationOf(next, Math.round(next.loadMs), swapGapMs, framesDroppedDuringSwap);
   }
 
   async deactivate(): Promise<void> {
@@ -213,7 +216,10 @@ export class InferenceLoop {
   async #predict(model: HostModel, item: SourceFrame): Promise<void> {
     const sha256 = hashFrame(item.frame);
     if (this.#quarantined.has(sha256)) {
-      throw new FieldloopError("frame_quarantined", `Predict: frame ${sha256.slice(0, 16)} killed the host before`);
+      throw new FieldloopError(
+        "frame_quarantined",
+        `Predict: frame ${sha256.slice(0, 16)} killed the host before`,
+      );
     }
     const begin = this.#clock.monotonic();
     this.#mark.begin(sha256);
@@ -224,7 +230,8 @@ export class InferenceLoop {
       this.#mark.end();
     }
     const tookMs = this.#clock.monotonic() - begin;
-    this.#expectedMs = this.#expectedMs === 0 ? tookMs : this.#expectedMs + EXPECTED_WEIGHT * (tookMs - this.#expectedMs);
+    this.#expectedMs =
+      this.#expectedMs === 0 ? tookMs : this.#expectedMs + EXPECTED_WEIGHT * (tookMs - this.#expectedMs);
     const n = this.#reporter.add(model.origin, rowOf(model, item, prediction));
     this.#profile.add(prediction);
     if (item.key !== undefined) this.#source.predicted?.(item.key, n);
@@ -277,7 +284,16 @@ export class InferenceLoop {
     this.#profileFailed = 0;
     const statistics = this.#profile.take();
     const { model: name, version } = model.origin;
-    void this.#send({ kind: "profile", model: name, version, from, to, statistics, framesDropped, framesFailed });
+    void this.#send({
+      kind: "profile",
+      model: name,
+      version,
+      from,
+      to,
+      statistics,
+      framesDropped,
+      framesFailed,
+    });
   }
 
   #heartbeat(): Heartbeat {
@@ -302,6 +318,16 @@ export class InferenceLoop {
     if (!this.#troubles.delete(code)) return;
     void this.#send({ kind: "warning", failure: { code, message: "" }, active: false });
   }
+}
+
+function activationOf(
+  model: HostModel,
+  loadMs: number,
+  swapGapMs: number,
+  framesDroppedDuringSwap: number,
+): Activation {
+  const { origin, variant, executionProvider } = model;
+  return { origin, variant, executionProvider, loadMs, swapGapMs, framesDroppedDuringSwap };
 }
 
 function rowOf(model: HostModel, item: SourceFrame, prediction: Prediction): PredictionRow {

@@ -49,7 +49,10 @@ async function encode(frame: Frame): Promise<{ payload: Uint8Array; mediaType: M
       };
     }
     case "tensors":
-      throw new FieldloopError("invalid_argument", "Take sample: tensors have no form that a person can label");
+      throw new FieldloopError(
+        "invalid_argument",
+        "Take sample: tensors have no form that a person can label",
+      );
   }
 }
 

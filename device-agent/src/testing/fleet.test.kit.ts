@@ -159,7 +159,11 @@ export class TestFleet {
   }
 
   /** Makes the files of a package available and returns the assignment that deploys it. */
-  async publish(pkg: ModelPackage, deployment: string, options: { key?: SigningKey } = {}): Promise<Assignment> {
+  async publish(
+    pkg: ModelPackage,
+    deployment: string,
+    options: { key?: SigningKey } = {},
+  ): Promise<Assignment> {
     const { model, version } = pkg.manifest;
     this.#artifacts.set(pkg.packageSha256, pkg.manifestBytes);
     for (const file of manifestFiles(pkg.manifest)) {
@@ -217,7 +221,11 @@ export class TestFleet {
     );
   }
 
-  #answer(url: string, headers: Record<string, string | string[] | undefined>, response: ServerResponse): void {
+  #answer(
+    url: string,
+    headers: Record<string, string | string[] | undefined>,
+    response: ServerResponse,
+  ): void {
     const range = typeof headers["range"] === "string" ? headers["range"] : undefined;
     this.requests.push({ path: url, range });
     if (url === "/api/v1/enrol") {
@@ -259,7 +267,7 @@ export function serveRange(response: ServerResponse, bytes: Uint8Array, range: s
 }
 
 /** Waits until `condition` holds. */
-export async function until(condition: () => boolean, what: string, timeoutMs = 15_000): Promise<void> {
+export async function until(condition: () => boolean, what: string, timeoutMs = 60_000): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   while (!condition()) {
     if (performance.now() > deadline) throw new Error(`Not within ${timeoutMs} ms: ${what}`);

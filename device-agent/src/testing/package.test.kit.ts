@@ -17,17 +17,22 @@ export interface TestPackageOptions {
   /** Added to the expected logits of the golden case: above 0.1 it fails. */
   readonly goldenError?: number;
   /**
-   * A graph that ONNX Runtime 1.30 dies of (SIGFPE) when no pixel is brighter than 0.99: `TopK` over no rows. Its golden
-   * case is bright, so the self test passes.
+   * A graph that ONNX Runtime 1.30 dies of (SIGFPE) when no pixel is black: `TopK` over no rows. Warm-up and golden case
+   * have black pixels, so the self test passes.
    */
-  readonly deadlyWhenDark?: boolean;
+  readonly deadlyWithoutBlack?: boolean;
 }
 
 /** Mean brightness of an 8×8 gray image as two logits, `dark` and `light`. */
-export async function writeTestPackage(directory: string, options: TestPackageOptions): Promise<ModelPackage> {
-  const input = Float32Array.from({ length: PIXELS }, (_, index) => (index % 2 === 0 ? 1 : 0.5));
+export async function writeTestPackage(
+  directory: string,
+  options: TestPackageOptions,
+): Promise<ModelPackage> {
+  const input = Float32Array.from({ length: PIXELS }, (_, index) => (index % 4 === 0 ? 0 : 1));
   const error = options.goldenError ?? 0;
-  const expected = Float32Array.from([-2 + error, 2]);
+  // Each version is another function: its files are its own.
+  const bias = options.version / 1000;
+  const expected = Float32Array.from([-2 + bias + error, 2]);
   const draft: ManifestDraft = {
     schema: 1,
     model: "brightness",
@@ -48,7 +53,13 @@ export async function writeTestPackage(directory: string, options: TestPackageOp
       },
     ],
     heads: [
-      { kind: "classification", name: "class", output: "logits", labels: ["dark", "light"], values: "logits" },
+      {
+        kind: "classification",
+        name: "class",
+        output: "logits",
+        labels: ["dark", "light"],
+        values: "logits",
+      },
     ],
     signals: ["entropy", "margin", "energy", "brightness"],
     variants: [
@@ -62,7 +73,7 @@ export async function writeTestPackage(directory: string, options: TestPackageOp
     ],
     golden: [
       {
-        name: "bright",
+        name: "half black",
         inputs: [{ file: "golden/in.bin", name: "image", elementType: "float32", dims: [1, 1, SIZE, SIZE] }],
         outputs: [{ file: "golden/out.bin", name: "logits", elementType: "float32", dims: [1, 2] }],
         tolerance: { fp32: { absolute: 0.1, relative: 0 } },
@@ -71,37 +82,37 @@ export async function writeTestPackage(directory: string, options: TestPackageOp
     lineage: { base: null, snapshot: null, trainer: "by hand", settings: {}, libraries: {}, metrics: {} },
   };
   return writePackage(directory, draft, {
-    "fp32.onnx": brightnessModel(options.deadlyWhenDark === true),
+    "fp32.onnx": brightnessModel(bias, options.deadlyWithoutBlack === true),
     "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, 1, SIZE, SIZE], data: input }),
     "golden/out.bin": tensorToBytes({ type: "float32", dims: [1, 2], data: expected }),
   });
 }
 
-function brightnessModel(deadly: boolean): Uint8Array {
+function brightnessModel(darkBias: number, deadly: boolean): Uint8Array {
   const graph = new GraphBuilder();
   const image = graph.input("image", "float32", [1, 1, SIZE, SIZE]);
   const [flat] = graph.node("Flatten", [image], { axis: { i: 1 } });
   const perPixel = (value: number): number[] => new Array<number>(PIXELS).fill(value / PIXELS);
   const weight = graph.initializer(float32Tensor("weight", [2, PIXELS], [...perPixel(-8), ...perPixel(8)]));
-  const bias = graph.initializer(float32Tensor("bias", [2], [4, -4]));
+  const bias = graph.initializer(float32Tensor("bias", [2], [4 + darkBias, -4]));
   if (!deadly) {
     graph.node("Gemm", [flat!, weight, bias], { transB: { i: 1 } }, ["logits"]);
   } else {
     graph.node("Gemm", [flat!, weight, bias], { transB: { i: 1 } }, ["plain"]);
-    addTopKOverBrightPixels(graph, flat!);
+    addTopKOverBlackPixels(graph, flat!);
   }
   graph.output("logits", "float32", [1, 2]);
   return encodeModel(graph.build({ opset: 17 }));
 }
 
-/** Adds 0 · (the sum of the best of each bright pixel's row) to the logits. */
-function addTopKOverBrightPixels(graph: GraphBuilder, flat: string): void {
-  const limit = graph.initializer(float32Tensor("limit", [], [0.99]));
+/** Adds 0 · (the sum of the best of each black pixel's row) to the logits. */
+function addTopKOverBlackPixels(graph: GraphBuilder, flat: string): void {
+  const limit = graph.initializer(float32Tensor("limit", [], [0.001]));
   const one = graph.initializer(int64Tensor("one", [1], [1]));
   const zero = graph.initializer(float32Tensor("zero", [], [0]));
   const axes = graph.initializer(int64Tensor("axes", [2], [0, 1]));
-  const [isBright] = graph.node("Greater", [flat, limit]);
-  const [places] = graph.node("NonZero", [isBright!]);
+  const [isBlack] = graph.node("Less", [flat, limit]);
+  const [places] = graph.node("NonZero", [isBlack!]);
   const [rows] = graph.node("Transpose", [places!], { perm: { ints: [1, 0] } });
   const [values] = graph.node("Cast", [rows!], { to: { i: 1 } });
   const [best] = graph.node("TopK", [values!, one], { axis: { i: 1 } }, 2);

@@ -39,7 +39,9 @@ export function App() {
           <Route path="/training/:run">{({ run }) => <TrainingPage key={run} run={run} />}</Route>
           <Route path="/rollouts" component={RolloutsPage} />
           <Route path="/rollouts/new" component={NewRolloutPage} />
-          <Route path="/rollouts/:rollout">{({ rollout }) => <RolloutPage key={rollout} rollout={rollout} />}</Route>
+          <Route path="/rollouts/:rollout">
+            {({ rollout }) => <RolloutPage key={rollout} rollout={rollout} />}
+          </Route>
           <Route component={NotFoundPage} />
         </Switch>
       </Shell>

@@ -7,7 +7,12 @@ import "./styles/tokens.css";
 import "./styles/base.css";
 import "./styles/shell.css";
 import "./styles/parts.css";
-import "./styles/pages.css";
+import "./styles/controls.css";
+import "./styles/charts.css";
+import "./styles/fleet.css";
+import "./styles/samples.css";
+import "./styles/loop.css";
+import "./styles/narrow.css";
 
 const root = document.getElementById("app");
 if (root) {

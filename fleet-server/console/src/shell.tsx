@@ -30,7 +30,11 @@ const PLACES: readonly Place[] = [
 
 const LIVE = {
   live: { kind: "ok", title: "Live", says: "Changes appear as they happen" },
-  connecting: { kind: "warning", title: "Reconnecting", says: "What is shown may be old: the server's event stream is away" },
+  connecting: {
+    kind: "warning",
+    title: "Reconnecting",
+    says: "What is shown may be old: the server's event stream is away",
+  },
   off: { kind: "idle", title: "Paused", says: "The event stream is closed" },
 } as const;
 
@@ -38,11 +42,18 @@ const LIVE = {
 export function Shell({ children }: { children: ComponentChildren }) {
   const [path, navigate] = useLocation();
   const [help, setHelp] = useState(false);
-  const overview = useResource<Overview>("/overview", { live: ["device", "predictions", "sample", "rollout", "training"], reloadMinMs: 3_000 });
+  const overview = useResource<Overview>("/overview", {
+    live: ["device", "predictions", "sample", "rollout", "training"],
+    reloadMinMs: 3_000,
+  });
   useKeys("Everywhere", [
     { keys: "?", title: "This help", run: () => setHelp(true) },
     { keys: "/", title: "Search", run: focusSearch },
-    ...PLACES.map((place) => ({ keys: `g ${place.key}`, title: `Go to ${place.title}`, run: () => navigate(place.href) })),
+    ...PLACES.map((place) => ({
+      keys: `g ${place.key}`,
+      title: `Go to ${place.title}`,
+      run: () => navigate(place.href),
+    })),
     { keys: "g d", title: "Open the API docs", run: () => location.assign("/api/docs") },
     { keys: "t", title: "Switch dark and light", run: toggleTheme },
     { keys: "Escape", title: "Back", run: () => goBack(path, navigate) },
@@ -65,7 +76,8 @@ export function Shell({ children }: { children: ComponentChildren }) {
         </Link>
         <nav aria-label="Main" class="places">
           {PLACES.map((place) => {
-            const here = path.startsWith(place.href) || (place.also !== undefined && path.startsWith(place.also));
+            const here =
+              path.startsWith(place.href) || (place.also !== undefined && path.startsWith(place.also));
             const count = counts[place.href];
             return (
               <Link key={place.href} href={place.href} class="place" aria-current={here ? "page" : undefined}>
@@ -94,11 +106,22 @@ export function Shell({ children }: { children: ComponentChildren }) {
             <span class="place-title">Help</span>
             <kbd>?</kbd>
           </button>
-          <button type="button" class="place quiet" onClick={toggleTheme} aria-label={dark.value ? "Switch to light" : "Switch to dark"}>
+          <button
+            type="button"
+            class="place quiet"
+            onClick={toggleTheme}
+            aria-label={dark.value ? "Switch to light" : "Switch to dark"}
+          >
             <Icon name={dark.value ? "sun" : "moon"} size={18} />
             <span class="place-title">{dark.value ? "Light" : "Dark"}</span>
           </button>
-          <button type="button" class="place quiet" onClick={() => void signOut()} aria-label="Sign out" title={`Signed in as ${session.value?.name} (${session.value?.role})`}>
+          <button
+            type="button"
+            class="place quiet"
+            onClick={() => void signOut()}
+            aria-label="Sign out"
+            title={`Signed in as ${session.value?.name} (${session.value?.role})`}
+          >
             <Icon name="exit" size={18} />
             <span class="place-title truncate">Sign out</span>
             <span class="place-role">{session.value?.role}</span>

@@ -49,7 +49,10 @@ export class AuthService implements Authenticator {
   /** Makes a token; it is told once and never again. @throws FieldloopError `already_exists` */
   async createToken(name: string, role: Role): Promise<string> {
     if ((await this.#store.countTokens()) >= SERVER_LIMITS.apiTokensMax) {
-      throw new FieldloopError("limit_exceeded", `Create token: there are ${SERVER_LIMITS.apiTokensMax} already`);
+      throw new FieldloopError(
+        "limit_exceeded",
+        `Create token: there are ${SERVER_LIMITS.apiTokensMax} already`,
+      );
     }
     const token = newSecret("flt");
     await this.#store.insertToken({ sha256: hashSecret(token), name, role, created: this.#clock.now() });
@@ -102,7 +105,8 @@ export class AuthService implements Authenticator {
     if (device === undefined || !known || !matches) {
       throw new FieldloopError("unauthenticated", "Authenticate: the device credential is not known");
     }
-    if (known.suspended) throw new FieldloopError("device_suspended", `Authenticate: device "${device}" is suspended`);
+    if (known.suspended)
+      throw new FieldloopError("device_suspended", `Authenticate: device "${device}" is suspended`);
     return device;
   }
 
@@ -115,15 +119,17 @@ export class AuthService implements Authenticator {
 
   async #bearer(header: string, c: Context<AppEnv>): Promise<Principal> {
     const secret = /^Bearer ([\x21-\x7e]{1,256})$/.exec(header)?.[1];
-    if (secret === undefined) throw new FieldloopError("unauthenticated", "Authenticate: wanted a bearer token");
+    if (secret === undefined)
+      throw new FieldloopError("unauthenticated", "Authenticate: wanted a bearer token");
     const address = addressOf(c);
     if (!secret.startsWith("fld.")) {
       return { kind: "user", ...(await this.#userOf(secret, address)), by: "token" };
     }
-    this.#refuseThrottled(address);
     try {
       return { kind: "device", device: await this.device(secret) };
     } catch (error) {
+      // As with tokens: the devices behind a guesser's address keep their downloads.
+      this.#refuseThrottled(address);
       this.#throttle.failed(address);
       throw error;
     }
@@ -140,7 +146,10 @@ export class AuthService implements Authenticator {
 
   #refuseThrottled(address: string): void {
     if (!this.#throttle.allows(address)) {
-      throw new FieldloopError("rate_limited", `Authenticate: too many failures from "${address}"; wait a minute`);
+      throw new FieldloopError(
+        "rate_limited",
+        `Authenticate: too many failures from "${address}"; wait a minute`,
+      );
     }
   }
 }

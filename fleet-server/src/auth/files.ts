@@ -1,7 +1,14 @@
 import { randomBytes } from "node:crypto";
 import { chmod, open, readFile, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { FieldloopError, createSigningKey, fromHex, keyIdOf, toHex, type SigningKey } from "@fieldloop/protocol";
+import {
+  FieldloopError,
+  createSigningKey,
+  fromHex,
+  keyIdOf,
+  toHex,
+  type SigningKey,
+} from "@fieldloop/protocol";
 import { ed25519 } from "./keys.js";
 
 const KEY_FILE = "fleet-key.json";

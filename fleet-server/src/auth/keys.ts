@@ -5,7 +5,11 @@ const PKCS8_PREFIX = Buffer.from("302e020100300506032b657004220420", "hex");
 
 /** The public half of an Ed25519 seed (RFC 8032), 32 bytes. */
 export function ed25519(seed: Uint8Array): Uint8Array {
-  const privateKey = createPrivateKey({ key: Buffer.concat([PKCS8_PREFIX, seed]), format: "der", type: "pkcs8" });
+  const privateKey = createPrivateKey({
+    key: Buffer.concat([PKCS8_PREFIX, seed]),
+    format: "der",
+    type: "pkcs8",
+  });
   const jwk = createPublicKey(privateKey).export({ format: "jwk" });
   return Uint8Array.from(Buffer.from(jwk.x!, "base64url"));
 }

@@ -36,6 +36,7 @@ export class Throttle {
       if (now - entry.since >= WINDOW_MS) this.#counts.delete(address);
     }
     // Still full of recent ones: the oldest gives way, so that memory stays bounded.
-    if (this.#counts.size >= SERVER_LIMITS.loginAddressesMax) this.#counts.delete(this.#counts.keys().next().value!);
+    if (this.#counts.size >= SERVER_LIMITS.loginAddressesMax)
+      this.#counts.delete(this.#counts.keys().next().value!);
   }
 }

@@ -64,7 +64,10 @@ export class FileBlobStore implements BlobStore {
     return bytes;
   }
 
-  async stream(sha256: string, range: { from?: number; to?: number } = {}): Promise<AsyncIterable<Uint8Array>> {
+  async stream(
+    sha256: string,
+    range: { from?: number; to?: number } = {},
+  ): Promise<AsyncIterable<Uint8Array>> {
     const info = await this.stat(sha256);
     if (!info) throw unknownBlob(sha256);
     const from = range.from ?? 0;
@@ -115,7 +118,10 @@ export class FileBlobStore implements BlobStore {
     }
     const actual = hash.digest("hex");
     if (sha256 !== undefined && actual !== sha256) {
-      throw new FieldloopError("package_hash_mismatch", `Store blob: the hash is "${actual}", wanted "${sha256}"`);
+      throw new FieldloopError(
+        "package_hash_mismatch",
+        `Store blob: the hash is "${actual}", wanted "${sha256}"`,
+      );
     }
     await file.sync();
     return { sha256: actual, bytes };

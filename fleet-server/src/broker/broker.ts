@@ -1,5 +1,12 @@
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
-import { FieldloopError, LIMITS, downTopic, toFieldloopError, type DownKind } from "@fieldloop/protocol";
+import {
+  FieldloopError,
+  LIMITS,
+  decodeAck,
+  downTopic,
+  toFieldloopError,
+  type DownKind,
+} from "@fieldloop/protocol";
 import {
   Aedes,
   type AedesPublishPacket,
@@ -79,16 +86,22 @@ export class Broker {
 
   constructor(options: BrokerOptions) {
     this.#options = options;
-    this.#guard = { ...DEVICE_GUARD, ...(options.authorize.kind === "open" ? { qosMax: 2 } : {}), ...options.guard };
+    this.#guard = {
+      ...DEVICE_GUARD,
+      ...(options.authorize.kind === "open" ? { qosMax: 2 } : {}),
+      ...options.guard,
+    };
     this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
     this.#server.maxConnections = options.socketsMax ?? SERVER_LIMITS.brokerSocketsMax;
     this.#server.on("drop", () => this.#counters.refusedSockets++);
   }
 
-  /** @param port 0 for any free one @returns the port */
-  async start(port: number, host: string): Promise<number> {
-    const { connectTimeoutMs = SERVER_LIMITS.brokerConnectTimeoutMs, drainTimeoutMs = SERVER_LIMITS.brokerDrainTimeoutMs } =
-      this.#options;
+  /** Makes it ready for messages of this process; nobody can connect yet. */
+  async open(): Promise<void> {
+    const {
+      connectTimeoutMs = SERVER_LIMITS.brokerConnectTimeoutMs,
+      drainTimeoutMs = SERVER_LIMITS.brokerDrainTimeoutMs,
+    } = this.#options;
     this.#aedes = await Aedes.createBroker({
       connectTimeout: connectTimeoutMs,
       drainTimeout: drainTimeoutMs,
@@ -96,9 +109,11 @@ export class Broker {
       maxClientsIdLength: SERVER_LIMITS.brokerClientIdLengthMax,
       maxInflightInbound: SERVER_LIMITS.brokerPacketsInFlightMax,
       preConnect: (client, packet, done) => this.#preConnect(client, packet, done),
-      authenticate: (client, username, password, done) => void this.#authenticate(client, username, password, done),
+      authenticate: (client, username, password, done) =>
+        void this.#authenticate(client, username, password, done),
       authorizePublish: (client, packet, done) => done(this.#authorizePublish(client, packet)),
-      authorizeSubscribe: (client, subscription, done) => done(null, this.#authorizeSubscribe(client, subscription)),
+      authorizeSubscribe: (client, subscription, done) =>
+        done(null, this.#authorizeSubscribe(client, subscription)),
       authorizeForward: (client, packet) => this.#authorizeForward(client, packet),
     });
     const { persistence } = this.#aedes as unknown as { persistence: Persistence & OutgoingPersistence };
@@ -106,6 +121,16 @@ export class Broker {
     markRedelivered(persistence);
     this.#aedes.on("clientError", (client: Client, error: Error) => this.#closed(client, error));
     this.#aedes.on("connectionError", (client: Client, error: Error) => this.#closed(client, error));
+  }
+
+  /** Both at once. @param port 0 for any free one @returns the port */
+  async start(port: number, host: string): Promise<number> {
+    await this.open();
+    return this.listen(port, host);
+  }
+
+  /** Lets clients in. @param port 0 for any free one @returns the port */
+  async listen(port: number, host: string): Promise<number> {
     await new Promise<void>((resolve, reject) => {
       this.#server.once("error", reject);
       this.#server.listen(port, host, () => {
@@ -151,9 +176,17 @@ export class Broker {
 
   /** Sends to a device. `desired` is retained, an acknowledgement travels at QoS 0: a lost one is repeated by the next. */
   async publish(device: string, kind: DownKind, payload: Uint8Array): Promise<void> {
+    const topic = downTopic(device, kind);
+    if (
+      kind === "ack" &&
+      this.isConnected(device) &&
+      decodeAck(payload).some((ack) => ack.stream === "predictions")
+    ) {
+      this.meter.countPredictionAck(topic, payload);
+    }
     const packet: PublishPacket = {
       cmd: "publish",
-      topic: downTopic(device, kind),
+      topic,
       payload: Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength),
       qos: kind === "ack" ? 0 : 1,
       retain: kind === "desired",
@@ -190,7 +223,9 @@ export class Broker {
   }
 
   get #clients(): Record<string, Client | undefined> {
-    return (this.#aedes as unknown as { clients: Record<string, Client | undefined> } | undefined)?.clients ?? {};
+    return (
+      (this.#aedes as unknown as { clients: Record<string, Client | undefined> } | undefined)?.clients ?? {}
+    );
   }
 
   #accept(socket: Socket): void {
@@ -200,7 +235,11 @@ export class Broker {
     this.#running.handle(connection);
   }
 
-  #preConnect(client: Client, packet: ConnectPacket, done: (error: Error | null, success: boolean) => void): void {
+  #preConnect(
+    client: Client,
+    packet: ConnectPacket,
+    done: (error: Error | null, success: boolean) => void,
+  ): void {
     const refusal = this.#refuseConnect(packet);
     if (refusal) {
       this.#counters.refusedConnects++;
@@ -211,7 +250,10 @@ export class Broker {
     // Devices keep no session in the broker: what they sent is acknowledged by ingest, what they should do is retained.
     const devices = this.#options.authorize.kind === "devices";
     if (devices) packet.clean = true;
-    packet.keepalive = clampKeepAlive(packet.keepalive, devices ? SERVER_LIMITS.brokerKeepAliveSecondsMin : 1);
+    packet.keepalive = clampKeepAlive(
+      packet.keepalive,
+      devices ? SERVER_LIMITS.brokerKeepAliveSecondsMin : 1,
+    );
     done(null, true);
   }
 
@@ -237,7 +279,10 @@ export class Broker {
     try {
       if (authorize.kind === "devices") {
         if (username !== client.id) {
-          throw new FieldloopError("unauthenticated", "Connect: client id and user name must both be the device id");
+          throw new FieldloopError(
+            "unauthenticated",
+            "Connect: client id and user name must both be the device id",
+          );
         }
         await authorize.authenticate(client.id, password?.toString("utf8") ?? "");
       }
@@ -272,15 +317,22 @@ export class Broker {
   #authorizeSubscribe(client: Client, subscription: Subscription): Subscription | null {
     const { topic } = subscription;
     const open = this.#options.authorize.kind === "open";
-    if (open ? !topic.startsWith("$") : maySubscribe(client.id, topic) && this.#hasRoom(client, topic)) return subscription;
+    if (open ? !topic.startsWith("$") : maySubscribe(client.id, topic) && this.#hasRoom(client, topic))
+      return subscription;
     this.#counters.refusedSubscriptions++;
-    this.#options.logger.warn({ code: "topic_forbidden", client: client.id, filter: topic.slice(0, 200) }, "subscription refused");
+    this.#options.logger.warn(
+      { code: "topic_forbidden", client: client.id, filter: topic.slice(0, 200) },
+      "subscription refused",
+    );
     return null;
   }
 
   #hasRoom(client: Client, filter: string): boolean {
     const { subscriptions } = client as unknown as { subscriptions: Record<string, unknown> };
-    return filter in subscriptions || Object.keys(subscriptions).length < SERVER_LIMITS.brokerSubscriptionsPerDeviceMax;
+    return (
+      filter in subscriptions ||
+      Object.keys(subscriptions).length < SERVER_LIMITS.brokerSubscriptionsPerDeviceMax
+    );
   }
 
   #authorizeForward(client: Client, packet: AedesPublishPacket): AedesPublishPacket | null {
@@ -290,7 +342,10 @@ export class Broker {
   #closed(client: Client, error: Error): void {
     const connection = client.conn as GuardedConnection;
     if (connection.refusal !== undefined) this.#counters.refusedPackets++;
-    this.#options.logger.debug({ client: client.id, reason: connection.refusal ?? error.message }, "connection closed");
+    this.#options.logger.debug(
+      { client: client.id, reason: connection.refusal ?? error.message },
+      "connection closed",
+    );
   }
 }
 

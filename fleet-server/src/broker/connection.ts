@@ -104,7 +104,9 @@ export class GuardedConnection extends Duplex {
   #data(chunk: Buffer): void {
     this.#receivedBytes += chunk.length;
     if (!this.accepted && this.#receivedBytes > this.#settings.packetBeforeConnectBytesMax) {
-      return this.#refuse(`more than ${this.#settings.packetBeforeConnectBytesMax} bytes before CONNECT was accepted`);
+      return this.#refuse(
+        `more than ${this.#settings.packetBeforeConnectBytesMax} bytes before CONNECT was accepted`,
+      );
     }
     try {
       this.#incoming.push(chunk);
@@ -150,7 +152,11 @@ export class GuardedConnection extends Duplex {
     }
     if (frame.type !== PACKET.publish) return;
     if (frame.qos > this.#settings.qosMax) throw new FrameError(`PUBLISH of quality of service ${frame.qos}`);
-    if (frame.qos > 0 && kindOf(frame.topic) === "up/predictions" && this.#predictionIds.size < PENDING_PUBACKS_MAX) {
+    if (
+      frame.qos > 0 &&
+      kindOf(frame.topic) === "up/predictions" &&
+      this.#predictionIds.size < PENDING_PUBACKS_MAX
+    ) {
       this.#predictionIds.add(frame.messageId);
     }
   }

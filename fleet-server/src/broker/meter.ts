@@ -9,12 +9,16 @@ export interface Traffic {
   bytes: number;
 }
 
-const KINDS: readonly string[] = [...UP_KINDS.map((kind) => `up/${kind}`), ...DOWN_KINDS.map((kind) => `down/${kind}`)];
+const KINDS: readonly string[] = [
+  ...UP_KINDS.map((kind) => `up/${kind}`),
+  ...DOWN_KINDS.map((kind) => `down/${kind}`),
+];
 
 /** Counts what went over the wire by kind of topic, in both directions, and the PUBACKs that predictions cost. */
 export class WireMeter {
   readonly byKind = new Map<TopicKind, Traffic>();
   readonly predictionPubacks: Traffic = { packets: 0, bytes: 0 };
+  readonly predictionAcks: Traffic = { packets: 0, bytes: 0 };
   readonly other: Traffic = { packets: 0, bytes: 0 };
 
   count(frame: Frame): void {
@@ -29,10 +33,18 @@ export class WireMeter {
     this.predictionPubacks.bytes += frame.bytes;
   }
 
-  /** Bytes that predictions cost: their packets, the PUBACKs of these, and every application acknowledgement. */
+  /** An application acknowledgement that names the stream of predictions, whatever else it names. */
+  countPredictionAck(topic: string, payload: Uint8Array): void {
+    const length = 2 + topic.length + payload.length;
+    this.predictionAcks.packets++;
+    // Fixed header: one byte and the remaining length [MQTT-2.2.3], two bytes from 128 on.
+    this.predictionAcks.bytes += length + (length < 128 ? 2 : 3);
+  }
+
+  /** Bytes that predictions cost: their packets, the PUBACKs of these, and the application acknowledgements for them. */
   get predictionBytes(): number {
-    const bytes = (kind: TopicKind): number => this.byKind.get(kind)?.bytes ?? 0;
-    return bytes("up/predictions") + this.predictionPubacks.bytes + bytes("down/ack");
+    const published = this.byKind.get("up/predictions")?.bytes ?? 0;
+    return published + this.predictionPubacks.bytes + this.predictionAcks.bytes;
   }
 
   #traffic(kind: TopicKind): Traffic {
@@ -46,5 +58,7 @@ export class WireMeter {
 export function kindOf(topic: string): TopicKind | undefined {
   const parts = topic.split("/");
   const kind = `${parts[3]}/${parts[4]}`;
-  return parts.length === 5 && parts[0] === "fieldloop" && KINDS.includes(kind) ? (kind as TopicKind) : undefined;
+  return parts.length === 5 && parts[0] === "fieldloop" && KINDS.includes(kind)
+    ? (kind as TopicKind)
+    : undefined;
 }

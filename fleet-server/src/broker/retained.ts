@@ -11,7 +11,10 @@ export interface Persistence {
   storeRetained(packet: RetainedPacket): Promise<void>;
   createRetainedStreamCombi(filters: string[]): Readable;
   createRetainedStream(filter: string): Readable;
-  outgoingEnqueueCombi(subscriptions: { clientId: string }[], packet: { payload: string | Buffer }): Promise<void>;
+  outgoingEnqueueCombi(
+    subscriptions: { clientId: string }[],
+    packet: { payload: string | Buffer },
+  ): Promise<void>;
   outgoingClearMessageId(
     client: { id: string },
     packet: { messageId?: number },
@@ -52,7 +55,9 @@ export class RetainedMessages {
 
   *matching(filter: string): Generator<RetainedPacket> {
     const prefix = prefixOf(filter);
-    const candidates = /[+#]/.test(prefix) ? this.#byPrefix.values() : [this.#byPrefix.get(prefix) ?? new Map<string, RetainedPacket>()];
+    const candidates = /[+#]/.test(prefix)
+      ? this.#byPrefix.values()
+      : [this.#byPrefix.get(prefix) ?? new Map<string, RetainedPacket>()];
     for (const messages of candidates) {
       for (const packet of messages.values()) if (matches(filter, packet.topic)) yield packet;
     }

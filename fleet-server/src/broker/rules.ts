@@ -25,7 +25,10 @@ export function checkPublish(device: string, publication: Publication): UpKind {
   const topic = parseTopic(publication.topic);
   if (topic.way !== "up" || topic.device !== device) forbid(device, "publish to", publication.topic);
   if (publication.qos > 1) {
-    throw new FieldloopError("topic_forbidden", `Publish: "${device}" used QoS ${publication.qos}, at most 1`);
+    throw new FieldloopError(
+      "topic_forbidden",
+      `Publish: "${device}" used QoS ${publication.qos}, at most 1`,
+    );
   }
   if (publication.retain && !RETAINED_KINDS.includes(topic.kind)) forbid(device, "retain", publication.topic);
   const bytesMax = payloadBytesMax(topic.kind);
@@ -61,5 +64,8 @@ function payloadBytesMax(kind: UpKind): number {
 }
 
 function forbid(device: string, verb: string, topic: string): never {
-  throw new FieldloopError("topic_forbidden", `Authorize: "${device}" may not ${verb} "${topic.slice(0, 200)}"`);
+  throw new FieldloopError(
+    "topic_forbidden",
+    `Authorize: "${device}" may not ${verb} "${topic.slice(0, 200)}"`,
+  );
 }

@@ -29,7 +29,7 @@ export function registerConsole(app: App, folder: string): void {
     const { path } = c.req;
     if (NOT_PAGES.test(path)) return next();
     const file = await fileOf(root, path);
-    const asset = file ?? (extname(path) === "" ? await fileOf(root, "/index.html") : undefined);
+    const asset = file ?? (isPage(path) ? await fileOf(root, "/index.html") : undefined);
     if (!asset) {
       throw new FieldloopError("not_found", `Read file: "${path.slice(0, 200)}" is not part of the console`);
     }
@@ -45,9 +45,17 @@ async function send(c: Context<AppEnv>, file: string): Promise<Response> {
   c.header("Content-Type", TYPES[extname(file)] ?? "application/octet-stream");
   c.header("Content-Length", String((await stat(path)).size));
   // Files under assets/ carry a hash in their name; everything else may change with the next version.
-  c.header("Cache-Control", file.includes(`${sep}assets${sep}`) ? "public, max-age=31536000, immutable" : "no-cache");
+  c.header(
+    "Cache-Control",
+    file.includes(`${sep}assets${sep}`) ? "public, max-age=31536000, immutable" : "no-cache",
+  );
   if (c.req.method === "HEAD") return c.body(null, 200);
   return c.body(Readable.toWeb(createReadStream(path)) as ReadableStream<Uint8Array>, 200);
+}
+
+/** A name with an ending is a file, but for a device, whose id may hold a dot. */
+function isPage(path: string): boolean {
+  return extname(path) === "" || path.startsWith("/devices/");
 }
 
 async function fileOf(root: string, path: string): Promise<string | undefined> {

@@ -14,7 +14,8 @@ export function identify(authenticator: Authenticator): MiddlewareHandler<AppEnv
   return async (c, next) => {
     const principal = await authenticator.authenticate(c);
     c.set("principal", principal);
-    if (principal?.kind === "user" && principal.by === "session" && isWrite(c.req.method)) refuseForeignOrigin(c);
+    if (principal?.kind === "user" && principal.by === "session" && isWrite(c.req.method))
+      refuseForeignOrigin(c);
     await next();
   };
 }
@@ -70,7 +71,10 @@ function refuseForeignOrigin(c: Context<AppEnv>): void {
   const site = c.req.header("Sec-Fetch-Site");
   const same = origin === undefined ? site === "same-origin" : hostOf(origin) === c.req.header("Host");
   if (!same) {
-    throw new FieldloopError("forbidden", `Authorize: a write with a session from the origin "${origin ?? "none"}"`);
+    throw new FieldloopError(
+      "forbidden",
+      `Authorize: a write with a session from the origin "${origin ?? "none"}"`,
+    );
   }
 }
 

@@ -14,13 +14,18 @@ export function idempotency(store: IdempotencyStore): MiddlewareHandler<AppEnv> 
     const principal = c.get("principal");
     if (key === undefined || principal === undefined || !isWrite(c.req.method)) return next();
     if (!/^[\x21-\x7e]+$/.test(key) || key.length > SERVER_LIMITS.idempotencyKeyLengthMax) {
-      throw new FieldloopError("invalid_argument", "Read Idempotency-Key: wanted 1 to 128 visible characters");
+      throw new FieldloopError(
+        "invalid_argument",
+        "Read Idempotency-Key: wanted 1 to 128 visible characters",
+      );
     }
     const owner = `${principal.kind}:${principalName(principal)}`;
     const claimed = await store.claim(owner, key, await requestSha256(c));
     if (claimed !== "claimed") {
       c.header("Idempotent-Replayed", "true");
-      return c.body(claimed.body, claimed.status as ContentfulStatusCode, { "Content-Type": claimed.contentType });
+      return c.body(claimed.body, claimed.status as ContentfulStatusCode, {
+        "Content-Type": claimed.contentType,
+      });
     }
     await next();
     await remember(c, store, owner, key);
@@ -28,7 +33,12 @@ export function idempotency(store: IdempotencyStore): MiddlewareHandler<AppEnv> 
 }
 
 /** Only what decided something is kept: after a failure of the server the same request may be tried again. */
-async function remember(c: Context<AppEnv>, store: IdempotencyStore, owner: string, key: string): Promise<void> {
+async function remember(
+  c: Context<AppEnv>,
+  store: IdempotencyStore,
+  owner: string,
+  key: string,
+): Promise<void> {
   if (c.res.status >= 500 || c.res.status === 429 || c.res.status === 401) return store.release(owner, key);
   const body = await c.res.clone().text();
   if (body.length > SERVER_LIMITS.idempotencyBodyBytesMax) return store.release(owner, key);
@@ -40,7 +50,9 @@ async function remember(c: Context<AppEnv>, store: IdempotencyStore, owner: stri
 }
 
 async function requestSha256(c: Context<AppEnv>): Promise<string> {
-  const hash = createHash("sha256").update(`${c.req.method} ${new URL(c.req.url).pathname}${new URL(c.req.url).search}\n`);
+  const hash = createHash("sha256").update(
+    `${c.req.method} ${new URL(c.req.url).pathname}${new URL(c.req.url).search}\n`,
+  );
   if (!c.req.path.startsWith("/api/v1/artifacts/")) hash.update(new Uint8Array(await c.req.arrayBuffer()));
   return hash.digest("hex");
 }

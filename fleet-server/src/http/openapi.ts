@@ -38,11 +38,14 @@ export function registerOpenApi(app: App, version: string): void {
   });
   const folder = dirname(createRequire(import.meta.url).resolve("swagger-ui-dist/package.json"));
   app.get("/api/docs", (c) => c.html(PAGE));
-  app.get("/api/docs/init.js", (c) => c.body(INITIALIZER, 200, { "Content-Type": "text/javascript; charset=utf-8" }));
+  app.get("/api/docs/init.js", (c) =>
+    c.body(INITIALIZER, 200, { "Content-Type": "text/javascript; charset=utf-8" }),
+  );
   app.get("/api/docs/:file", async (c) => {
     const name = c.req.param("file");
     const type = Object.hasOwn(FILES, name) ? FILES[name] : undefined;
-    if (type === undefined) throw new FieldloopError("not_found", `Read page: there is no "${name.slice(0, 80)}"`);
+    if (type === undefined)
+      throw new FieldloopError("not_found", `Read page: there is no "${name.slice(0, 80)}"`);
     return c.body(new Uint8Array(await readFile(join(folder, name))), 200, { "Content-Type": type });
   });
 }
@@ -54,7 +57,8 @@ function describe(app: App, version: string): object {
     info: {
       title: "Fieldloop fleet server",
       version,
-      description: "Devices, models, rollouts, failure cases, datasets, training and evaluation of one fleet.",
+      description:
+        "Devices, models, rollouts, failure cases, datasets, training and evaluation of one fleet.",
       license: { name: "Apache-2.0" },
     },
     security: [{ token: [] }],

@@ -1,4 +1,10 @@
-import { ERROR_CODES, FieldloopError, toFieldloopError, type ErrorCode, type Problem } from "@fieldloop/protocol";
+import {
+  ERROR_CODES,
+  FieldloopError,
+  toFieldloopError,
+  type ErrorCode,
+  type Problem,
+} from "@fieldloop/protocol";
 import type { Context } from "hono";
 import { HTTPException } from "hono/http-exception";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
@@ -47,10 +53,17 @@ export function answerError(error: Error, c: Context<AppEnv>, logger: Logger): R
   if (coded.code === "limit_exceeded") c.header("Connection", "close");
   if (coded.code === "rate_limited") c.header("Retry-After", "60");
   if (coded.code === "unauthenticated") c.header("WWW-Authenticate", 'Bearer realm="fieldloop"');
-  return c.body(JSON.stringify(problem), problem.status as ContentfulStatusCode, { "Content-Type": PROBLEM_TYPE });
+  return c.body(JSON.stringify(problem), problem.status as ContentfulStatusCode, {
+    "Content-Type": PROBLEM_TYPE,
+  });
 }
 
 function fromHono(error: Error): FieldloopError {
+  if (isCut(error)) {
+    return new FieldloopError("cancelled", "Read request: the connection ended before the body did", {
+      cause: error,
+    });
+  }
   if (!(error instanceof HTTPException)) return toFieldloopError(error);
   const byStatus: Partial<Record<number, ErrorCode>> = {
     400: "invalid_body",
@@ -60,5 +73,12 @@ function fromHono(error: Error): FieldloopError {
     413: "limit_exceeded",
     415: "unsupported_media_type",
   };
-  return new FieldloopError(byStatus[error.status] ?? "internal", `Read request: ${error.message}`, { cause: error });
+  return new FieldloopError(byStatus[error.status] ?? "internal", `Read request: ${error.message}`, {
+    cause: error,
+  });
+}
+
+/** What Node says of a request whose sender went away; nobody is left to read the answer, and nothing here has failed. */
+function isCut(error: Error): boolean {
+  return "code" in error && error.code === "ECONNRESET" && error.message === "aborted";
 }

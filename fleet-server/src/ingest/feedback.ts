@@ -25,11 +25,20 @@ export async function settle(
     const correct = judge(row, names, columns.class[index]!);
     if (correct === undefined) continue;
     const { device, model, version } = segment;
-    await store.foldFeedback(tx, row, { device, bucket: bucketOf(columns.time[index]!), model, version }, correct);
+    await store.foldFeedback(
+      tx,
+      row,
+      { device, bucket: bucketOf(columns.time[index]!), model, version },
+      correct,
+    );
   }
 }
 
-function judge(row: FeedbackRow, names: readonly string[] | undefined, predicted: number): boolean | undefined {
+function judge(
+  row: FeedbackRow,
+  names: readonly string[] | undefined,
+  predicted: number,
+): boolean | undefined {
   if (row.correct !== null) return row.correct === 1;
   if (!names || row.label === null) return undefined;
   return labelOf(names, predicted) === row.label;

@@ -178,12 +178,16 @@ export class Ingest {
     try {
       return await this.#options.database.transaction(async (tx) => {
         const effects = new CommitEffects();
-        for (const [device, mine] of byDevice(items)) await this.#applyDevice(tx, device, mine, effects, apart);
+        for (const [device, mine] of byDevice(items))
+          await this.#applyDevice(tx, device, mine, effects, apart);
         await effects.rollups.flush(tx, this.#options.stores.telemetry);
         return effects;
       });
     } catch (error) {
-      Object.assign(this.counters, counted, { received: this.counters.received, dropped: this.counters.dropped });
+      Object.assign(this.counters, counted, {
+        received: this.counters.received,
+        dropped: this.counters.dropped,
+      });
       throw error;
     }
   }
@@ -264,7 +268,16 @@ export class Ingest {
     const { code } = error;
     const message = error.message.slice(0, 500);
     this.#options.logger.warn({ device, kind, code }, "message set aside");
-    const letter = { id: randomUUID(), device, kind, code, message, received, bytes: payload.length, payload };
+    const letter = {
+      id: randomUUID(),
+      device,
+      kind,
+      code,
+      message,
+      received,
+      bytes: payload.length,
+      payload,
+    };
     await this.#options.stores.events.insertDeadLetter(tx, letter);
   }
 

@@ -10,17 +10,25 @@ type Mutable<Row> = { -readonly [Key in keyof Row]: Row[Key] };
 /** Adds up the predictions of one unit of work, so that each bucket is written once. */
 export class Rollups {
   readonly #rows = new Map<string, Mutable<RollupRow>>();
-  readonly #totals = new Map<string, { device: string; model: string; version: number; count: number; t0: number; t1: number }>();
+  readonly #totals = new Map<
+    string,
+    { device: string; model: string; version: number; count: number; t0: number; t1: number }
+  >();
 
   add(device: string, columns: PredictionColumns): void {
     const { model, version } = columns.versionRef;
-    let row: Mutable<RollupRow> | undefined;
+    let bucket = Number.NaN;
+    // Rows of the bucket at hand by class: a key is made once per class and bucket, not once per prediction.
+    const byClass = new Map<number, Mutable<RollupRow>>();
     for (let index = 0; index < columns.count; index++) {
-      const bucket = bucketOf(columns.time[index]!);
-      const classIndex = columns.class[index]!;
-      if (!row || row.bucket !== bucket || row.class !== classIndex) {
-        row = this.#row(device, bucket, model, version, classIndex);
+      const now = bucketOf(columns.time[index]!);
+      if (now !== bucket) {
+        bucket = now;
+        byClass.clear();
       }
+      const classIndex = columns.class[index]!;
+      let row = byClass.get(classIndex);
+      if (!row) byClass.set(classIndex, (row = this.#row(device, bucket, model, version, classIndex)));
       row.count++;
       row.confidenceSum += CONFIDENCE[columns.confidence[index]!]!;
       row.latencySum += LATENCY[columns.latency[index]!]!;
@@ -33,7 +41,13 @@ export class Rollups {
     for (const total of this.#totals.values()) await store.addTotal(tx, total);
   }
 
-  #row(device: string, bucket: number, model: string, version: number, classIndex: number): Mutable<RollupRow> {
+  #row(
+    device: string,
+    bucket: number,
+    model: string,
+    version: number,
+    classIndex: number,
+  ): Mutable<RollupRow> {
     const key = `${device} ${bucket} ${model} ${version} ${classIndex}`;
     let row = this.#rows.get(key);
     if (!row) {

@@ -63,9 +63,16 @@ export class DatasetService {
   async freeze(dataset: string, actor: string): Promise<Snapshot> {
     const stored = await this.#require(dataset);
     const items = sortItems(await this.#samples.labelled(toQuery(stored), SNAPSHOT_ITEMS_MAX + 1));
-    if (items.length === 0) throw new FieldloopError("training_no_labels", `Freeze dataset "${dataset}": it holds no labelled sample`);
+    if (items.length === 0)
+      throw new FieldloopError(
+        "training_no_labels",
+        `Freeze dataset "${dataset}": it holds no labelled sample`,
+      );
     if (items.length > SNAPSHOT_ITEMS_MAX) {
-      throw new FieldloopError("limit_exceeded", `Freeze dataset "${dataset}": more than ${SNAPSHOT_ITEMS_MAX} samples`);
+      throw new FieldloopError(
+        "limit_exceeded",
+        `Freeze dataset "${dataset}": more than ${SNAPSHOT_ITEMS_MAX} samples`,
+      );
     }
     const snapshot: StoredSnapshot = {
       snapshot: snapshotHash(items),
@@ -77,7 +84,10 @@ export class DatasetService {
     };
     return this.#options.database.transaction(async (tx) => {
       const frozen = await new DatasetStore(tx).addSnapshot(snapshot, items, actor);
-      await this.#audit(tx, actor, "dataset.frozen", `snapshot:${frozen.snapshot}`, { dataset, samples: items.length });
+      await this.#audit(tx, actor, "dataset.frozen", `snapshot:${frozen.snapshot}`, {
+        dataset,
+        samples: items.length,
+      });
       return viewSnapshot(frozen);
     });
   }
@@ -127,7 +137,13 @@ export class DatasetService {
     return { ...dataset, sampleCount: await this.#samples.countLabelled(toQuery(dataset)) };
   }
 
-  async #audit(tx: Database, actor: string, action: string, subject: string, detail: Record<string, unknown>): Promise<void> {
+  async #audit(
+    tx: Database,
+    actor: string,
+    action: string,
+    subject: string,
+    detail: Record<string, unknown>,
+  ): Promise<void> {
     const time = this.#options.clock.now();
     await new AuditStore(tx).add({ entry: this.#options.newId("aud"), time, actor, action, subject, detail });
   }

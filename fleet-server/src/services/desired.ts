@@ -68,7 +68,8 @@ export class DesiredService {
     const { rollout = null, ...assignment } = request;
     const record = await this.#options.devices.get(device);
     if (!record) throw new FieldloopError("not_found", `Assign: there is no device "${device}"`);
-    if (record.suspended) throw new FieldloopError("device_suspended", `Assign: device "${device}" is suspended`);
+    if (record.suspended)
+      throw new FieldloopError("device_suspended", `Assign: device "${device}" is suspended`);
     const issued = await this.#issue(device, [assignment], async (tx) => {
       const { deployment, model, version, packageSha256 } = assignment;
       await this.#options.deployments.insert(
@@ -122,7 +123,11 @@ export class DesiredService {
   async command(device: string, command: string, action: Command["action"]): Promise<void> {
     const expires = this.#options.clock.now() + COMMAND_TTL_MS;
     const payload = encodeMessage("command", { command, device, expires, action });
-    await this.#options.downlink.publish(device, "command", sign(COMMAND_TYPE, payload, this.#options.signingKey));
+    await this.#options.downlink.publish(
+      device,
+      "command",
+      sign(COMMAND_TYPE, payload, this.#options.signingKey),
+    );
   }
 
   /** Publishes every stored desired state: the broker forgets its retained messages when it stops. */
@@ -172,7 +177,7 @@ export class DesiredService {
     return stored;
   }
 
-  /** Two changes at once may publish in the other order; the device keeps the higher revision, and so does the broker's caller. */
+  /** Two changes at once may get here in the other order, so the newest is published: what the broker retains must not go back. */
   async #publish(stored: StoredDesired): Promise<void> {
     const newest = await this.#options.desired.get(stored.device);
     await this.#options.downlink.publish(stored.device, "desired", (newest ?? stored).envelope);

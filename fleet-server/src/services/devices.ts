@@ -45,7 +45,10 @@ export class DeviceService {
 
   /** One page in the order of ids; the cursor is the last id. */
   async list(cursor: string | undefined, limit: number): Promise<Page<DeviceSummary>> {
-    const records = await this.#options.devices.list(cursor ?? "", Math.min(limit, SERVER_LIMITS.listItemsMax));
+    const records = await this.#options.devices.list(
+      cursor ?? "",
+      Math.min(limit, SERVER_LIMITS.listItemsMax),
+    );
     return {
       items: await this.#summaries(records),
       next: records.length === limit ? records.at(-1)!.device : null,
@@ -69,16 +72,18 @@ export class DeviceService {
       ...summary[0]!,
       state: record.state,
       desiredRevision: desired?.revision ?? 0,
-      deployments: deployments.map(({ deployment, rollout, model, version, state, errorCode, errorMessage, updated }) => ({
-        deployment,
-        rollout,
-        model,
-        version,
-        state,
-        errorCode,
-        errorMessage,
-        updated,
-      })),
+      deployments: deployments.map(
+        ({ deployment, rollout, model, version, state, errorCode, errorMessage, updated }) => ({
+          deployment,
+          rollout,
+          model,
+          version,
+          state,
+          errorCode,
+          errorMessage,
+          updated,
+        }),
+      ),
     };
   }
 
@@ -90,7 +95,7 @@ export class DeviceService {
   }
 
   /** Worst thing that is wrong with a device now. */
-  health(record: DeviceRecord): DeviceSummary["health"] {
+  health(record: Pick<DeviceRecord, "online" | "lastSeen" | "warnings">): DeviceSummary["health"] {
     const { clock, silenceMs } = this.#options;
     if (record.lastSeen !== null && !record.online) return "offline";
     if (record.lastSeen === null || clock.now() - record.lastSeen > silenceMs) return "silent";
@@ -124,7 +129,10 @@ export class DeviceService {
   /** @throws FieldloopError `invalid_argument` where it has neither or both of list and selector, or names an unknown device */
   async putGroup(group: Group): Promise<Group> {
     if ((group.devices === null) === (group.selector === null)) {
-      throw new FieldloopError("invalid_argument", `Put group: "${group.group}" needs either devices or a selector`);
+      throw new FieldloopError(
+        "invalid_argument",
+        `Put group: "${group.group}" needs either devices or a selector`,
+      );
     }
     if (group.devices) await this.#checkKnown(group.devices);
     await this.#options.devices.putGroup(group);
@@ -153,17 +161,12 @@ export class DeviceService {
   /** How many there are, are connected, and need a look. */
   async counts(): Promise<{ total: number; online: number; needAttention: number }> {
     const counts = { total: 0, online: 0, needAttention: 0 };
-    let after = "";
-    for (;;) {
-      const page = await this.#options.devices.list(after, SERVER_LIMITS.listItemsMax);
-      for (const record of page) {
-        counts.total++;
-        if (record.online) counts.online++;
-        if (!record.suspended && this.health(record) !== "ok") counts.needAttention++;
-      }
-      if (page.length < SERVER_LIMITS.listItemsMax) return counts;
-      after = page.at(-1)!.device;
+    for (const signs of await this.#options.devices.signs()) {
+      counts.total++;
+      if (signs.online) counts.online++;
+      if (!signs.suspended && this.health(signs) !== "ok") counts.needAttention++;
     }
+    return counts;
   }
 
   async #checkKnown(devices: readonly string[]): Promise<void> {

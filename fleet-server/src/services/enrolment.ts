@@ -1,5 +1,11 @@
 import { randomInt } from "node:crypto";
-import { FieldloopError, toHex, type EnrolRequest, type EnrolResponse, type SigningKey } from "@fieldloop/protocol";
+import {
+  FieldloopError,
+  toHex,
+  type EnrolRequest,
+  type EnrolResponse,
+  type SigningKey,
+} from "@fieldloop/protocol";
 import { hashSecret, newCredential, newSecret } from "../auth/secrets.js";
 import { Throttle } from "../auth/throttle.js";
 import type { Clock } from "../context.js";
@@ -30,11 +36,21 @@ export class EnrolmentService {
     this.#throttle = new Throttle(SERVER_LIMITS.enrolAttemptsPerMinute, options.clock);
   }
 
-  async createToken(author: string, ttlSeconds: number, uses: number): Promise<{ token: string; expires: number; uses: number }> {
+  async createToken(
+    author: string,
+    ttlSeconds: number,
+    uses: number,
+  ): Promise<{ token: string; expires: number; uses: number }> {
     const token = newSecret("fle");
     const created = this.#options.clock.now();
     const expires = created + ttlSeconds * 1_000;
-    await this.#options.auth.insertEnrolmentToken({ sha256: hashSecret(token), created, expires, uses, author });
+    await this.#options.auth.insertEnrolmentToken({
+      sha256: hashSecret(token),
+      created,
+      expires,
+      uses,
+      author,
+    });
     return { token, expires, uses };
   }
 
@@ -49,7 +65,10 @@ export class EnrolmentService {
       throw new FieldloopError("rate_limited", `Enrol: too many refusals from "${address}"; wait a minute`);
     }
     if ((await devices.count()) >= SERVER_LIMITS.devicesMax) {
-      throw new FieldloopError("limit_exceeded", `Enrol: there are ${SERVER_LIMITS.devicesMax} devices already`);
+      throw new FieldloopError(
+        "limit_exceeded",
+        `Enrol: there are ${SERVER_LIMITS.devicesMax} devices already`,
+      );
     }
     const device = request.device ?? newDeviceId();
     const credential = newCredential(device);

@@ -1,5 +1,11 @@
 import { join } from "node:path";
-import { FieldloopError, formatModelVersion, type Evaluation, type Lineage, type LiveEvent } from "@fieldloop/protocol";
+import {
+  FieldloopError,
+  formatModelVersion,
+  type Evaluation,
+  type Lineage,
+  type LiveEvent,
+} from "@fieldloop/protocol";
 import type { BlobStore } from "../blob/blob.js";
 import type { Clock, Logger } from "../context.js";
 import { isValidationSample } from "../domain/split.js";
@@ -55,17 +61,23 @@ export class EvaluationService {
   /** @throws FieldloopError `not_found` */
   async get(evaluation: string): Promise<Evaluation> {
     const stored = await this.#store.get(evaluation);
-    if (!stored) throw new FieldloopError("not_found", `Read evaluation: there is no evaluation "${evaluation}"`);
+    if (!stored)
+      throw new FieldloopError("not_found", `Read evaluation: there is no evaluation "${evaluation}"`);
     return stored;
   }
 
   /** Newest first. */
-  async list(options: { model?: string; candidate?: number; before?: number; limit?: number } = {}): Promise<Evaluation[]> {
+  async list(
+    options: { model?: string; candidate?: number; before?: number; limit?: number } = {},
+  ): Promise<Evaluation[]> {
     return this.#store.list({ ...options, limit: Math.min(options.limit ?? 50, LIST_MAX) });
   }
 
   /** Stores an evaluation as the newest evidence of its candidate. */
-  async record(body: EvaluationBody & { readonly run: string | null }, actor = "engine"): Promise<Evaluation> {
+  async record(
+    body: EvaluationBody & { readonly run: string | null },
+    actor = "engine",
+  ): Promise<Evaluation> {
     const { clock, newId, live, database } = this.#options;
     const evaluation: Evaluation = { ...body, evaluation: newId("evl"), created: clock.now() };
     await database.transaction(async (tx) => {
@@ -91,11 +103,18 @@ export class EvaluationService {
   async run(request: EvaluationRequest, actor: string): Promise<Evaluation> {
     const { registry, datasets, blobs, logger, newId } = this.#options;
     const { model, snapshot } = request;
-    if (this.#running) throw new FieldloopError("unavailable", "Evaluate: another evaluation is running; try again when it is done");
+    if (this.#running)
+      throw new FieldloopError(
+        "unavailable",
+        "Evaluate: another evaluation is running; try again when it is done",
+      );
     const base = await registry.require(model, request.base);
     const candidate = await registry.require(model, request.candidate);
     if ((await datasets.requireSnapshot(snapshot)).model !== model) {
-      throw new FieldloopError("invalid_argument", `Evaluate "${model}": the snapshot holds samples of another model`);
+      throw new FieldloopError(
+        "invalid_argument",
+        `Evaluate "${model}": the snapshot holds samples of another model`,
+      );
     }
     const trained = await this.#trainedOn([base, candidate]);
     const workspace = new Workspace(join(this.#options.workDir, newId("job")), blobs);
@@ -104,11 +123,17 @@ export class EvaluationService {
         kind: "evaluate" as const,
         baseDir: await workspace.layPackage("base", base.packageSha256, base.manifest),
         candidateDir: await workspace.layPackage("candidate", candidate.packageSha256, candidate.manifest),
-        items: (await workspace.layItems(datasets.itemsWithMedia(snapshot))).filter(({ sample }) => !trained.has(sample)),
+        items: (await workspace.layItems(datasets.itemsWithMedia(snapshot))).filter(
+          ({ sample }) => !trained.has(sample),
+        ),
         threadCount: this.#options.threadCount ?? 1,
       };
       const limits = this.#options.limits;
-      this.#running = new TrainerChild(job, { onProgress: () => undefined, logger, ...(limits ? { limits } : {}) });
+      this.#running = new TrainerChild(job, {
+        onProgress: () => undefined,
+        logger,
+        ...(limits ? { limits } : {}),
+      });
       return await this.record({ ...(await this.#running.result), run: null }, actor);
     } finally {
       this.#running = undefined;
@@ -129,9 +154,10 @@ export class EvaluationService {
             if (!isValidationSample(sample, share)) trained.add(sample);
           }
         }
-        version = base && base.model === version.model && base.version < version.version
-          ? await this.#options.registry.find(base.model, base.version)
-          : undefined;
+        version =
+          base && base.model === version.model && base.version < version.version
+            ? await this.#options.registry.find(base.model, base.version)
+            : undefined;
       }
     }
     return trained;

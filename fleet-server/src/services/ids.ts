@@ -10,7 +10,8 @@ export function randomIds(randomBytes: (length: number) => Uint8Array): NewId {
     let text = "";
     // 252 is the largest multiple of 36 in a byte: what is above it would favour the first digits.
     while (text.length < LENGTH) {
-      for (const byte of randomBytes(LENGTH)) if (byte < 252 && text.length < LENGTH) text += ALPHABET[byte % 36];
+      for (const byte of randomBytes(LENGTH))
+        if (byte < 252 && text.length < LENGTH) text += ALPHABET[byte % 36];
     }
     return `${prefix}_${text}`;
   };

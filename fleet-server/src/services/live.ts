@@ -32,7 +32,10 @@ export class LiveHub {
   /** @throws FieldloopError `rate_limited` above the number of streams of one owner or of all */
   subscribe(owner: string): LiveSubscription {
     const mine = [...this.#subscriptions].filter((subscription) => subscription.owner === owner).length;
-    if (mine >= SERVER_LIMITS.liveStreamsPerPrincipalMax || this.#subscriptions.size >= SERVER_LIMITS.liveStreamsMax) {
+    if (
+      mine >= SERVER_LIMITS.liveStreamsPerPrincipalMax ||
+      this.#subscriptions.size >= SERVER_LIMITS.liveStreamsMax
+    ) {
       throw new FieldloopError("rate_limited", `Open live stream: ${mine} are open for "${owner}" already`);
     }
     const subscription = new Subscription(owner, () => this.#subscriptions.delete(subscription));

@@ -108,7 +108,8 @@ export class RegistryService {
   /** @throws FieldloopError `not_found` */
   async getModel(model: string): Promise<Model> {
     const versions = await this.#store.list(model);
-    if (versions.length === 0) throw new FieldloopError("not_found", `Read model: there is no model "${model}"`);
+    if (versions.length === 0)
+      throw new FieldloopError("not_found", `Read model: there is no model "${model}"`);
     return this.#modelView(model, versions);
   }
 
@@ -121,7 +122,10 @@ export class RegistryService {
   async require(model: string, version: number): Promise<StoredVersion> {
     const stored = await this.find(model, version);
     if (stored) return stored;
-    throw new FieldloopError("not_found", `Read version: there is no "${formatModelVersion(model, version)}"`);
+    throw new FieldloopError(
+      "not_found",
+      `Read version: there is no "${formatModelVersion(model, version)}"`,
+    );
   }
 
   find(model: string, version: number): Promise<StoredVersion | undefined> {
@@ -145,11 +149,17 @@ export class RegistryService {
     const info = await this.#options.blobs.stat(sha256);
     if (!info) throw new FieldloopError("not_found", `Publish: no artifact "${sha256}" was uploaded`);
     if (info.bytes > LIMITS.manifestBytesMax) {
-      throw new FieldloopError("limit_exceeded", `Publish: a manifest of ${info.bytes} bytes, at most ${LIMITS.manifestBytesMax}`);
+      throw new FieldloopError(
+        "limit_exceeded",
+        `Publish: a manifest of ${info.bytes} bytes, at most ${LIMITS.manifestBytesMax}`,
+      );
     }
     const manifest = parseManifest(await this.#options.blobs.get(sha256));
     if (manifest.model !== model) {
-      throw new FieldloopError("invalid_argument", `Publish to "${model}": the manifest is of "${manifest.model}"`);
+      throw new FieldloopError(
+        "invalid_argument",
+        `Publish to "${model}": the manifest is of "${manifest.model}"`,
+      );
     }
     return { manifest, manifestBytes: info.bytes };
   }
@@ -160,7 +170,10 @@ export class RegistryService {
     if (latest === 0 || version === latest + 1) return;
     const name = formatModelVersion(model, version);
     if (version <= latest) {
-      throw new FieldloopError("already_exists", `Publish "${name}": the number is taken; the next is ${latest + 1}`);
+      throw new FieldloopError(
+        "already_exists",
+        `Publish "${name}": the number is taken; the next is ${latest + 1}`,
+      );
     }
     throw new FieldloopError("conflict", `Publish "${name}": the next number is ${latest + 1}`);
   }
@@ -170,7 +183,8 @@ export class RegistryService {
     let sum = 0;
     for (const { file, sha256, bytes } of manifestFiles(manifest)) {
       const info = await this.#options.blobs.stat(sha256);
-      if (!info) throw new FieldloopError("package_file_missing", `Publish: "${file}" (${sha256}) was not uploaded`);
+      if (!info)
+        throw new FieldloopError("package_file_missing", `Publish: "${file}" (${sha256}) was not uploaded`);
       if (info.bytes !== bytes) {
         throw new FieldloopError(
           "package_size_mismatch",
@@ -183,7 +197,11 @@ export class RegistryService {
     return sum;
   }
 
-  #sign({ model, version }: Manifest, manifestSha256: string, manifestBytes: number): Uint8Array<ArrayBuffer> {
+  #sign(
+    { model, version }: Manifest,
+    manifestSha256: string,
+    manifestBytes: number,
+  ): Uint8Array<ArrayBuffer> {
     const payload = encodeMessage("packageStatement", { model, version, manifestSha256, manifestBytes });
     return new Uint8Array(sign(PACKAGE_TYPE, payload, this.#options.signingKey));
   }

@@ -1,6 +1,11 @@
 import type { ErrorCode } from "@fieldloop/protocol";
 import type { VersionCounts } from "../domain/gate.js";
-import { deploymentId, type DeviceObservation, type PackageRef, type RolloutDevice } from "../domain/rollout.js";
+import {
+  deploymentId,
+  type DeviceObservation,
+  type PackageRef,
+  type RolloutDevice,
+} from "../domain/rollout.js";
 import { currentWave } from "../domain/rollout-step.js";
 import type { Deployment } from "../store/deployments.js";
 import type { StoredRollout } from "../store/rollouts.js";
@@ -13,7 +18,9 @@ const BEFORE_WINDOW_MS = 24 * 3_600_000;
 /** What the observer reads; devices, deployments and telemetry of the server have these. */
 export interface ObserverSources {
   readonly devices: {
-    get(device: string): Promise<{ lastSeen: number | null; state: { running: PackageRef | null } | null } | undefined>;
+    observe(
+      devices: readonly string[],
+    ): Promise<ReadonlyMap<string, { lastSeen: number | null; running: PackageRef | null }>>;
   };
   readonly deployments: { ofRollout(rollout: string): Promise<Deployment[]> };
   readonly telemetry: {
@@ -41,21 +48,29 @@ export class RolloutObserver {
 
   async observe(rollout: StoredRollout, now: number): Promise<Map<string, DeviceObservation>> {
     const deployments = new Map(
-      (await this.#sources.deployments.ofRollout(rollout.rollout)).map((deployment) => [deployment.deployment, deployment]),
+      (await this.#sources.deployments.ofRollout(rollout.rollout)).map((deployment) => [
+        deployment.deployment,
+        deployment,
+      ]),
     );
     const wave = currentWave(rollout);
     const judged = wave && (wave.state === "soaking" || wave.state === "inconclusive") ? wave.wave : 0;
+    // Later waves are looked at when their turn comes.
+    const looked = rollout.devices.filter(
+      ({ offered, wave: number }) => offered !== null || number <= (wave?.wave ?? 0),
+    );
+    const devices = await this.#sources.devices.observe(looked.map(({ device }) => device));
     const observations = new Map<string, DeviceObservation>();
-    for (const device of rollout.devices) {
-      // Later waves are looked at when their turn comes.
-      if (device.offered === null && device.wave > (wave?.wave ?? 0)) continue;
-      const record = await this.#sources.devices.get(device.device);
+    for (const device of looked) {
+      const record = devices.get(device.device);
       const deployment = deployments.get(deploymentId(rollout.rollout, device.device, "offer"));
       observations.set(device.device, {
         lastSeen: record?.lastSeen ?? null,
-        running: packageOf(record?.state?.running ?? null),
+        running: record?.running ?? null,
         deployment: deployment ? wordOf(deployment) : null,
-        ...(device.wave === judged ? await this.counts(rollout, device, now) : { before: NOTHING, after: NOTHING }),
+        ...(device.wave === judged
+          ? await this.counts(rollout, device, now)
+          : { before: NOTHING, after: NOTHING }),
       });
     }
     return observations;
@@ -70,7 +85,14 @@ export class RolloutObserver {
     if (offered === null) return { before: NOTHING, after: NOTHING };
     const { model, version } = rollout;
     const feedbackMax = COMPARED_FEEDBACK_MAX;
-    const after = await this.#sources.telemetry.versionCounts({ device, model, version, from: offered, to: rollout.finished ?? now, feedbackMax });
+    const after = await this.#sources.telemetry.versionCounts({
+      device,
+      model,
+      version,
+      from: offered,
+      to: rollout.finished ?? now,
+      feedbackMax,
+    });
     if (!previous) return { before: NOTHING, after };
     const before = await this.#sources.telemetry.versionCounts({
       device,
@@ -82,13 +104,6 @@ export class RolloutObserver {
     });
     return { before, after };
   }
-}
-
-/** Only what identifies it: the rest of a running report changes and is not compared. */
-function packageOf(running: PackageRef | null): PackageRef | null {
-  if (!running) return null;
-  const { model, version, packageSha256 } = running;
-  return { model, version, packageSha256 };
 }
 
 function wordOf(deployment: Deployment): NonNullable<DeviceObservation["deployment"]> {

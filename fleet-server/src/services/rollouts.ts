@@ -1,9 +1,6 @@
 import {
   FieldloopError,
   formatModelVersion,
-  toFieldloopError,
-  type Assignment,
-  type ErrorCode,
   type LiveEvent,
   type RolloutRequest,
   type RolloutView,
@@ -12,14 +9,16 @@ import type { Clock, Logger } from "../context.js";
 import { wilson } from "../domain/intervals.js";
 import { sumCounts } from "../domain/rollout-evidence.js";
 import { act, step, type OperatorAction, type Step } from "../domain/rollout-step.js";
-import { deploymentId, RolloutDraft, type Decision, type PackageRef, type RolloutDevice } from "../domain/rollout.js";
+import { RolloutDraft, type Decision, type PackageRef } from "../domain/rollout.js";
 import { planWaves } from "../domain/waves.js";
 import { AuditStore } from "../store/audit.js";
 import type { Database } from "../store/database.js";
 import { RolloutStore, type OpenAssignment, type StoredRollout } from "../store/rollouts.js";
 import type { StoredVersion } from "../store/registry.js";
 import type { NewId } from "./ids.js";
+import { RolloutAssigner, type RolloutAssignerOptions } from "./rollout-assigner.js";
 import type { RolloutObserver } from "./rollout-observer.js";
+import { buildRollout, commonVersion, viewRollout } from "./rollout-view.js";
 
 export interface RolloutServiceOptions {
   readonly database: Database;
@@ -34,11 +33,11 @@ export interface RolloutServiceOptions {
   readonly fleet: {
     /** Devices of a group. @throws FieldloopError `not_found` */
     members(group: string): Promise<readonly string[]>;
-    get(device: string): Promise<{ suspended: boolean; state: { running: PackageRef | null } | null } | undefined>;
+    get(
+      device: string,
+    ): Promise<{ suspended: boolean; state: { running: PackageRef | null } | null } | undefined>;
   };
-  readonly desired: {
-    assign(device: string, request: Assignment & { readonly rollout: string }): Promise<unknown>;
-  };
+  readonly desired: RolloutAssignerOptions["desired"];
   readonly live: { publish(event: LiveEvent): void };
   /** Called once when a rollout has succeeded. */
   readonly onSucceeded?: (rollout: StoredRollout) => Promise<void>;
@@ -46,6 +45,8 @@ export interface RolloutServiceOptions {
 }
 
 const TICK_MS = 1_000;
+/** Reports of many devices at once cost one tick. */
+const WAKE_MS = 50;
 const LIST_MAX = 200;
 /** Feedback that comes later than this after a rollout's end no longer changes its accuracy. */
 const LATE_FEEDBACK_MS = 600_000;
@@ -59,21 +60,31 @@ const SETTLED_MAX = 1_000;
 export class RolloutService {
   readonly #options: RolloutServiceOptions;
   readonly #store: RolloutStore;
+  readonly #assigner: RolloutAssigner;
   /** One change at a time in this process; between processes the stored revision decides. */
   #queue: Promise<unknown> = Promise.resolve();
   readonly #settled = new Map<string, RolloutView["accuracy"]>();
   #timer: NodeJS.Timeout | undefined;
+  /** When the next tick is due, on the monotonic clock. */
+  #due = Number.POSITIVE_INFINITY;
+  #ticking = false;
   #stopped = true;
 
   constructor(options: RolloutServiceOptions) {
     this.#options = options;
     this.#store = new RolloutStore(options.database);
+    this.#assigner = new RolloutAssigner(options);
   }
 
   start(): void {
     if (!this.#stopped) return;
     this.#stopped = false;
     this.#schedule(0);
+  }
+
+  /** Something happened to a rollout's device: the next tick is due now rather than in a second. */
+  wake(): void {
+    this.#schedule(WAKE_MS);
   }
 
   async stop(): Promise<void> {
@@ -104,7 +115,12 @@ export class RolloutService {
       });
       await this.#options.database.transaction(async (tx) => {
         await new RolloutStore(tx).add(stored);
-        await this.#audit(tx, actor, "rollout.created", rollout, { model, version, evidence, forceReason: request.forceReason ?? null });
+        await this.#audit(tx, actor, "rollout.created", rollout, {
+          model,
+          version,
+          evidence,
+          forceReason: request.forceReason ?? null,
+        });
       });
       const started = request.start ? await this.#act(stored, "start", null, actor) : stored;
       this.#schedule(0);
@@ -113,7 +129,12 @@ export class RolloutService {
   }
 
   /** @throws FieldloopError `not_found`, `conflict` where the state does not allow it */
-  async act(rollout: string, action: OperatorAction | "approve", reason: string | null, actor: string): Promise<RolloutView> {
+  async act(
+    rollout: string,
+    action: OperatorAction | "approve",
+    reason: string | null,
+    actor: string,
+  ): Promise<RolloutView> {
     return this.#exclusive(async () => {
       const stored = await this.#require(rollout);
       if (action === "approve") throw refused(stored, action);
@@ -136,7 +157,9 @@ export class RolloutService {
   }
 
   async countRunning(): Promise<number> {
-    return (await this.#store.listOpen()).filter(({ state }) => state === "running" || state === "rolling_back").length;
+    return (await this.#store.listOpen()).filter(
+      ({ state }) => state === "running" || state === "rolling_back",
+    ).length;
   }
 
   /** Steps every open rollout once. The scheduler calls it; tests call it instead of waiting. */
@@ -151,14 +174,28 @@ export class RolloutService {
     });
   }
 
+  /** The next tick, no later than in `delayMs`; asked for during a tick, it follows that one. */
   #schedule(delayMs: number): void {
     if (this.#stopped) return;
+    const due = performance.now() + delayMs;
+    this.#due = Math.min(this.#due, due);
+    if (this.#ticking || (this.#timer && this.#due < due)) return;
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => {
-      void this.tick()
-        .catch((error: unknown) => this.#options.logger.error({ err: error }, "rollout tick failed"))
-        .then(() => this.#schedule(this.#options.tickMs ?? TICK_MS));
-    }, delayMs);
+    this.#timer = setTimeout(() => void this.#runTick(), Math.max(0, this.#due - performance.now()));
+  }
+
+  async #runTick(): Promise<void> {
+    this.#ticking = true;
+    this.#timer = undefined;
+    this.#due = Number.POSITIVE_INFINITY;
+    try {
+      await this.tick();
+    } catch (error) {
+      this.#options.logger.error({ err: error }, "rollout tick failed");
+    } finally {
+      this.#ticking = false;
+      this.#schedule(this.#options.tickMs ?? TICK_MS);
+    }
   }
 
   /** One broken rollout must not hold up the others. */
@@ -176,7 +213,12 @@ export class RolloutService {
     await this.#commit(stored, step(stored, observations, now), "engine");
   }
 
-  async #act(stored: StoredRollout, action: OperatorAction, reason: string | null, actor: string): Promise<StoredRollout> {
+  async #act(
+    stored: StoredRollout,
+    action: OperatorAction,
+    reason: string | null,
+    actor: string,
+  ): Promise<StoredRollout> {
     const acted = act(stored, action, reason, this.#options.clock.now());
     if (!acted) throw refused(stored, action);
     return this.#commit(stored, acted, actor);
@@ -198,36 +240,14 @@ export class RolloutService {
   async #carryOut(rollout: string): Promise<void> {
     const stored = await this.#require(rollout);
     for (const open of await this.#store.openAssignments(rollout)) {
-      const refusal = await this.#assign(stored, open);
-      await this.#store.setAssigned(rollout, open.device, open.purpose);
-      if (refusal) await this.#refuse(rollout, open, refusal);
+      // One device that cannot be told now must not hold up the others; it is tried again at the next tick.
+      await this.#guarded(rollout, async () => {
+        const refusal = await this.#assigner.assign(stored, open);
+        await this.#store.setAssigned(rollout, open.device, open.purpose);
+        if (refusal) await this.#refuse(rollout, open, refusal);
+      });
     }
     this.#options.live.publish({ type: "rollout", id: rollout });
-  }
-
-  /** @returns why the device cannot be asked at all; anything else is thrown and tried again */
-  async #assign(stored: StoredRollout, open: OpenAssignment): Promise<FieldloopError | undefined> {
-    const wanted = open.purpose === "offer" ? stored : open.previous!;
-    try {
-      const { packageSha256, manifestBytes, statement } = await this.#options.registry.require(wanted.model, wanted.version);
-      await this.#options.desired.assign(open.device, {
-        deployment: deploymentId(stored.rollout, open.device, open.purpose),
-        rollout: stored.rollout,
-        model: wanted.model,
-        version: wanted.version,
-        packageSha256,
-        manifestBytes,
-        statement,
-        probation: stored.request.probation,
-      });
-      return undefined;
-    } catch (error) {
-      const coded = toFieldloopError(error);
-      // The assignment was written, and the server died before it noted so.
-      if (coded.code === "already_exists") return undefined;
-      if (coded.code === "not_found" || coded.code === "device_suspended") return coded;
-      throw error;
-    }
   }
 
   /** The device was deleted or suspended, or the version before is not in the registry: no report will ever come. */
@@ -237,26 +257,39 @@ export class RolloutService {
     draft.decide(
       open.purpose === "restore"
         ? { kind: "restored", device: open.device, outcome: "impossible" }
-        : { kind: "device", device: open.device, state: "rejected", errorCode: error.code, errorMessage: error.message },
+        : {
+            kind: "device",
+            device: open.device,
+            state: "rejected",
+            errorCode: error.code,
+            errorMessage: error.message,
+          },
     );
     await this.#commit(stored, { rollout: draft.rollout, decisions: draft.decisions }, "engine");
   }
 
   async #resolve(target: RolloutRequest["target"]): Promise<readonly string[]> {
-    const devices = "group" in target ? await this.#options.fleet.members(target.group) : [...new Set(target.devices)];
-    if (devices.length === 0) throw new FieldloopError("invalid_argument", "Create rollout: the target holds no device");
+    const devices =
+      "group" in target ? await this.#options.fleet.members(target.group) : [...new Set(target.devices)];
+    if (devices.length === 0)
+      throw new FieldloopError("invalid_argument", "Create rollout: the target holds no device");
     return devices;
   }
 
   async #checkDevices(devices: readonly string[], request: RolloutRequest): Promise<PackageRef[]> {
     const busy = new Map<string, string>();
-    for (const open of await this.#store.listOpen()) for (const { device } of open.devices) busy.set(device, open.rollout);
+    for (const open of await this.#store.listOpen())
+      for (const { device } of open.devices) busy.set(device, open.rollout);
     const running: PackageRef[] = [];
     for (const device of devices) {
       const record = await this.#options.fleet.get(device);
       if (!record) throw new FieldloopError("not_found", `Create rollout: there is no device "${device}"`);
       const other = busy.get(device);
-      if (other) throw new FieldloopError("conflict", `Create rollout: device "${device}" is in rollout "${other}", which is not finished`);
+      if (other)
+        throw new FieldloopError(
+          "conflict",
+          `Create rollout: device "${device}" is in rollout "${other}", which is not finished`,
+        );
       const now = record.state?.running ?? null;
       if (now && now.model !== request.model && request.forceReason === undefined) {
         throw new FieldloopError(
@@ -285,7 +318,8 @@ export class RolloutService {
     if (known) return known;
     const now = this.#options.clock.now();
     const counts = [];
-    for (const device of stored.devices) counts.push(await this.#options.observer.counts(stored, device, now));
+    for (const device of stored.devices)
+      counts.push(await this.#options.observer.counts(stored, device, now));
     const accuracy = {
       before: wilson(sumCounts(counts.map(({ before }) => before)).feedback),
       after: wilson(sumCounts(counts.map(({ after }) => after)).feedback),
@@ -306,7 +340,13 @@ export class RolloutService {
     }
   }
 
-  async #audit(tx: Database, actor: string, action: string, rollout: string, detail: Record<string, unknown>): Promise<void> {
+  async #audit(
+    tx: Database,
+    actor: string,
+    action: string,
+    rollout: string,
+    detail: Record<string, unknown>,
+  ): Promise<void> {
     const entry = { entry: this.#options.newId("aud"), time: this.#options.clock.now(), actor, action };
     await new AuditStore(tx).add({ ...entry, subject: `rollout:${rollout}`, detail });
   }
@@ -322,93 +362,4 @@ function refused(stored: StoredRollout, action: string): FieldloopError {
   const failed = action === "resume" && stored.waves.some(({ state }) => state === "failed");
   const why = failed ? "a wave failed; abort or roll back" : `it is "${stored.state}"`;
   return new FieldloopError("conflict", `${action} rollout "${stored.rollout}": ${why}`);
-}
-
-function buildRollout(
-  rollout: string,
-  request: RolloutRequest,
-  target: StoredVersion,
-  waves: readonly (readonly string[])[],
-  about: { created: number; createdBy: string; fromVersion: number | null },
-): StoredRollout {
-  return {
-    ...about,
-    rollout,
-    model: request.model,
-    version: request.version,
-    packageSha256: target.packageSha256,
-    gate: request.gate,
-    onFailure: request.onFailure,
-    offersPerMinute: request.offersPerMinute,
-    state: "draft",
-    reason: null,
-    started: null,
-    finished: null,
-    request,
-    revision: 1,
-    waves: waves.map((_, at) => ({
-      wave: at + 1,
-      state: "pending",
-      started: null,
-      soakStarted: null,
-      watchedSince: null,
-      finished: null,
-      verdict: null,
-    })),
-    devices: waves.flatMap((devices, at) =>
-      devices.map(
-        (device): RolloutDevice => ({
-          device,
-          wave: at + 1,
-          state: "waiting",
-          errorCode: null,
-          errorMessage: null,
-          offered: null,
-          updated: null,
-          previous: null,
-          restore: "none",
-          restoreOffered: null,
-        }),
-      ),
-    ),
-  };
-}
-
-/** What the target runs, where it is one version of the model. */
-function commonVersion(running: readonly PackageRef[], model: string): number | null {
-  const versions = new Set(running.filter((one) => one.model === model).map(({ version }) => version));
-  return versions.size === 1 ? [...versions][0]! : null;
-}
-
-function viewRollout(stored: StoredRollout, accuracy: RolloutView["accuracy"]): RolloutView {
-  const { rollout, model, version, packageSha256, fromVersion, state, reason, created, started, finished, request } = stored;
-  return {
-    rollout,
-    model,
-    version,
-    packageSha256,
-    fromVersion,
-    state,
-    reason,
-    created,
-    started,
-    finished,
-    request,
-    accuracy,
-    waves: stored.waves.map((wave) => ({
-      wave: wave.wave,
-      state: wave.state,
-      started: wave.started,
-      finished: wave.finished,
-      gate: wave.verdict,
-      devices: stored.devices
-        .filter((device) => device.wave === wave.wave)
-        .map((device) => ({
-          device: device.device,
-          state: device.state,
-          errorCode: device.errorCode satisfies ErrorCode | null,
-          updated: device.updated,
-        })),
-    })),
-  };
 }

@@ -82,7 +82,10 @@ export class SampleService {
     const stored = await this.#require(sample);
     const known = await this.#options.labels.get(stored.model, stored.version);
     if (known && known.length > 0 && label !== NOTHING_LABEL && !known.includes(label)) {
-      throw new FieldloopError("invalid_argument", `Label sample "${sample}": "${label}" is none of ${known.slice(0, 20).join(", ")}`);
+      throw new FieldloopError(
+        "invalid_argument",
+        `Label sample "${sample}": "${label}" is none of ${known.slice(0, 20).join(", ")}`,
+      );
     }
     const created = this.#options.clock.now();
     const status = label === stored.label ? "ignored" : "confirmed";
@@ -106,7 +109,9 @@ export class SampleService {
   }
 
   /** How often samples of each stratum are wrong: what the sampler's worth is worth against plain chance. */
-  async statistics(query: Pick<SampleQuery, "model" | "version" | "device" | "after" | "before">): Promise<StratumStatistics[]> {
+  async statistics(
+    query: Pick<SampleQuery, "model" | "version" | "device" | "after" | "before">,
+  ): Promise<StratumStatistics[]> {
     return (await this.#store.statistics(query)).map(({ stratum, count, wrong, right }) => ({
       stratum,
       samples: count,
@@ -131,9 +136,22 @@ export class SampleService {
     return this.get(sample);
   }
 
-  async #audit(tx: Database, actor: string, action: string, sample: string, detail: Record<string, unknown>): Promise<void> {
+  async #audit(
+    tx: Database,
+    actor: string,
+    action: string,
+    sample: string,
+    detail: Record<string, unknown>,
+  ): Promise<void> {
     const time = this.#options.clock.now();
-    await new AuditStore(tx).add({ entry: this.#options.newId("aud"), time, actor, action, subject: `sample:${sample}`, detail });
+    await new AuditStore(tx).add({
+      entry: this.#options.newId("aud"),
+      time,
+      actor,
+      action,
+      subject: `sample:${sample}`,
+      detail,
+    });
   }
 }
 

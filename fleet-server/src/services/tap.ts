@@ -1,5 +1,4 @@
 import {
-  MESSAGES,
   decodeAck,
   decodeCbor,
   decodeMessage,
@@ -8,7 +7,8 @@ import {
   predictionRow,
   toFieldloopError,
   toHex,
-  type MessageName,
+  type DownKind,
+  type UpKind,
 } from "@fieldloop/protocol";
 
 /** Binary longer than this is shown as its length. */
@@ -33,7 +33,7 @@ export function describeMessage(message: TapMessage, time: number): Record<strin
   }
 }
 
-function content(kind: string, payload: Uint8Array): unknown {
+function content(kind: UpKind | DownKind, payload: Uint8Array): unknown {
   if (kind === "ack") return decodeAck(payload);
   if (kind === "predictions") {
     const columns = decodePredictions(payload);
@@ -47,7 +47,7 @@ function content(kind: string, payload: Uint8Array): unknown {
     const inner = envelope.payload instanceof Uint8Array ? decodeMessage(kind, envelope.payload) : undefined;
     return { keyId: envelope.keyId, signed: inner };
   }
-  return decodeMessage(kind as MessageName & keyof typeof MESSAGES, payload);
+  return decodeMessage(kind, payload);
 }
 
 function readable(value: unknown): unknown {

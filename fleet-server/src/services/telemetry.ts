@@ -54,7 +54,9 @@ export class TelemetryService {
   }
 
   /** Every prediction that ever arrived. */
-  async total(filter: Pick<TelemetryFilter, "device" | "devices" | "model" | "version"> = {}): Promise<number> {
+  async total(
+    filter: Pick<TelemetryFilter, "device" | "devices" | "model" | "version"> = {},
+  ): Promise<number> {
     return sum(await this.#store.totalsByDevice(filter), (row) => row.count);
   }
 

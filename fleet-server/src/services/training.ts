@@ -101,10 +101,14 @@ export class TrainingService {
     await this.#options.registry.require(model, baseVersion);
     const stored = await this.#options.datasets.requireSnapshot(snapshot);
     if (stored.model !== model) {
-      throw new FieldloopError("invalid_argument", `Train "${model}": the snapshot holds samples of "${stored.model}"`);
+      throw new FieldloopError(
+        "invalid_argument",
+        `Train "${model}": the snapshot holds samples of "${stored.model}"`,
+      );
     }
     const waiting = (await this.#store.inState("queued")).length;
-    if (waiting >= QUEUE_MAX) throw new FieldloopError("limit_exceeded", `Train: ${waiting} runs are waiting, at most ${QUEUE_MAX}`);
+    if (waiting >= QUEUE_MAX)
+      throw new FieldloopError("limit_exceeded", `Train: ${waiting} runs are waiting, at most ${QUEUE_MAX}`);
     const run: TrainingRun = {
       run: this.#options.newId("trn"),
       model,
@@ -151,7 +155,9 @@ export class TrainingService {
     if (isFinal(TRAINING, stored.state)) {
       throw new FieldloopError("conflict", `Cancel training run "${run}": it is "${stored.state}" already`);
     }
-    await this.#options.database.transaction(async (tx) => this.#audit(tx, actor, "training.cancelled", run, {}));
+    await this.#options.database.transaction(async (tx) =>
+      this.#audit(tx, actor, "training.cancelled", run, {}),
+    );
     if (this.#current?.run === run) this.#current.child.cancel();
     await this.#end(stored, "cancelled", new FieldloopError("cancelled", `Cancelled by ${actor}`));
     return this.get(run);
@@ -200,7 +206,8 @@ export class TrainingService {
     const items = await workspace.layItems(datasets.itemsWithMedia(run.snapshot));
     const outDir = workspace.path("candidate");
     await rm(outDir, { recursive: true, force: true });
-    if ((await this.get(run.run)).state === "cancelled") throw new FieldloopError("cancelled", "Train: cancelled");
+    if ((await this.get(run.run)).state === "cancelled")
+      throw new FieldloopError("cancelled", "Train: cancelled");
     const child = new TrainerChild(
       {
         kind: "train",
@@ -237,14 +244,24 @@ export class TrainingService {
     const waiting = this.#latest !== undefined;
     this.#latest = progress;
     if (waiting) return;
-    this.#noting = this.#noting.then(async () => {
-      const { phase, step, steps, loss, message } = this.#latest!;
-      this.#latest = undefined;
-      const losses = [...this.#losses];
-      if (phase === "evaluating") await this.#store.move(run, ["running"], "evaluating");
-      await this.#store.setProgress(run, { step, steps, loss: loss ?? losses.at(-1) ?? null, losses, message });
-      this.#changed(run);
-    }).catch((error: unknown) => this.#options.logger.warn({ err: error, run }, "training progress not stored"));
+    this.#noting = this.#noting
+      .then(async () => {
+        const { phase, step, steps, loss, message } = this.#latest!;
+        this.#latest = undefined;
+        const losses = [...this.#losses];
+        if (phase === "evaluating") await this.#store.move(run, ["running"], "evaluating");
+        await this.#store.setProgress(run, {
+          step,
+          steps,
+          loss: loss ?? losses.at(-1) ?? null,
+          losses,
+          message,
+        });
+        this.#changed(run);
+      })
+      .catch((error: unknown) =>
+        this.#options.logger.warn({ err: error, run }, "training progress not stored"),
+      );
   }
 
   #keepLoss(loss: number): void {
@@ -266,7 +283,9 @@ export class TrainingService {
     for (const { file, sha256 } of manifestFiles(candidate.manifest)) {
       await blobs.put(new Uint8Array(await readFile(join(candidate.dir, file))), { sha256 });
     }
-    await blobs.put(new Uint8Array(await readFile(join(candidate.dir, MANIFEST_FILE))), { sha256: candidate.packageSha256 });
+    await blobs.put(new Uint8Array(await readFile(join(candidate.dir, MANIFEST_FILE))), {
+      sha256: candidate.packageSha256,
+    });
     if ((await this.get(run.run)).state === "cancelled") return;
     // The evidence is there before the version: nobody sees a candidate that was never evaluated.
     await evaluations.record({ ...evaluation, run: run.run });
@@ -287,7 +306,9 @@ export class TrainingService {
     const finished = this.#options.clock.now();
     if (!(await this.#store.move(run.run, ["evaluating"], "succeeded", { finished, candidate }))) return;
     await this.#options.database.transaction(async (tx) =>
-      this.#audit(tx, "engine", "training.succeeded", run.run, { candidate: formatModelVersion(run.model, candidate) }),
+      this.#audit(tx, "engine", "training.succeeded", run.run, {
+        candidate: formatModelVersion(run.model, candidate),
+      }),
     );
     this.#changed(run.run);
   }
@@ -299,7 +320,11 @@ export class TrainingService {
       errorMessage: error.message,
     });
     if (!moved) return;
-    await new SampleStore(this.#options.database).setSnapshotStatus(run.snapshot, ["in_training"], "confirmed");
+    await new SampleStore(this.#options.database).setSnapshotStatus(
+      run.snapshot,
+      ["in_training"],
+      "confirmed",
+    );
     await this.#options.database.transaction(async (tx) =>
       this.#audit(tx, "engine", `training.${state}`, run.run, { code: error.code, message: error.message }),
     );
@@ -310,8 +335,21 @@ export class TrainingService {
     this.#options.live.publish({ type: "training", id: run });
   }
 
-  async #audit(tx: Database, actor: string, action: string, run: string, detail: Record<string, unknown>): Promise<void> {
+  async #audit(
+    tx: Database,
+    actor: string,
+    action: string,
+    run: string,
+    detail: Record<string, unknown>,
+  ): Promise<void> {
     const time = this.#options.clock.now();
-    await new AuditStore(tx).add({ entry: this.#options.newId("aud"), time, actor, action, subject: `training:${run}`, detail });
+    await new AuditStore(tx).add({
+      entry: this.#options.newId("aud"),
+      time,
+      actor,
+      action,
+      subject: `training:${run}`,
+      detail,
+    });
   }
 }

@@ -37,7 +37,9 @@ export class AuthStore {
 
   /** A token that may be used. */
   async token(sha256: string): Promise<{ name: string; role: Role } | undefined> {
-    return this.#database.get(sql`select name, role from api_tokens where sha256 = ${sha256} and revoked = 0`);
+    return this.#database.get(
+      sql`select name, role from api_tokens where sha256 = ${sha256} and revoked = 0`,
+    );
   }
 
   async tokens(): Promise<TokenRecord[]> {
@@ -48,14 +50,24 @@ export class AuthStore {
   }
 
   async countTokens(): Promise<number> {
-    return (await this.#database.get<{ count: number }>(sql`select count(*) as count from api_tokens`))!.count;
+    return (await this.#database.get<{ count: number }>(sql`select count(*) as count from api_tokens`))!
+      .count;
   }
 
   async revokeToken(name: string): Promise<boolean> {
-    return (await this.#database.run(sql`update api_tokens set revoked = 1 where name = ${name} and revoked = 0`)) === 1;
+    return (
+      (await this.#database.run(
+        sql`update api_tokens set revoked = 1 where name = ${name} and revoked = 0`,
+      )) === 1
+    );
   }
 
-  async insertSession(session: { sha256: string; tokenSha256: string; created: number; expires: number }): Promise<void> {
+  async insertSession(session: {
+    sha256: string;
+    tokenSha256: string;
+    created: number;
+    expires: number;
+  }): Promise<void> {
     await this.#database.transaction(async (tx) => {
       await tx.run(sql`delete from sessions where expires < ${session.created}`);
       await tx.run(sql`insert into sessions (sha256, token_sha256, created, expires)

@@ -22,8 +22,10 @@ describeDatabases("database", (database) => {
       values ('a', ${2 ** 40 + 1}, ${bytes}, ${new Uint8Array()}, ${1_790_000_000_123})`);
     await database().run(sql`insert into rollups (device, bucket, model, version, class, count, confidence_sum, latency_sum)
       values ('a', 1, 'm', 1, -1, 3, ${0.5}, ${1e-9})`);
-    const row = await database().get<Record<string, unknown>>(sql`select d.revision, d.payload, d.envelope, d.issued,
-      r.class, r.confidence_sum as "confidenceSum", r.latency_sum as "latencySum", null as nothing
+    const row = await database().get<
+      Record<string, unknown>
+    >(sql`select d.revision, d.payload, d.envelope, d.issued,
+      r.class, r.confidence_sum as "confidenceSum", r.latency_sum as "latencySum", null as missing
       from desired d join rollups r on r.device = d.device`);
     expect(row).toMatchObject({
       revision: 2 ** 40 + 1,
@@ -31,7 +33,7 @@ describeDatabases("database", (database) => {
       class: -1,
       confidenceSum: 0.5,
       latencySum: 1e-9,
-      nothing: null,
+      missing: null,
     });
     expect(Buffer.from(row!.payload as Uint8Array)).toEqual(Buffer.from(bytes));
     expect((row!.envelope as Uint8Array).length).toBe(0);
@@ -43,7 +45,9 @@ describeDatabases("database", (database) => {
 
   it("divides whole numbers without a remainder, large ones too", async () => {
     const time = 1_790_000_012_345;
-    await database().run(sql`insert into accuracy (device, bucket, model, version, count, correct) values ('a', ${time}, 'm', 1, 1, 1)`);
+    await database().run(
+      sql`insert into accuracy (device, bucket, model, version, count, correct) values ('a', ${time}, 'm', 1, 1, 1)`,
+    );
     const row = await database().get<{ bucket: number }>(
       sql`select (bucket / ${10_000}) * ${10_000} as bucket from accuracy where bucket >= ${time}`,
     );
@@ -53,9 +57,15 @@ describeDatabases("database", (database) => {
   it("counts changed rows and returns rows of a write", async () => {
     expect(await put(database(), "a", 1)).toBe(1);
     expect(await database().run(sql`update model_labels set labels = '["x"]' where model = 'b'`)).toBe(0);
-    const rows = await database().all(sql`insert into model_labels (model, version, labels) values ('c', 1, '[]') returning model`);
+    const rows = await database().all(
+      sql`insert into model_labels (model, version, labels) values ('c', 1, '[]') returning model`,
+    );
     expect(rows).toEqual([{ model: "c" }]);
-    expect(await database().run(sql`insert into model_labels (model, version, labels) values ('c', 1, '[]') on conflict do nothing`)).toBe(0);
+    expect(
+      await database().run(
+        sql`insert into model_labels (model, version, labels) values ('c', 1, '[]') on conflict do nothing`,
+      ),
+    ).toBe(0);
   });
 
   it("reports a taken key as already_exists", async () => {
@@ -66,7 +76,9 @@ describeDatabases("database", (database) => {
   it("binds every value: text that looks like SQL is text", async () => {
     const text = "'; drop table model_labels; --";
     await put(database(), text, 1);
-    expect(await database().get(sql`select model from model_labels where model = ${text}`)).toEqual({ model: text });
+    expect(await database().get(sql`select model from model_labels where model = ${text}`)).toEqual({
+      model: text,
+    });
   });
 
   it("keeps all of a unit of work or none of it", async () => {
@@ -124,13 +136,19 @@ describeDatabases("database", (database) => {
 
   it("applies each migration once and refuses a database of a newer server", async () => {
     expect(await migrate(database(), MIGRATIONS, () => 2)).toEqual([]);
-    const more = [...MIGRATIONS, { name: "9999_test", statements: () => ["create table later (id integer primary key)"] }];
+    const more = [
+      ...MIGRATIONS,
+      { name: "9999_test", statements: () => ["create table later (id integer primary key)"] },
+    ];
     expect(await migrate(database(), more, () => 3)).toEqual(["9999_test"]);
     await expect(migrate(database(), MIGRATIONS, () => 4)).rejects.toMatchObject({ code: "conflict" });
   });
 
   it("records nothing of a migration that fails in the middle", async () => {
-    const broken = { name: "9999_broken", statements: () => ["create table half (id integer primary key)", "create nonsense"] };
+    const broken = {
+      name: "9999_broken",
+      statements: () => ["create table half (id integer primary key)", "create nonsense"],
+    };
     await expect(migrate(database(), [...MIGRATIONS, broken], () => 2)).rejects.toThrow();
     await expect(database().all(sql`select * from half`)).rejects.toThrow();
     expect(await migrate(database(), MIGRATIONS, () => 3)).toEqual([]);
@@ -163,6 +181,8 @@ describe("SQLite on disk", () => {
   });
 
   it("reports a file that cannot be opened", () => {
-    expect(() => openSqlite("/nowhere/at/all/test.db")).toThrow(expect.objectContaining({ code: "storage_failed" }));
+    expect(() => openSqlite("/nowhere/at/all/test.db")).toThrow(
+      expect.objectContaining({ code: "storage_failed" }),
+    );
   });
 });

@@ -25,7 +25,11 @@ export interface Database {
 export type Dialect = "sqlite" | "postgres";
 
 /** Column types that the two dialects spell differently. */
-export function columnTypes(dialect: Dialect): { readonly blob: string; readonly bigint: string; readonly real: string } {
+export function columnTypes(dialect: Dialect): {
+  readonly blob: string;
+  readonly bigint: string;
+  readonly real: string;
+} {
   return dialect === "sqlite"
     ? { blob: "blob", bigint: "integer", real: "real" }
     : { blob: "bytea", bigint: "bigint", real: "double precision" };

@@ -2,16 +2,16 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "drizzle-orm";
-import { afterAll, afterEach, beforeAll, beforeEach, describe } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, it } from "vitest";
 import type { Database } from "./database.js";
 import { migrate } from "./migrate.js";
 import { MIGRATIONS } from "./migrations.js";
-import { openPglite } from "./postgres.js";
+import { openPglite, openPostgres } from "./postgres.js";
 import { openSqlite } from "./sqlite.js";
 
 /**
- * Declares the same cases for every database: a file of SQLite, and PostgreSQL in this process. `database()` is empty but migrated
- * before each case.
+ * Declares the same cases for every database: a file of SQLite, PostgreSQL in this process, and the server of
+ * `FIELDLOOP_TEST_POSTGRES_URL`, whose public schema is emptied. `database()` is empty but migrated before each case.
  */
 export function describeDatabases(name: string, cases: (database: () => Database) => void): void {
   describe(`${name} on SQLite`, () => {
@@ -28,10 +28,22 @@ export function describeDatabases(name: string, cases: (database: () => Database
     });
     cases(() => database!);
   });
-  describe(`${name} on PostgreSQL (PGlite)`, () => {
+  describePostgres(`${name} on PostgreSQL (PGlite)`, openPglite, cases);
+  const url = process.env.FIELDLOOP_TEST_POSTGRES_URL;
+  if (url === undefined) {
+    it.skip(`${name} on a PostgreSQL server: FIELDLOOP_TEST_POSTGRES_URL is not set`, () => undefined);
+  } else describePostgres(`${name} on a PostgreSQL server`, async () => openPostgres(url), cases);
+}
+
+function describePostgres(
+  name: string,
+  open: () => Promise<Database>,
+  cases: (database: () => Database) => void,
+): void {
+  describe(name, () => {
     let database: Database | undefined;
     beforeAll(async () => {
-      database = await openPglite();
+      database = await open();
     });
     beforeEach(async () => {
       await database!.run(sql.raw("drop schema public cascade"));

@@ -57,9 +57,14 @@ export class DatasetStore {
   }
 
   /** @returns the stored one: the same content was perhaps frozen before */
-  async addSnapshot(snapshot: StoredSnapshot, items: readonly SnapshotItem[], createdBy: string): Promise<StoredSnapshot> {
+  async addSnapshot(
+    snapshot: StoredSnapshot,
+    items: readonly SnapshotItem[],
+    createdBy: string,
+  ): Promise<StoredSnapshot> {
     return this.#database.transaction(async (tx) => {
-      const inserted = await tx.run(sql`insert into snapshots (snapshot, dataset, model, created, created_by, sample_count, labels)
+      const inserted =
+        await tx.run(sql`insert into snapshots (snapshot, dataset, model, created, created_by, sample_count, labels)
         values (${snapshot.snapshot}, ${snapshot.dataset}, ${snapshot.model}, ${snapshot.created}, ${createdBy},
           ${snapshot.sampleCount}, ${JSON.stringify(snapshot.labels)}) on conflict do nothing`);
       if (inserted === 1) await insertItems(tx, snapshot.snapshot, items);
@@ -103,8 +108,13 @@ async function insertItems(tx: Database, snapshot: string, items: readonly Snaps
   for (let at = 0; at < items.length; at += ITEMS_PER_STATEMENT) {
     const rows = items
       .slice(at, at + ITEMS_PER_STATEMENT)
-      .map(({ sample, sha256, label }, index) => sql`(${snapshot}, ${at + index}, ${sample}, ${sha256}, ${label})`);
-    await tx.run(sql`insert into snapshot_items (snapshot, position, sample, sha256, label) values ${sql.join(rows, sql`, `)}`);
+      .map(
+        ({ sample, sha256, label }, index) =>
+          sql`(${snapshot}, ${at + index}, ${sample}, ${sha256}, ${label})`,
+      );
+    await tx.run(
+      sql`insert into snapshot_items (snapshot, position, sample, sha256, label) values ${sql.join(rows, sql`, `)}`,
+    );
   }
 }
 

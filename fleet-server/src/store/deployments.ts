@@ -88,7 +88,8 @@ export class DeploymentStore {
     },
     now: number,
   ): Promise<boolean> {
-    const changed = await tx.run(sql`update deployments set state = ${change.state}, error_code = ${change.errorCode ?? null},
+    const changed =
+      await tx.run(sql`update deployments set state = ${change.state}, error_code = ${change.errorCode ?? null},
       error_message = ${change.errorMessage ?? null}, measured = ${JSON.stringify(change.measured ?? {})}, updated = ${now}
       where deployment = ${deployment}`);
     return changed === 1;

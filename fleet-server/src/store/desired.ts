@@ -51,7 +51,9 @@ export class DesiredStore {
 
   /** Policies by scope: `default`, `group:…`, `device:…`. */
   async policies(tx: Database = this.#database): Promise<Map<string, unknown>> {
-    const rows = await tx.all<{ scope: string; policy: string }>(sql`select scope, policy from device_policies`);
+    const rows = await tx.all<{ scope: string; policy: string }>(
+      sql`select scope, policy from device_policies`,
+    );
     return new Map(rows.map((row) => [row.scope, JSON.parse(row.policy) as unknown]));
   }
 

@@ -79,10 +79,23 @@ export class DeviceStore {
     return rows.map(record);
   }
 
-  async ids(): Promise<string[]> {
-    return (await this.#database.all<{ device: string }>(sql`select device from devices order by device`)).map(
-      (row) => row.device,
+  /** What health is judged by, of every device; the large columns are not read. */
+  async signs(): Promise<Pick<DeviceRecord, "online" | "lastSeen" | "warnings" | "suspended">[]> {
+    const rows = await this.#database.all<Pick<Row, "online" | "lastSeen" | "warnings" | "suspended">>(
+      sql`select online, last_seen as "lastSeen", warnings, suspended from devices`,
     );
+    return rows.map((row) => ({
+      online: row.online === 1,
+      lastSeen: row.lastSeen,
+      warnings: JSON.parse(row.warnings) as Warnings,
+      suspended: row.suspended === 1,
+    }));
+  }
+
+  async ids(): Promise<string[]> {
+    return (
+      await this.#database.all<{ device: string }>(sql`select device from devices order by device`)
+    ).map((row) => row.device);
   }
 
   async count(): Promise<number> {
@@ -98,11 +111,19 @@ export class DeviceStore {
   }
 
   async setTags(device: string, tags: Tags): Promise<boolean> {
-    return (await this.#database.run(sql`update devices set tags = ${JSON.stringify(tags)} where device = ${device}`)) === 1;
+    return (
+      (await this.#database.run(
+        sql`update devices set tags = ${JSON.stringify(tags)} where device = ${device}`,
+      )) === 1
+    );
   }
 
   async setSuspended(device: string, suspended: boolean): Promise<boolean> {
-    return (await this.#database.run(sql`update devices set suspended = ${suspended} where device = ${device}`)) === 1;
+    return (
+      (await this.#database.run(
+        sql`update devices set suspended = ${suspended} where device = ${device}`,
+      )) === 1
+    );
   }
 
   /** Devices that report this package as running. */
@@ -132,7 +153,8 @@ export class DeviceStore {
   /** A state of an older boot, or older within its boot, changes nothing. */
   async setState(tx: Database, device: string, state: DeviceState): Promise<boolean> {
     const { running } = state;
-    const changed = await tx.run(sql`update devices set state = ${JSON.stringify(state)}, state_boot = ${state.boot},
+    const changed =
+      await tx.run(sql`update devices set state = ${JSON.stringify(state)}, state_boot = ${state.boot},
       state_time = ${state.time}, warnings = ${JSON.stringify(state.warnings)}, running_model = ${running?.model ?? null},
       running_version = ${running?.version ?? null}, running_package_sha256 = ${running?.packageSha256 ?? null}
       where device = ${device} and (state_boot < ${state.boot} or (state_boot = ${state.boot} and state_time <= ${state.time})
@@ -141,7 +163,9 @@ export class DeviceStore {
   }
 
   async warnings(tx: Database, device: string): Promise<Warnings> {
-    const row = await tx.get<{ warnings: string }>(sql`select warnings from devices where device = ${device}`);
+    const row = await tx.get<{ warnings: string }>(
+      sql`select warnings from devices where device = ${device}`,
+    );
     return row ? (JSON.parse(row.warnings) as Warnings) : [];
   }
 
@@ -149,7 +173,11 @@ export class DeviceStore {
     await tx.run(sql`update devices set warnings = ${JSON.stringify(warnings)} where device = ${device}`);
   }
 
-  async putGroup(group: { group: string; devices: readonly string[] | null; selector: Tags | null }): Promise<void> {
+  async putGroup(group: {
+    group: string;
+    devices: readonly string[] | null;
+    selector: Tags | null;
+  }): Promise<void> {
     const devices = group.devices && JSON.stringify(group.devices);
     const selector = group.selector && JSON.stringify(group.selector);
     await this.#database.run(sql`insert into device_groups (name, devices, selector) values (${group.group}, ${devices}, ${selector})

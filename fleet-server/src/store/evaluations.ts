@@ -33,10 +33,17 @@ export class EvaluationStore {
   }
 
   /** Newest first. */
-  async list(options: { model?: string; candidate?: number; before?: number; limit: number }): Promise<Evaluation[]> {
+  async list(options: {
+    model?: string;
+    candidate?: number;
+    before?: number;
+    limit: number;
+  }): Promise<Evaluation[]> {
     const model = options.model === undefined ? sql`` : sql` and model = ${options.model}`;
     const candidate = options.candidate === undefined ? sql`` : sql` and candidate = ${options.candidate}`;
-    const rows = await this.#database.all<{ json: string }>(sql`select evaluation_json as json from evaluations
+    const rows = await this.#database.all<{
+      json: string;
+    }>(sql`select evaluation_json as json from evaluations
       where created < ${options.before ?? Number.MAX_SAFE_INTEGER}${model}${candidate}
       order by created desc, evaluation desc limit ${options.limit}`);
     return rows.map(({ json }) => JSON.parse(json) as Evaluation);
@@ -44,7 +51,9 @@ export class EvaluationStore {
 
   /** Of the newest evaluation of a version as the candidate. */
   async latestVerdict(model: string, candidate: number): Promise<Evaluation["verdict"] | undefined> {
-    const row = await this.#database.get<{ verdict: Evaluation["verdict"] }>(sql`select verdict from evaluations
+    const row = await this.#database.get<{
+      verdict: Evaluation["verdict"];
+    }>(sql`select verdict from evaluations
       where model = ${model} and candidate = ${candidate} order by created desc, evaluation desc limit 1`);
     return row?.verdict;
   }

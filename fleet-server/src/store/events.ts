@@ -53,9 +53,14 @@ export class EventStore {
   }
 
   /** Newest first; `types` narrows them, such as `crash`. */
-  async list(device: string, options: { type?: EventData["type"]; from?: number; limit: number }): Promise<DeviceEvent[]> {
+  async list(
+    device: string,
+    options: { type?: EventData["type"]; from?: number; limit: number },
+  ): Promise<DeviceEvent[]> {
     const type = options.type === undefined ? sql`` : sql` and type = ${options.type}`;
-    const rows = await this.#database.all<Omit<DeviceEvent, "data"> & { data: string }>(sql`select device, boot, seq, time, received, data
+    const rows = await this.#database.all<
+      Omit<DeviceEvent, "data"> & { data: string }
+    >(sql`select device, boot, seq, time, received, data
       from device_events where device = ${device} and received >= ${options.from ?? 0}${type}
       order by received desc, boot desc, seq desc limit ${options.limit}`);
     return rows.map((row) => ({ ...row, data: JSON.parse(row.data) as EventData }));
@@ -84,6 +89,7 @@ export class EventStore {
   }
 
   async deadLetterCount(): Promise<number> {
-    return (await this.#database.get<{ count: number }>(sql`select count(*) as count from dead_letters`))!.count;
+    return (await this.#database.get<{ count: number }>(sql`select count(*) as count from dead_letters`))!
+      .count;
   }
 }

@@ -75,10 +75,16 @@ export class SqlIdempotencyStore implements IdempotencyStore {
 
 function answerOf(row: Row, requestSha256: string, key: string): StoredAnswer {
   if (row.requestSha256 !== requestSha256) {
-    throw new FieldloopError("idempotency_conflict", `Use Idempotency-Key: "${key}" was used for another request`);
+    throw new FieldloopError(
+      "idempotency_conflict",
+      `Use Idempotency-Key: "${key}" was used for another request`,
+    );
   }
   if (row.status === null) {
-    throw new FieldloopError("conflict", `Use Idempotency-Key: the first request with "${key}" is still running`);
+    throw new FieldloopError(
+      "conflict",
+      `Use Idempotency-Key: the first request with "${key}" is still running`,
+    );
   }
   return { status: row.status, contentType: row.contentType ?? "application/json", body: row.body ?? "" };
 }

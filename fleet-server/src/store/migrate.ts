@@ -17,7 +17,9 @@ export async function migrate(
 ): Promise<string[]> {
   const types = columnTypes(database.dialect);
   await database.run(
-    sql.raw(`create table if not exists schema_migrations (name text primary key, applied ${types.bigint} not null)`),
+    sql.raw(
+      `create table if not exists schema_migrations (name text primary key, applied ${types.bigint} not null)`,
+    ),
   );
   const known = new Set(migrations.map((migration) => migration.name));
   if (known.size !== migrations.length)

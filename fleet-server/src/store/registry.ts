@@ -30,7 +30,8 @@ export interface StoredVersion {
 
 type Row = Omit<StoredVersion, "manifest"> & { manifest: string };
 
-const columns = sql.raw(`model, version, package_sha256 as "packageSha256", manifest_bytes as "manifestBytes", manifest,
+const columns =
+  sql.raw(`model, version, package_sha256 as "packageSha256", manifest_bytes as "manifestBytes", manifest,
   statement, bytes, created, published, published_by as "publishedBy"`);
 
 /** Versions only come; nothing here changes or removes one. */

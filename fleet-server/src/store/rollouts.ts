@@ -16,7 +16,7 @@ export const ROLLOUTS_MIGRATION: Migration = {
     `create table rollout_devices (rollout text not null, device text not null, wave integer not null, position integer not null,
       state text not null, error_code text, error_message text, offered ${types.bigint}, updated ${types.bigint}, previous text,
       restore text not null, restore_offered ${types.bigint}, assigned text not null, primary key (rollout, device))`,
-    "create index rollout_devices_device on rollout_devices (device)",
+    "create index rollout_devices_open on rollout_devices (assigned, restore)",
   ],
 };
 
@@ -37,18 +37,24 @@ export interface OpenAssignment {
   readonly previous: PackageRef | null;
 }
 
-interface RolloutRow extends Omit<StoredRollout, "waves" | "devices" | "request" | "gate" | "onFailure" | "offersPerMinute"> {
+interface RolloutRow
+  extends Omit<StoredRollout, "waves" | "devices" | "request" | "gate" | "onFailure" | "offersPerMinute"> {
   request: string;
 }
 type WaveRow = Omit<RolloutWave, "verdict"> & { rollout: string; verdict: string | null };
 type DeviceRow = Omit<RolloutDevice, "previous"> & { rollout: string; previous: string | null };
 
-const OPEN_STATES = sql.raw(`('draft', 'awaiting_approval', 'scheduled', 'running', 'paused', 'rolling_back')`);
-const rolloutColumns = sql.raw(`rollout, model, version, package_sha256 as "packageSha256", from_version as "fromVersion", state,
+const OPEN_STATES = sql.raw(
+  `('draft', 'awaiting_approval', 'scheduled', 'running', 'paused', 'rolling_back')`,
+);
+const rolloutColumns =
+  sql.raw(`rollout, model, version, package_sha256 as "packageSha256", from_version as "fromVersion", state,
   reason, created, created_by as "createdBy", started, finished, request, revision`);
-const waveColumns = sql.raw(`rollout, wave, state, started, soak_started as "soakStarted", watched_since as "watchedSince",
+const waveColumns =
+  sql.raw(`rollout, wave, state, started, soak_started as "soakStarted", watched_since as "watchedSince",
   finished, verdict`);
-const deviceColumns = sql.raw(`rollout, device, wave, state, error_code as "errorCode", error_message as "errorMessage", offered,
+const deviceColumns =
+  sql.raw(`rollout, device, wave, state, error_code as "errorCode", error_message as "errorMessage", offered,
   updated, previous, restore, restore_offered as "restoreOffered"`);
 
 export class RolloutStore {
@@ -66,7 +72,8 @@ export class RolloutStore {
           ${rollout.state}, ${rollout.reason}, ${rollout.created}, ${rollout.createdBy}, ${rollout.started}, ${rollout.finished},
           ${JSON.stringify(rollout.request)}, ${rollout.revision})`);
       for (const wave of rollout.waves) await insertWave(tx, rollout.rollout, wave);
-      for (const [position, device] of rollout.devices.entries()) await insertDevice(tx, rollout.rollout, device, position);
+      for (const [position, device] of rollout.devices.entries())
+        await insertDevice(tx, rollout.rollout, device, position);
     });
   }
 
@@ -105,7 +112,10 @@ export class RolloutStore {
         started = ${after.started}, finished = ${after.finished}, revision = ${revision}
         where rollout = ${before.rollout} and revision = ${before.revision}`);
       if (changed !== 1) {
-        throw new FieldloopError("precondition_failed", `Save rollout "${before.rollout}": it changed meanwhile`);
+        throw new FieldloopError(
+          "precondition_failed",
+          `Save rollout "${before.rollout}": it changed meanwhile`,
+        );
       }
       for (const [at, wave] of after.waves.entries()) {
         if (wave !== before.waves[at]) await updateWave(tx, before.rollout, wave);
@@ -156,7 +166,7 @@ export class RolloutStore {
   }
 }
 
-/** Decided and not carried out: an offer to a device that does not run the version already, or a restore. */
+/** Decided and not yet in the device's desired state: an offer (also of what it runs already, so that it is wanted too), or a restore. */
 const OPEN_ASSIGNMENT = sql.raw(`((restore = 'none' and offered is not null and assigned = 'none')
   or (restore = 'offered' and assigned <> 'restore'))`);
 
@@ -178,11 +188,14 @@ function fromRow(row: RolloutRow, waves: readonly WaveRow[], devices: readonly D
     gate: request.gate,
     onFailure: request.onFailure,
     offersPerMinute: request.offersPerMinute,
-    waves: waves.map(({ rollout: _, verdict, ...wave }) => ({
+    waves: waves.map(({ rollout: _rollout, verdict, ...wave }) => ({
       ...wave,
       verdict: verdict === null ? null : (JSON.parse(verdict) as GateVerdict),
     })),
-    devices: devices.map(({ rollout: _, previous, ...device }) => ({ ...device, previous: parsePackage(previous) })),
+    devices: devices.map(({ rollout: _rollout, previous, ...device }) => ({
+      ...device,
+      previous: parsePackage(previous),
+    })),
   };
 }
 
@@ -202,7 +215,12 @@ async function updateWave(tx: Database, rollout: string, wave: RolloutWave): Pro
     where rollout = ${rollout} and wave = ${wave.wave}`);
 }
 
-async function insertDevice(tx: Database, rollout: string, device: RolloutDevice, position: number): Promise<void> {
+async function insertDevice(
+  tx: Database,
+  rollout: string,
+  device: RolloutDevice,
+  position: number,
+): Promise<void> {
   await tx.run(sql`insert into rollout_devices (rollout, device, wave, position, state, error_code, error_message, offered, updated,
       previous, restore, restore_offered, assigned)
     values (${rollout}, ${device.device}, ${device.wave}, ${position}, ${device.state}, ${device.errorCode}, ${device.errorMessage},

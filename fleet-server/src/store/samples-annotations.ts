@@ -1,4 +1,11 @@
-import type { Annotation, FailureStatus, MediaType, SampleQuery, SampleView, Stratum } from "@fieldloop/protocol";
+import type {
+  Annotation,
+  FailureStatus,
+  MediaType,
+  SampleQuery,
+  SampleView,
+  Stratum,
+} from "@fieldloop/protocol";
 import { FieldloopError, formatPredictionId } from "@fieldloop/protocol";
 import { sql, type SQL } from "drizzle-orm";
 import type { Database, Migration } from "./database.js";
@@ -77,7 +84,8 @@ const WRONG = `case when a.label is not null then case when a.label <> s.label t
   when f.correct is not null then 1 - f.correct end`;
 const FROM = `from samples s left join annotations a on a.sample = s.sample and a.current = 1
   left join feedback f on f.device = s.device and f.boot = s.prediction_boot and f.n = s.n`;
-const columns = sql.raw(`s.sample, s.device, s.prediction_boot as boot, s.n, s.time, s.received, s.model, s.version,
+const columns =
+  sql.raw(`s.sample, s.device, s.prediction_boot as boot, s.n, s.time, s.received, s.model, s.version,
   s.package_sha256 as "packageSha256", s.stratum, s.probability, s.worth, s.class, s.label, s.confidence, s.signals,
   s.media_type as "mediaType", s.bytes, s.sha256, s.status, a.annotation, a.label as "annotatedLabel", a.author,
   a.created as annotated, f.label as "truthLabel", f.correct`);
@@ -93,7 +101,9 @@ export class SampleStore {
   }
 
   async get(sample: string): Promise<StoredSample | undefined> {
-    const row = await this.#database.get<Row>(sql`select ${columns} ${fromSamples} where s.sample = ${sample}`);
+    const row = await this.#database.get<Row>(
+      sql`select ${columns} ${fromSamples} where s.sample = ${sample}`,
+    );
     return row && fromRow(row);
   }
 
@@ -106,7 +116,10 @@ export class SampleStore {
     const samples = rows.slice(0, query.limit).map(fromRow);
     const last = samples.at(-1);
     const more = rows.length > query.limit && last !== undefined;
-    return { samples, next: more ? encodeCursor(query.order === "worth" ? last.worth : last.time, last.sample) : null };
+    return {
+      samples,
+      next: more ? encodeCursor(query.order === "worth" ? last.worth : last.time, last.sample) : null,
+    };
   }
 
   async count(): Promise<{ total: number; unlabelled: number }> {
@@ -117,7 +130,9 @@ export class SampleStore {
   }
 
   /** Per stratum: how many samples, and how many are known to be wrong or right. */
-  async statistics(query: Pick<SampleQuery, "model" | "version" | "device" | "after" | "before">): Promise<StratumCounts[]> {
+  async statistics(
+    query: Pick<SampleQuery, "model" | "version" | "device" | "after" | "before">,
+  ): Promise<StratumCounts[]> {
     return this.#database.all<StratumCounts>(sql`select stratum, count(*) as count,
       coalesce(sum(case when wrong = 1 then 1 else 0 end), 0) as wrong, coalesce(sum(case when wrong = 0 then 1 else 0 end), 0) as "right"
       from (select s.stratum as stratum, ${wrongIs} as wrong ${fromSamples} ${where(conditionsOf(query))}) as judged
@@ -125,11 +140,17 @@ export class SampleStore {
   }
 
   async setStatus(sample: string, status: FailureStatus): Promise<boolean> {
-    return (await this.#database.run(sql`update samples set status = ${status} where sample = ${sample}`)) === 1;
+    return (
+      (await this.#database.run(sql`update samples set status = ${status} where sample = ${sample}`)) === 1
+    );
   }
 
   /** Moves the samples of a snapshot from one of `from` to `to`. @returns how many */
-  async setSnapshotStatus(snapshot: string, from: readonly FailureStatus[], to: FailureStatus): Promise<number> {
+  async setSnapshotStatus(
+    snapshot: string,
+    from: readonly FailureStatus[],
+    to: FailureStatus,
+  ): Promise<number> {
     return this.#database.run(sql`update samples set status = ${to} where status in (${list(from)})
       and sample in (select sample from snapshot_items where snapshot = ${snapshot})`);
   }
@@ -137,7 +158,9 @@ export class SampleStore {
   /** Adds a label; the one before it stays and is no longer the current one. Part of its caller's unit of work. */
   async annotate(annotation: Omit<Annotation, "current"> & { readonly sample: string }): Promise<void> {
     const { annotation: id, sample, label, author, created } = annotation;
-    await this.#database.run(sql`update annotations set current = 0 where sample = ${sample} and current = 1`);
+    await this.#database.run(
+      sql`update annotations set current = 0 where sample = ${sample} and current = 1`,
+    );
     await this.#database.run(sql`insert into annotations (annotation, sample, label, author, created, current)
       values (${id}, ${sample}, ${label}, ${author}, ${created}, 1)`);
   }
@@ -186,8 +209,10 @@ function conditionsOf(query: Partial<SampleQuery>): SQL[] {
 function labelledConditions(query: LabelledQuery): SQL[] {
   const parts = [sql`s.model = ${query.model}`];
   parts.push(query.annotatedOnly ? sql`a.label is not null` : sql`coalesce(a.label, f.label) is not null`);
-  if (query.devices) parts.push(query.devices.length === 0 ? sql`1 = 0` : sql`s.device in (${list(query.devices)})`);
-  if (query.versions) parts.push(query.versions.length === 0 ? sql`1 = 0` : sql`s.version in (${list(query.versions)})`);
+  if (query.devices)
+    parts.push(query.devices.length === 0 ? sql`1 = 0` : sql`s.device in (${list(query.devices)})`);
+  if (query.versions)
+    parts.push(query.versions.length === 0 ? sql`1 = 0` : sql`s.version in (${list(query.versions)})`);
   if (query.after !== undefined) parts.push(sql`s.time >= ${query.after}`);
   return parts;
 }
@@ -210,7 +235,11 @@ function encodeCursor(key: number, sample: string): string {
 function cursorCondition(key: SQL, cursor: string | undefined): SQL[] {
   if (cursor === undefined) return [];
   const parsed = parseCursor(cursor);
-  if (!parsed) throw new FieldloopError("invalid_argument", `List samples: "${cursor.slice(0, 40)}" is not a cursor of this list`);
+  if (!parsed)
+    throw new FieldloopError(
+      "invalid_argument",
+      `List samples: "${cursor.slice(0, 40)}" is not a cursor of this list`,
+    );
   const [value, sample] = parsed;
   return [sql`(${key} < ${value} or (${key} = ${value} and s.sample < ${sample}))`];
 }
@@ -228,14 +257,17 @@ function parseCursor(cursor: string): [number, string] | undefined {
 }
 
 function fromRow(row: Row): StoredSample {
-  const { boot, n, signals, annotation, annotatedLabel, author, annotated, truthLabel, correct, ...rest } = row;
+  const { boot, n, signals, annotation, annotatedLabel, author, annotated, truthLabel, correct, ...rest } =
+    row;
   const truth = truthLabel ?? (correct === 1 ? row.label : null);
   return {
     ...rest,
     predictionId: formatPredictionId(boot, n),
     signals: JSON.parse(signals) as Record<string, number>,
     annotation:
-      annotation === null ? null : { annotation, label: annotatedLabel!, author: author!, created: annotated!, current: true },
+      annotation === null
+        ? null
+        : { annotation, label: annotatedLabel!, author: author!, created: annotated!, current: true },
     truth,
     wrong: wrongOf(row),
   };

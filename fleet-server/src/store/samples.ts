@@ -63,7 +63,13 @@ export class SampleIngestStore {
     return inserted === 1;
   }
 
-  async putPart(tx: Database, device: string, sample: string, part: SamplePart, received: number): Promise<void> {
+  async putPart(
+    tx: Database,
+    device: string,
+    sample: string,
+    part: SamplePart,
+    received: number,
+  ): Promise<void> {
     const { embedding, ...metadata } = part.metadata ?? {};
     await tx.run(sql`insert into sample_parts (device, sample, part, parts, metadata, embedding, payload, received)
       values (${device}, ${sample}, ${part.part}, ${part.parts}, ${part.metadata ? JSON.stringify(metadata) : null},
@@ -80,6 +86,14 @@ export class SampleIngestStore {
       payload: row.payload,
       metadata: row.metadata === null ? undefined : withEmbedding(row.metadata, row.embedding),
     }));
+  }
+
+  /** How many parts are there of a sample that was announced with so many. */
+  async partCount(tx: Database, device: string, sample: string, parts: number): Promise<number> {
+    const row = await tx.get<{ count: number }>(
+      sql`select count(*) as count from sample_parts where device = ${device} and sample = ${sample} and parts = ${parts}`,
+    );
+    return row!.count;
   }
 
   async deleteParts(tx: Database, device: string, sample: string): Promise<void> {

@@ -44,7 +44,9 @@ function makeDurable(writer: Sqlite.Database, path: string): void {
   writer.pragma("synchronous = FULL");
   writer.pragma(`wal_autocheckpoint = ${CHECKPOINT_PAGES}`);
   writer.exec("create table if not exists durability_probe (id integer primary key, opened integer)");
-  writer.exec("insert into durability_probe values (1, 1) on conflict (id) do update set opened = opened + 1");
+  writer.exec(
+    "insert into durability_probe values (1, 1) on conflict (id) do update set opened = opened + 1",
+  );
   const synchronous = writer.pragma("synchronous", { simple: true });
   if (mode !== "wal" || synchronous !== SYNCHRONOUS_FULL) {
     writer.close();
@@ -74,16 +76,17 @@ class Connection {
     const known = this.#statements.get(text);
     if (known) return known;
     const statement = this.raw.prepare(text);
-    if (this.#statements.size >= STATEMENTS_MAX) this.#statements.delete(this.#statements.keys().next().value!);
+    if (this.#statements.size >= STATEMENTS_MAX)
+      this.#statements.delete(this.#statements.keys().next().value!);
     this.#statements.set(text, statement);
     return statement;
   }
 }
 
-/** Whole numbers bind as integers (better-sqlite3 binds those above 32 bits as reals), booleans as 0 and 1. */
+/** Whole numbers bind as integers (better-sqlite3 binds every number as a real, and `7.0 / 2` is not `7 / 2`), booleans as 0 and 1. */
 function bindable(value: unknown): unknown {
   if (typeof value === "boolean") return value ? 1 : 0;
-  if (typeof value === "number" && Number.isSafeInteger(value) && (value | 0) !== value) return BigInt(value);
+  if (typeof value === "number" && Number.isSafeInteger(value)) return BigInt(value);
   return value;
 }
 

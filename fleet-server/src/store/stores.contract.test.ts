@@ -33,7 +33,13 @@ describeDatabases("devices", (database) => {
     await expect(insert(store, "a")).rejects.toMatchObject({ code: "already_exists" });
     expect((await store.list("", 2)).map((record) => record.device)).toEqual(["a", "b"]);
     expect((await store.list("b", 2)).map((record) => record.device)).toEqual(["c"]);
-    expect(await store.get("a")).toMatchObject({ tags: { site: "lyon" }, suspended: false, online: false, state: null, lastSeen: null });
+    expect(await store.get("a")).toMatchObject({
+      tags: { site: "lyon" },
+      suspended: false,
+      online: false,
+      state: null,
+      lastSeen: null,
+    });
     expect(await store.setTags("a", { site: "turin" })).toBe(true);
     expect(await store.setSuspended("nobody", true)).toBe(false);
     expect(await store.credential("a")).toEqual({ credentialSha256: HASH, suspended: false });
@@ -83,12 +89,32 @@ describeDatabases("desired states and deployments", (database) => {
 
   it("follows a deployment", async () => {
     const store = new DeploymentStore(database());
-    const deployment = { deployment: "dep_1", device: "a", rollout: "rol_1", model: "parts", version: 2, packageSha256: HASH };
+    const deployment = {
+      deployment: "dep_1",
+      device: "a",
+      rollout: "rol_1",
+      model: "parts",
+      version: 2,
+      packageSha256: HASH,
+    };
     await store.insert(database(), deployment, 10);
     await expect(store.insert(database(), deployment, 10)).rejects.toMatchObject({ code: "already_exists" });
-    await store.setState(database(), "dep_1", { state: "failed", errorCode: "download_failed", errorMessage: "cut", measured: { bytes: 7 } }, 20);
+    await store.setState(
+      database(),
+      "dep_1",
+      { state: "failed", errorCode: "download_failed", errorMessage: "cut", measured: { bytes: 7 } },
+      20,
+    );
     expect(await store.ofRollout("rol_1")).toEqual([
-      { ...deployment, state: "failed", errorCode: "download_failed", errorMessage: "cut", measured: { bytes: 7 }, created: 10, updated: 20 },
+      {
+        ...deployment,
+        state: "failed",
+        errorCode: "download_failed",
+        errorMessage: "cut",
+        measured: { bytes: 7 },
+        created: 10,
+        updated: 20,
+      },
     ]);
     expect(await store.ofDevice("b")).toEqual([]);
   });
@@ -98,7 +124,9 @@ describeDatabases("access", (database) => {
   it("ends sessions with their token and with time", async () => {
     const store = new AuthStore(database());
     await store.insertToken({ sha256: HASH, name: "ann", role: "operator", created: 1 });
-    await expect(store.insertToken({ sha256: "cd", name: "ann", role: "viewer", created: 1 })).rejects.toMatchObject({ code: "already_exists" });
+    await expect(
+      store.insertToken({ sha256: "cd", name: "ann", role: "viewer", created: 1 }),
+    ).rejects.toMatchObject({ code: "already_exists" });
     await store.insertSession({ sha256: "s1", tokenSha256: HASH, created: 1, expires: 100 });
     expect(await store.session("s1", 50)).toEqual({ name: "ann", role: "operator" });
     expect(await store.session("s1", 100)).toBeUndefined();
@@ -139,16 +167,35 @@ describeDatabases("telemetry", (database) => {
   it("adds rollups up and answers by time, device and version", async () => {
     const store = new TelemetryStore(database());
     const at = 1_790_000_000_000;
-    const add = (device: string, bucket: number, version: number, classIndex: number, count: number): Promise<void> =>
-      store.addRollup(database(), { device, bucket, model: "m", version, class: classIndex, count, confidenceSum: count * 0.5, latencySum: count * 2 });
+    const add = (
+      device: string,
+      bucket: number,
+      version: number,
+      classIndex: number,
+      count: number,
+    ): Promise<void> =>
+      store.addRollup(database(), {
+        device,
+        bucket,
+        model: "m",
+        version,
+        class: classIndex,
+        count,
+        confidenceSum: count * 0.5,
+        latencySum: count * 2,
+      });
     await add("a", at, 1, 0, 10);
     await add("a", at, 1, 0, 5);
     await add("a", at + 10_000, 2, -1, 4);
     await add("b", at, 1, 1, 7);
-    expect(await store.sumsByDevice({ device: "a" })).toEqual([{ device: "a", count: 19, confidenceSum: 9.5, latencySum: 38 }]);
+    expect(await store.sumsByDevice({ device: "a" })).toEqual([
+      { device: "a", count: 19, confidenceSum: 9.5, latencySum: 38 },
+    ]);
     expect(await store.sumsByDevice({ devices: ["a", "b"], version: 1 })).toHaveLength(2);
     expect(await store.sumsByDevice({ devices: [] })).toEqual([]);
-    expect(await store.sumsByDevice({ from: at + 10_000 })).toEqual([{ device: "a", count: 4, confidenceSum: 2, latencySum: 8 }]);
+    expect(await store.sumsByDevice({ from: at + 10_000 })).toEqual([
+      { device: "a", count: 4, confidenceSum: 2, latencySum: 8 },
+    ]);
     const series = await store.series({ device: "a" }, 20_000);
     expect(series.map(({ bucket, version, count }) => [bucket, version, count])).toEqual([
       [at, 1, 15],
@@ -187,7 +234,9 @@ describeDatabases("telemetry", (database) => {
     });
     await store.insertSegment(database(), segment(1, 0, 10));
     await store.insertSegment(database(), segment(2, 20, 10));
-    await expect(store.insertSegment(database(), segment(2, 30, 10))).rejects.toMatchObject({ code: "already_exists" });
+    await expect(store.insertSegment(database(), segment(2, 30, 10))).rejects.toMatchObject({
+      code: "already_exists",
+    });
     expect((await store.segmentAt("a", 1, 9))?.seq).toBe(1);
     expect(await store.segmentAt("a", 1, 10)).toBeUndefined();
     expect((await store.segmentAt("a", 1, 29))?.seq).toBe(2);
@@ -223,13 +272,29 @@ describeDatabases("samples, events and labels", (database) => {
       sha256: HASH,
       source: "test",
     };
-    await store.putPart(database(), "a", "smp_00000001", { part: 0, parts: 2, metadata, payload: Uint8Array.of(1, 2) }, 1);
-    await store.putPart(database(), "a", "smp_00000001", { part: 1, parts: 2, metadata: undefined, payload: Uint8Array.of(3) }, 1);
+    await store.putPart(
+      database(),
+      "a",
+      "smp_00000001",
+      { part: 0, parts: 2, metadata, payload: Uint8Array.of(1, 2) },
+      1,
+    );
+    await store.putPart(
+      database(),
+      "a",
+      "smp_00000001",
+      { part: 1, parts: 2, metadata: undefined, payload: Uint8Array.of(3) },
+      1,
+    );
     const parts = await store.parts(database(), "a", "smp_00000001");
     expect(parts.map(({ part }) => part)).toEqual([0, 1]);
     expect(parts[0]!.metadata).toEqual(metadata);
-    expect(await store.insert(database(), { sample: "smp_00000001", device: "a", received: 9, metadata })).toBe(true);
-    expect(await store.insert(database(), { sample: "smp_00000001", device: "b", received: 9, metadata })).toBe(false);
+    expect(
+      await store.insert(database(), { sample: "smp_00000001", device: "a", received: 9, metadata }),
+    ).toBe(true);
+    expect(
+      await store.insert(database(), { sample: "smp_00000001", device: "b", received: 9, metadata }),
+    ).toBe(false);
     await store.deleteParts(database(), "a", "smp_00000001");
     expect(await store.unfinished(database(), "a")).toBe(0);
   });
@@ -249,7 +314,16 @@ describeDatabases("samples, events and labels", (database) => {
   it("keeps the beginning of a dead letter", async () => {
     const store = new EventStore(database());
     const payload = new Uint8Array(10_000).fill(7);
-    await store.insertDeadLetter(database(), { id: "d", device: "a", kind: "event", code: "message_schema", message: "no", received: 1, bytes: 10_000, payload });
+    await store.insertDeadLetter(database(), {
+      id: "d",
+      device: "a",
+      kind: "event",
+      code: "message_schema",
+      message: "no",
+      received: 1,
+      bytes: 10_000,
+      payload,
+    });
     const [letter] = await store.deadLetters(10);
     expect(letter).toMatchObject({ code: "message_schema", bytes: 10_000 });
     expect(letter!.payload.length).toBe(4096);

@@ -95,7 +95,8 @@ export interface TelemetryFilter {
   readonly to?: number;
 }
 
-const SEGMENT: SQL = sql.raw(`s.device, s.boot, s.seq, s.model, s.version, s.package_prefix as "packagePrefix",
+const SEGMENT: SQL =
+  sql.raw(`s.device, s.boot, s.seq, s.model, s.version, s.package_prefix as "packagePrefix",
   s.first_n as "firstN", s.count, s.t0, s.t1, s.received, s.payload`);
 
 /** Predictions as columnar segments, their rollups, feedback and what it says about accuracy. */
@@ -129,7 +130,10 @@ export class TelemetryStore {
         confidence_sum = rollups.confidence_sum + excluded.confidence_sum, latency_sum = rollups.latency_sum + excluded.latency_sum`);
   }
 
-  async addTotal(tx: Database, row: { device: string; model: string; version: number; count: number; t0: number; t1: number }): Promise<void> {
+  async addTotal(
+    tx: Database,
+    row: { device: string; model: string; version: number; count: number; t0: number; t1: number },
+  ): Promise<void> {
     await tx.run(sql`insert into prediction_totals (device, model, version, count, first_time, last_time)
       values (${row.device}, ${row.model}, ${row.version}, ${row.count}, ${row.t0}, ${row.t1})
       on conflict (device, model, version) do update set count = prediction_totals.count + excluded.count,
@@ -144,7 +148,13 @@ export class TelemetryStore {
   }
 
   /** Feedback that waits for its predictions, or for the labels of their version. */
-  async pendingFeedback(tx: Database, device: string, boot: number, fromN: number, toN: number): Promise<FeedbackRow[]> {
+  async pendingFeedback(
+    tx: Database,
+    device: string,
+    boot: number,
+    fromN: number,
+    toN: number,
+  ): Promise<FeedbackRow[]> {
     return tx.all(sql`select device, boot, n, label, correct from feedback
       where folded = 0 and device = ${device} and boot = ${boot} and n >= ${fromN} and n < ${toN}`);
   }
@@ -157,7 +167,12 @@ export class TelemetryStore {
   }
 
   /** Settles one feedback exactly once. */
-  async foldFeedback(tx: Database, row: FeedbackRow, into: Omit<AccuracyRow, "count" | "correct">, correct: boolean): Promise<void> {
+  async foldFeedback(
+    tx: Database,
+    row: FeedbackRow,
+    into: Omit<AccuracyRow, "count" | "correct">,
+    correct: boolean,
+  ): Promise<void> {
     const folded = await tx.run(sql`update feedback set folded = 1, correct = ${correct}
       where device = ${row.device} and boot = ${row.boot} and n = ${row.n} and folded = 0`);
     if (folded !== 1) return;
@@ -167,7 +182,12 @@ export class TelemetryStore {
   }
 
   /** The segment that holds prediction `n` of a boot. */
-  async segmentAt(device: string, boot: number, n: number, tx: Database = this.#database): Promise<Segment | undefined> {
+  async segmentAt(
+    device: string,
+    boot: number,
+    n: number,
+    tx: Database = this.#database,
+  ): Promise<Segment | undefined> {
     const segment = await tx.get<Segment>(sql`select ${SEGMENT} from prediction_segments s
       where s.device = ${device} and s.boot = ${boot} and s.first_n <= ${n} order by s.first_n desc limit 1`);
     return segment && n < segment.firstN + segment.count ? segment : undefined;
@@ -185,9 +205,13 @@ export class TelemetryStore {
   }
 
   /** Counted predictions with feedback, by device. */
-  async accuracyByDevice(filter: TelemetryFilter): Promise<{ device: string; count: number; correct: number }[]> {
-    return this.#perDevices(filter, (where) =>
-      sql`select device, sum(count) as count, sum(correct) as correct from accuracy where ${where} group by device`,
+  async accuracyByDevice(
+    filter: TelemetryFilter,
+  ): Promise<{ device: string; count: number; correct: number }[]> {
+    return this.#perDevices(
+      filter,
+      (where) =>
+        sql`select device, sum(count) as count, sum(correct) as correct from accuracy where ${where} group by device`,
     );
   }
 
@@ -195,27 +219,39 @@ export class TelemetryStore {
   async sumsByDevice(
     filter: TelemetryFilter,
   ): Promise<{ device: string; count: number; confidenceSum: number; latencySum: number }[]> {
-    return this.#perDevices(filter, (where) =>
-      sql`select device, sum(count) as count, sum(confidence_sum) as "confidenceSum", sum(latency_sum) as "latencySum"
+    return this.#perDevices(
+      filter,
+      (where) =>
+        sql`select device, sum(count) as count, sum(confidence_sum) as "confidenceSum", sum(latency_sum) as "latencySum"
         from rollups where ${where} group by device`,
     );
   }
 
   /** Every prediction that ever arrived, by device. */
-  async totalsByDevice(filter: Pick<TelemetryFilter, "device" | "devices" | "model" | "version">): Promise<{ device: string; count: number }[]> {
-    return this.#perDevices(filter, (where) =>
-      sql`select device, sum(count) as count from prediction_totals where ${where} group by device`,
+  async totalsByDevice(
+    filter: Pick<TelemetryFilter, "device" | "devices" | "model" | "version">,
+  ): Promise<{ device: string; count: number }[]> {
+    return this.#perDevices(
+      filter,
+      (where) =>
+        sql`select device, sum(count) as count from prediction_totals where ${where} group by device`,
     );
   }
 
   /** Class counts and sums in buckets of `bucketMs` (a multiple of {@link BUCKET_MS}), oldest first. */
-  async series(filter: TelemetryFilter, bucketMs: number): Promise<(Omit<RollupRow, "device"> & { bucket: number })[]> {
+  async series(
+    filter: TelemetryFilter,
+    bucketMs: number,
+  ): Promise<(Omit<RollupRow, "device"> & { bucket: number })[]> {
     return this.#database.all(sql`select (bucket / ${bucketMs}) * ${bucketMs} as bucket, model, version, class, sum(count) as count,
       sum(confidence_sum) as "confidenceSum", sum(latency_sum) as "latencySum" from rollups where ${condition(filter)}
       group by 1, model, version, class order by 1`);
   }
 
-  async accuracySeries(filter: TelemetryFilter, bucketMs: number): Promise<{ bucket: number; count: number; correct: number }[]> {
+  async accuracySeries(
+    filter: TelemetryFilter,
+    bucketMs: number,
+  ): Promise<{ bucket: number; count: number; correct: number }[]> {
     return this.#database.all(sql`select (bucket / ${bucketMs}) * ${bucketMs} as bucket, sum(count) as count, sum(correct) as correct
       from accuracy where ${condition(filter)} group by 1 order by 1`);
   }
@@ -264,7 +300,8 @@ function condition(filter: TelemetryFilter): SQL {
   if (filter.model !== undefined) parts.push(sql`model = ${filter.model}`);
   if (filter.version !== undefined) parts.push(sql`version = ${filter.version}`);
   // A bucket belongs to a range when it begins in it; the first one is the bucket that `from` falls into.
-  if (filter.from !== undefined) parts.push(sql`bucket >= ${Math.floor(filter.from / BUCKET_MS) * BUCKET_MS}`);
+  if (filter.from !== undefined)
+    parts.push(sql`bucket >= ${Math.floor(filter.from / BUCKET_MS) * BUCKET_MS}`);
   if (filter.to !== undefined) parts.push(sql`bucket < ${filter.to}`);
   return sql.join(parts, sql` and `);
 }

@@ -15,7 +15,8 @@ export const TRAINING_MIGRATION: Migration = {
 
 type Row = Omit<TrainingRun, "settings" | "progress"> & { settings: string; progress: string };
 
-const columns = sql.raw(`run, model, base_version as "baseVersion", snapshot, settings, state, created, started, finished,
+const columns =
+  sql.raw(`run, model, base_version as "baseVersion", snapshot, settings, state, created, started, finished,
   progress, candidate, error_code as "errorCode", error_message as "errorMessage"`);
 
 export class TrainingStore {
@@ -41,7 +42,9 @@ export class TrainingStore {
   async list(options: { model?: string; before?: number; limit: number }): Promise<TrainingRun[]> {
     const model = options.model === undefined ? sql`` : sql` and model = ${options.model}`;
     const before = options.before ?? Number.MAX_SAFE_INTEGER;
-    return this.#load(sql`where created < ${before}${model} order by created desc, run desc limit ${options.limit}`);
+    return this.#load(
+      sql`where created < ${before}${model} order by created desc, run desc limit ${options.limit}`,
+    );
   }
 
   /** Oldest first. */
@@ -54,7 +57,9 @@ export class TrainingStore {
   }
 
   async setProgress(run: string, progress: TrainingRun["progress"]): Promise<void> {
-    await this.#database.run(sql`update training_runs set progress = ${JSON.stringify(progress)} where run = ${run}`);
+    await this.#database.run(
+      sql`update training_runs set progress = ${JSON.stringify(progress)} where run = ${run}`,
+    );
   }
 
   /** Moves a run on; only from a state in `from`, so that a cancel and an end at once cannot both win. */

@@ -29,7 +29,8 @@ export function makeAugment(input: ModelInput, augmentation: Augmentation): Augm
         const from = move(x, y);
         const to = y * width + x;
         for (let channel = 0; channel < channels; channel++) {
-          if (layout === "nchw") row[channel * width * height + to] = source[channel * width * height + from]!;
+          if (layout === "nchw")
+            row[channel * width * height + to] = source[channel * width * height + from]!;
           else row[to * channels + channel] = source[from * channels + channel]!;
         }
       }
@@ -38,7 +39,11 @@ export function makeAugment(input: ModelInput, augmentation: Augmentation): Augm
 }
 
 /** Where the pixel at (x, y) comes from; beyond the border, the border's pixel. */
-function makeMove(input: ImageInput, augmentation: Augmentation, random: Random): (x: number, y: number) => number {
+function makeMove(
+  input: ImageInput,
+  augmentation: Augmentation,
+  random: Random,
+): (x: number, y: number) => number {
   const { width, height } = input;
   const reachX = Math.round(width * SHIFT_SHARE);
   const reachY = Math.round(height * SHIFT_SHARE);

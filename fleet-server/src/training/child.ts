@@ -77,10 +77,13 @@ export class TrainerChild {
       this.#child.on("message", (message: TrainerMessage) => {
         this.#watch();
         if (message.kind !== "progress") last = message;
-        else if (message.rssBytes > this.#limits.memoryBytesMax) this.#end(tooLarge(message.rssBytes, this.#limits.memoryBytesMax));
+        else if (message.rssBytes > this.#limits.memoryBytesMax)
+          this.#end(tooLarge(message.rssBytes, this.#limits.memoryBytesMax));
         else onProgress(message);
       });
-      this.#child.on("error", (cause) => reject(new FieldloopError("internal", `Start trainer: ${cause.message}`, { cause })));
+      this.#child.on("error", (cause) =>
+        reject(new FieldloopError("internal", `Start trainer: ${cause.message}`, { cause })),
+      );
       this.#child.on("exit", (code, signal) => {
         clearTimeout(this.#watchdog);
         clearTimeout(this.#grace);
@@ -89,7 +92,12 @@ export class TrainerChild {
         else if (last?.kind === "failed") reject(new FieldloopError(last.code, last.message));
         else {
           this.#logger.warn({ code, signal, stderr }, "trainer process died");
-          reject(new FieldloopError("internal", `Train: the trainer process died (${signal ?? `exit code ${code}`})`));
+          reject(
+            new FieldloopError(
+              "internal",
+              `Train: the trainer process died (${signal ?? `exit code ${code}`})`,
+            ),
+          );
         }
       });
     });
@@ -99,7 +107,8 @@ export class TrainerChild {
     clearTimeout(this.#watchdog);
     const { progressTimeoutMs } = this.#limits;
     this.#watchdog = setTimeout(
-      () => this.#end(new FieldloopError("timed_out", `Train: no progress for ${progressTimeoutMs / 1000} s`)),
+      () =>
+        this.#end(new FieldloopError("timed_out", `Train: no progress for ${progressTimeoutMs / 1000} s`)),
       progressTimeoutMs,
     );
   }
@@ -118,7 +127,7 @@ export class TrainerChild {
   #beNice(): void {
     if (this.#child.pid === undefined) return;
     try {
-      setPriority(this.#child.pid, constants.priority.PRIORITY_LOW);
+      setPriority(this.#child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
     } catch (error) {
       this.#logger.debug({ err: error }, "trainer priority not lowered");
     }
@@ -127,5 +136,8 @@ export class TrainerChild {
 
 function tooLarge(bytes: number, bytesMax: number): FieldloopError {
   const mb = (value: number): number => Math.round(value / 1024 ** 2);
-  return new FieldloopError("limit_exceeded", `Train: the trainer process holds ${mb(bytes)} MB, at most ${mb(bytesMax)} MB`);
+  return new FieldloopError(
+    "limit_exceeded",
+    `Train: the trainer process holds ${mb(bytes)} MB, at most ${mb(bytesMax)} MB`,
+  );
 }

@@ -1,6 +1,11 @@
 import type { Manifest } from "@fieldloop/protocol";
 import type { Baseline, Session } from "@fieldloop/runtime";
-import { compareOnSlice, judgeEvaluation, type EvaluationSlice, type JudgedInput } from "../domain/evaluation.js";
+import {
+  compareOnSlice,
+  judgeEvaluation,
+  type EvaluationSlice,
+  type JudgedInput,
+} from "../domain/evaluation.js";
 import { FramePredictor } from "./describe.js";
 import type { EvaluationBody } from "./job.js";
 import type { Labelled } from "./rows.js";
@@ -41,7 +46,8 @@ export async function compareVersions(options: CompareOptions): Promise<Evaluati
     for (const item of items) {
       const truth = labels.indexOf(item.label);
       const said = await predictBase(item);
-      if (truth >= 0 && said !== undefined) inputs.push({ truth, base: said, candidate: (await predictCandidate(item)) ?? -1 });
+      if (truth >= 0 && said !== undefined)
+        inputs.push({ truth, base: said, candidate: (await predictCandidate(item)) ?? -1 });
       options.onProgress(++done, total);
     }
     slices.push(compareOnSlice(slice, labels, inputs, under(base), under(candidate)));
@@ -61,7 +67,10 @@ function under({ manifest, variant }: Contender): { version: number; variant: st
 }
 
 /** Index of the predicted label among `labels`, -1 for another; undefined for an input that cannot be decoded. */
-function predictLabel(contender: Contender, labels: readonly string[]): (item: Labelled) => Promise<number | undefined> {
+function predictLabel(
+  contender: Contender,
+  labels: readonly string[],
+): (item: Labelled) => Promise<number | undefined> {
   const predictor = new FramePredictor(contender.manifest, contender.session, contender.baseline);
   return async (item) => {
     const prediction = await predictor.predict(item);

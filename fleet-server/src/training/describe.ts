@@ -33,14 +33,17 @@ export async function measureTemperature(
   parts: readonly Rows[],
 ): Promise<number> {
   const count = parts.reduce((sum, { labels }) => sum + labels.length, 0);
-  if (count < TEMPERATURE_ROWS_MIN || head.values !== "logits" || head.activation !== "softmax") return head.temperature;
+  if (count < TEMPERATURE_ROWS_MIN || head.values !== "logits" || head.activation !== "softmax")
+    return head.temperature;
   const logits = new Float32Array(count * head.labels.length);
   const labels = new Int32Array(count);
   let at = 0;
   for (const part of parts) {
     for (let row = 0; row < part.labels.length; row++, at++) {
       const data = part.inputs.subarray(row * part.rowSize, (row + 1) * part.rowSize);
-      const outputs = await session.run({ [input]: { type: "float32", dims: part.dims, data } }, [head.output]);
+      const outputs = await session.run({ [input]: { type: "float32", dims: part.dims, data } }, [
+        head.output,
+      ]);
       logits.set(outputs[head.output]!.data as Float32Array, at * head.labels.length);
       labels[at] = part.labels[row]!;
     }
@@ -96,7 +99,12 @@ export async function measureBaseline(options: BaselineOptions): Promise<Baselin
   const random = new Random(options.seed);
   const novelty =
     base?.novelty && training.length > 0 && held.length > 0
-      ? fitNovelty({ training, validation: held, centroidCount: base.novelty.count, random: () => random.uniform() })
+      ? fitNovelty({
+          training,
+          validation: held,
+          centroidCount: base.novelty.count,
+          random: () => random.uniform(),
+        })
       : undefined;
   const parts = { ...(novelty ? { novelty } : {}), ...(inputRange ? { inputRange } : {}) };
   const empty = new ProfileAccumulator().snapshot();

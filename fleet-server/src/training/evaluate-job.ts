@@ -19,7 +19,13 @@ export async function runEvaluateJob(job: EvaluateJob, reporter: Reporter): Prom
       const variant = deployedVariant(pkg.manifest).name;
       const model = await openModel(pkg, { variant, threadCount: job.threadCount });
       const { manifest, session, baseline } = model;
-      contenders.push({ manifest, variant, session, ...(baseline ? { baseline } : {}), release: () => model.release() });
+      contenders.push({
+        manifest,
+        variant,
+        session,
+        ...(baseline ? { baseline } : {}),
+        release: () => model.release(),
+      });
     }
     return await compareVersions({
       labels: labelsOf(base.manifest),
@@ -29,7 +35,13 @@ export async function runEvaluateJob(job: EvaluateJob, reporter: Reporter): Prom
       old: await readDataFile(base, "holdout"),
       onProgress: (done, of) => {
         if (done % PROGRESS_EVERY !== 0) return;
-        reporter.progress({ phase: "evaluating", step: done, steps: of, loss: null, message: `evaluating ${done} of ${of} inputs` });
+        reporter.progress({
+          phase: "evaluating",
+          step: done,
+          steps: of,
+          loss: null,
+          message: `evaluating ${done} of ${of} inputs`,
+        });
       },
     });
   } finally {

@@ -1,7 +1,14 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { GoldenCase } from "@fieldloop/protocol";
-import { asFloat32, DEFAULT_TOLERANCE, tensorFromBytes, tensorToBytes, type Session, type Tensor } from "@fieldloop/runtime";
+import {
+  asFloat32,
+  DEFAULT_TOLERANCE,
+  tensorFromBytes,
+  tensorToBytes,
+  type Session,
+  type Tensor,
+} from "@fieldloop/runtime";
 import type { ManifestDraft, ModelPackage } from "@fieldloop/runtime/node";
 
 /** Room that other kernels of the same precision get beyond the difference measured here. */
@@ -33,7 +40,9 @@ export async function makeGolden(
         const { type, dims } = expected[name]!;
         return { file, name, elementType: type, dims: [...dims] };
       }),
-      tolerance: actual ? { ...entry.tolerance, int8: int8Tolerance(entry, expected, actual) } : entry.tolerance,
+      tolerance: actual
+        ? { ...entry.tolerance, int8: int8Tolerance(entry, expected, actual) }
+        : entry.tolerance,
     });
   }
   return { golden, files };

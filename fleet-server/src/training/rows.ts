@@ -1,6 +1,12 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { decodeDataFile, FieldloopError, type Manifest, type MediaType, type ModelInput } from "@fieldloop/protocol";
+import {
+  decodeDataFile,
+  FieldloopError,
+  type Manifest,
+  type MediaType,
+  type ModelInput,
+} from "@fieldloop/protocol";
 import { FramePreparer, type Frame, type Tensor } from "@fieldloop/runtime";
 import { prepareImage, type ModelPackage } from "@fieldloop/runtime/node";
 import type { JobItem } from "./job.js";
@@ -22,11 +28,19 @@ export interface Rows {
   readonly dims: readonly number[];
 }
 
+export interface PreparedRows extends Rows {
+  /** Inputs that could not be decoded or have a label that the model does not know. */
+  readonly skipped: number;
+}
+
 /** The frame that a payload is: an encoded image, or a window of float32 little-endian. */
 export function frameOf({ media, payload }: Pick<Labelled, "media" | "payload">): Frame {
   if (media !== "application/x-fieldloop-window") return { kind: "encoded", bytes: payload };
   // A copy: a payload in the middle of a file need not begin at a multiple of four.
-  return { kind: "window", samples: new Float32Array(payload.slice().buffer, 0, Math.floor(payload.length / 4)) };
+  return {
+    kind: "window",
+    samples: new Float32Array(payload.slice().buffer, 0, Math.floor(payload.length / 4)),
+  };
 }
 
 export async function readItem(item: JobItem): Promise<Labelled> {
@@ -42,8 +56,16 @@ export async function readDataFile(pkg: ModelPackage, which: "replay" | "holdout
 /** The one input that this trainer can feed. @throws FieldloopError `training_unsupported_op` */
 export function trainableInput(manifest: Manifest): ModelInput {
   const [input, ...others] = manifest.inputs;
-  if (!input || others.length > 0 || input.kind === "tensor" || (input.kind === "image" && input.elementType !== "float32")) {
-    throw new FieldloopError("training_unsupported_op", "Prepare training: wanted one float32 image or window input");
+  if (
+    !input ||
+    others.length > 0 ||
+    input.kind === "tensor" ||
+    (input.kind === "image" && input.elementType !== "float32")
+  ) {
+    throw new FieldloopError(
+      "training_unsupported_op",
+      "Prepare training: wanted one float32 image or window input",
+    );
   }
   return input;
 }
@@ -57,7 +79,7 @@ export async function prepareRows(
   labels: readonly string[],
   items: readonly Labelled[],
   onProgress: (done: number) => void = () => undefined,
-): Promise<Rows & { readonly skipped: number }> {
+): Promise<PreparedRows> {
   const input = trainableInput(manifest);
   const preparer = new FramePreparer(manifest, prepareImage);
   const indices = new Map(labels.map((label, at) => [label, at]));
@@ -84,7 +106,11 @@ export async function prepareRows(
   };
 }
 
-async function prepareRow(preparer: FramePreparer, input: string, item: Labelled): Promise<Tensor | undefined> {
+async function prepareRow(
+  preparer: FramePreparer,
+  input: string,
+  item: Labelled,
+): Promise<Tensor | undefined> {
   try {
     const prepared = await preparer.prepare(frameOf(item));
     return prepared.feeds[input];

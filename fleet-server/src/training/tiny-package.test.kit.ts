@@ -1,7 +1,14 @@
 import { deflateSync } from "node:zlib";
 import { crc32 } from "node:zlib";
 import { encodeDataFile, type DataItem } from "@fieldloop/protocol";
-import { encodeBaseline, encodeModel, float32Tensor, GraphBuilder, quantizeStatic, tensorToBytes } from "@fieldloop/runtime";
+import {
+  encodeBaseline,
+  encodeModel,
+  float32Tensor,
+  GraphBuilder,
+  quantizeStatic,
+  tensorToBytes,
+} from "@fieldloop/runtime";
 import { foldModel, ortNode, writePackage, type ModelPackage } from "@fieldloop/runtime/node";
 import { Random } from "@fieldloop/runtime/simulate";
 import { fit, initializeWeights } from "@fieldloop/runtime/train";
@@ -22,7 +29,11 @@ export function drawShape(label: number, light: Light, random: Random): Uint8Arr
       const dx = Math.abs(x - centreX);
       const dy = Math.abs(y - centreY);
       const distance = Math.hypot(dx, dy);
-      const inside = [dx < 1.5 && dy < 6, distance > 3 && distance < 5.5, (dx < 1.2 || dy < 1.2) && dx < 5 && dy < 5][label];
+      const inside = [
+        dx < 1.5 && dy < 6,
+        distance > 3 && distance < 5.5,
+        (dx < 1.2 || dy < 1.2) && dx < 5 && dy < 5,
+      ][label];
       const level = light === "bright" ? (inside ? 200 : 60) : inside ? 20 : 75;
       pixels[y * SIDE + x] = Math.max(0, Math.min(255, Math.round(level + 12 * random.normal())));
     }
@@ -47,7 +58,14 @@ export function encodePng(pixels: Uint8Array): Uint8Array<ArrayBuffer> {
     return frame;
   };
   const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
-  return new Uint8Array(Buffer.concat([signature, chunk("IHDR", header), chunk("IDAT", deflateSync(rows)), chunk("IEND", Buffer.alloc(0))]));
+  return new Uint8Array(
+    Buffer.concat([
+      signature,
+      chunk("IHDR", header),
+      chunk("IDAT", deflateSync(rows)),
+      chunk("IEND", Buffer.alloc(0)),
+    ]),
+  );
 }
 
 export function drawItems(count: number, light: Light, seed: number): DataItem[] {
@@ -63,7 +81,10 @@ function drawRows(count: number, seed: number): { inputs: Float32Array; labels: 
   const labels = Array.from({ length: count }, (_, at) => at % SHAPES.length);
   labels.forEach((label, at) => {
     const pixels = drawShape(label, "bright", new Random(seed, at));
-    inputs.set(Float32Array.from(pixels, (value) => (value / 255 - 0.4) / 0.25), at * SIDE * SIDE);
+    inputs.set(
+      Float32Array.from(pixels, (value) => (value / 255 - 0.4) / 0.25),
+      at * SIDE * SIDE,
+    );
   });
   return { inputs, labels };
 }
@@ -71,11 +92,16 @@ function drawRows(count: number, seed: number): { inputs: Float32Array; labels: 
 function buildNet(): Uint8Array {
   const builder = new GraphBuilder();
   const zeros = (name: string, dims: readonly number[]): string =>
-    builder.initializer(float32Tensor(name, dims, new Float32Array(dims.reduce((product, dim) => product * dim, 1))));
+    builder.initializer(
+      float32Tensor(name, dims, new Float32Array(dims.reduce((product, dim) => product * dim, 1))),
+    );
   let at = builder.input("image", "float32", ["batch", 1, SIDE, SIDE]);
   let channels = 1;
   for (const [index, wide] of [8, 16].entries()) {
-    const weights = [zeros(`conv${index}.weight`, [wide, channels, 3, 3]), zeros(`conv${index}.bias`, [wide])];
+    const weights = [
+      zeros(`conv${index}.weight`, [wide, channels, 3, 3]),
+      zeros(`conv${index}.bias`, [wide]),
+    ];
     const [convolved] = builder.node("Conv", [at, ...weights], {
       kernel_shape: { ints: [3, 3] },
       strides: { ints: [2, 2] },
@@ -86,7 +112,12 @@ function buildNet(): Uint8Array {
   }
   const [flat] = builder.node("Flatten", [at], { axis: { i: 1 } });
   const dense = (input: string, name: string, from: number, to: number, outputs: string[] | number): string =>
-    builder.node("Gemm", [input, zeros(`${name}.weight`, [to, from]), zeros(`${name}.bias`, [to])], { transB: { i: 1 } }, outputs)[0]!;
+    builder.node(
+      "Gemm",
+      [input, zeros(`${name}.weight`, [to, from]), zeros(`${name}.bias`, [to])],
+      { transB: { i: 1 } },
+      outputs,
+    )[0]!;
   const hidden = dense(flat!, "embed", channels * 16, 16, 1);
   builder.node("Relu", [hidden], {}, ["embedding"]);
   dense("embedding", "head", 16, SHAPES.length, ["logits"]);
@@ -105,7 +136,11 @@ export async function makeTinyPackage(dir: string): Promise<ModelPackage> {
     settings: { steps: 150, rate: 5e-3, batch: 32 },
   });
   const dims = [1, 1, SIDE, SIDE];
-  const row = (at: number) => ({ type: "float32" as const, dims, data: rows.inputs.slice(at * SIDE * SIDE, (at + 1) * SIDE * SIDE) });
+  const row = (at: number) => ({
+    type: "float32" as const,
+    dims,
+    data: rows.inputs.slice(at * SIDE * SIDE, (at + 1) * SIDE * SIDE),
+  });
   const { bytes: int8 } = await quantizeStatic(model, {
     backend: ortNode,
     fold: foldModel,
@@ -120,7 +155,15 @@ export async function makeTinyPackage(dir: string): Promise<ModelPackage> {
   const outputs = await session.run({ image: row(0) });
   await session.release();
   const zeros = new Array<number>(64).fill(0);
-  const statistics = { count: 0, classes: [], confidence: zeros, latency: zeros, signals: {}, confidenceSum: 0, confidenceSquareSum: 0 };
+  const statistics = {
+    count: 0,
+    classes: [],
+    confidence: zeros,
+    latency: zeros,
+    signals: {},
+    confidenceSum: 0,
+    confidenceSquareSum: 0,
+  };
   const novelty = { centroids: new Float32Array(4 * 16).fill(0.25), count: 4, length: 16, median: 0.5 };
   const variant = { opset: 17, executionProviders: ["cpu"] };
   return writePackage(
@@ -133,7 +176,18 @@ export async function makeTinyPackage(dir: string): Promise<ModelPackage> {
       task: "classification",
       licence: "Apache-2.0",
       inputs: [
-        { kind: "image", name: "image", width: SIDE, height: SIDE, colour: "gray", resize: "stretch", layout: "nchw", range: "unit", mean: [0.4], std: [0.25] },
+        {
+          kind: "image",
+          name: "image",
+          width: SIDE,
+          height: SIDE,
+          colour: "gray",
+          resize: "stretch",
+          layout: "nchw",
+          range: "unit",
+          mean: [0.4],
+          std: [0.25],
+        },
       ],
       heads: [
         { name: "shape", kind: "classification", output: "logits", labels: [...SHAPES], values: "logits" },

@@ -3,13 +3,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { decodeDataFile, trainingSettingsSchema } from "@fieldloop/protocol";
 import { checkGolden, openModel, openPackage, type ModelPackage } from "@fieldloop/runtime/node";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { runEvaluateJob } from "./evaluate-job.js";
 import type { JobItem, Reporter, TrainJob } from "./job.js";
 import { mixReplay } from "./replay.js";
 import { readDataFile } from "./rows.js";
 import { drawItems, makeTinyPackage } from "./tiny-package.test.kit.js";
 import { runTrainJob } from "./train-job.js";
+
+/** Training and PostgreSQL are real here: seconds on an idle machine, more on a busy one. */
+vi.setConfig({ testTimeout: 120_000, hookTimeout: 120_000 });
 
 const silent: Reporter = { progress: () => undefined };
 const never = new AbortController().signal;
@@ -74,13 +77,17 @@ describe("a training run", () => {
   it("gives the same candidate again, byte for byte, but for what it measured of time", async () => {
     const files = (pkg: ModelPackage) => pkg.manifest.variants.map(({ name, sha256 }) => `${name} ${sha256}`);
     await runTrainJob(makeJob("again"), silent, never);
-    expect(files(await openPackage(join(dir, "again")))).toEqual(files(await openPackage(join(dir, "first"))));
+    expect(files(await openPackage(join(dir, "again")))).toEqual(
+      files(await openPackage(join(dir, "first"))),
+    );
   });
 
   it("goes on from its checkpoint after a cancel and ends where a straight run ends", async () => {
     const cancel = new AbortController();
     const job = makeJob("resumed");
-    const stopAtHalf: Reporter = { progress: ({ phase, step }) => phase === "training" && step >= 120 && cancel.abort() };
+    const stopAtHalf: Reporter = {
+      progress: ({ phase, step }) => phase === "training" && step >= 120 && cancel.abort(),
+    };
     await expect(runTrainJob(job, stopAtHalf, cancel.signal)).rejects.toMatchObject({ code: "cancelled" });
     await runTrainJob(job, silent, never);
     const hash = async (name: string) => (await openPackage(join(dir, name))).manifest.variants[0]!.sha256;
@@ -95,7 +102,11 @@ describe("a training run", () => {
       { ...items[0]!, sample: "smp_x0000002", label: "unheard of" },
     ];
     const settings = trainingSettingsSchema.parse({ steps: 5 });
-    const evaluation = await runTrainJob(makeJob("odd", { items: [...items, ...odd], settings }), silent, never);
+    const evaluation = await runTrainJob(
+      makeJob("odd", { items: [...items, ...odd], settings }),
+      silent,
+      never,
+    );
     expect(evaluation.slices[0]!.candidate.accuracy.count).toBeGreaterThan(0);
   });
 
@@ -108,7 +119,13 @@ describe("a training run", () => {
 describe("an evaluation by hand", () => {
   it("says the same of the same versions as the run did", async () => {
     const evaluation = await runEvaluateJob(
-      { kind: "evaluate", baseDir: base.dir, candidateDir: join(dir, "first"), items: items.slice(0, 40), threadCount: 1 },
+      {
+        kind: "evaluate",
+        baseDir: base.dir,
+        candidateDir: join(dir, "first"),
+        items: items.slice(0, 40),
+        threadCount: 1,
+      },
       silent,
     );
     expect(evaluation).toMatchObject({ verdict: "passed", slices: [{ slice: "field" }, { slice: "old" }] });

@@ -23,7 +23,9 @@ const reporter: Reporter = {
 async function run(job: Job): Promise<TrainerMessage> {
   try {
     const evaluation =
-      job.kind === "train" ? await runTrainJob(job, reporter, cancel.signal) : await runEvaluateJob(job, reporter);
+      job.kind === "train"
+        ? await runTrainJob(job, reporter, cancel.signal)
+        : await runEvaluateJob(job, reporter);
     return { kind: "done", evaluation };
   } catch (error) {
     const { code, message } = toFieldloopError(error);

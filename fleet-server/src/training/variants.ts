@@ -33,6 +33,12 @@ export async function readVariant(pkg: ModelPackage, variant: Variant): Promise<
   return new Uint8Array(await readFile(join(pkg.dir, variant.file)));
 }
 
+export interface MadeVariants {
+  readonly float: VariantFile;
+  readonly int8?: VariantFile;
+  readonly metrics: Readonly<Record<string, number>>;
+}
+
 /**
  * The trained float model and, where the base has one, its int8 form: calibrated on old and new data, on the base's scales and
  * levels where they still fit, so that what devices must fetch stays small.
@@ -43,11 +49,11 @@ export async function makeVariants(
   trained: Uint8Array,
   calibration: readonly Rows[],
   options: { readonly threadCount: number; readonly signal: AbortSignal },
-): Promise<{ files: VariantFile[]; metrics: Record<string, number> }> {
+): Promise<MadeVariants> {
   const { manifest } = base;
-  const files: VariantFile[] = [{ variant: floatVariant(manifest), bytes: trained }];
+  const float = { variant: floatVariant(manifest), bytes: trained };
   const int8 = manifest.variants.find(({ precision }) => precision === "int8");
-  if (!int8) return { files, metrics: {} };
+  if (!int8) return { float, metrics: {} };
   const quantizedBase = readQuantizedBase(await readVariant(base, int8));
   const { bytes, report } = await quantizeStatic(trained, {
     backend: ortNode,
@@ -63,8 +69,8 @@ export async function makeVariants(
     ...options,
   });
   requireQuality(report, { cosineMin: QUANTIZED_COSINE_MIN });
-  files.push({ variant: int8, bytes });
-  return { files, metrics: { quantizedCosine: Math.min(...report.outputs.map(({ cosine }) => cosine)) } };
+  const quantizedCosine = Math.min(...report.outputs.map(({ cosine }) => cosine));
+  return { float, int8: { variant: int8, bytes }, metrics: { quantizedCosine } };
 }
 
 function* calibrationFeeds(input: string, parts: readonly Rows[]): Generator<Feeds> {

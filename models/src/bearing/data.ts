@@ -9,11 +9,18 @@ import {
 
 const { windowLength } = bearingSampling;
 
+/** Seeds of the drawn machines: no two of these sets share a machine. */
+export const bearingSeeds = { train: 1000, validation: 5000, holdout: 6000, test: 8000 } as const;
+
+export const sound: BearingCondition = { fault: "none", severity: 0 };
+
 /** What windows are divided by, in g: about the deviation of a sound machine. Absolute, so that a louder machine is seen. */
 export const bearingScale = 0.27;
 
 /** The faults without "none". */
-export const realFaults = bearingFaults.filter((fault): fault is Exclude<BearingFault, "none"> => fault !== "none");
+export const realFaults = bearingFaults.filter(
+  (fault): fault is Exclude<BearingFault, "none"> => fault !== "none",
+);
 
 /** Which windows to make: `machines` signals from `seed` on, `perMachine` windows of each, `stride` windows apart. */
 export interface BearingDraw {

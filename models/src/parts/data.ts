@@ -9,6 +9,15 @@ import type { DataItem } from "@fieldloop/protocol";
 import sharp from "sharp";
 import { partsNormalization } from "./net.js";
 
+/** Seeds of the drawn cameras: no two of these sets share a camera, so none shares a frame. */
+export const partsSeeds = {
+  train: 1000,
+  validation: 5000,
+  holdout: 6000,
+  degraded: 7000,
+  test: 8000,
+} as const;
+
 /** JPEG quality of stored frames and of what devices send. */
 export const jpegQuality = 85;
 

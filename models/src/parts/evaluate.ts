@@ -23,7 +23,11 @@ export interface PartsOutputs {
 }
 
 /** Runs a variant over frames, one thread. */
-export async function runParts(model: Uint8Array, backend: Backend, frames: PartsFrames): Promise<PartsOutputs> {
+export async function runParts(
+  model: Uint8Array,
+  backend: Backend,
+  frames: PartsFrames,
+): Promise<PartsOutputs> {
   const session = await backend.openSession(model, { threadCount: 1, executionProvider: "cpu" });
   const total = frames.labels.length;
   const logits = new Float32Array(total * partClasses.length);

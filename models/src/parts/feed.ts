@@ -1,4 +1,10 @@
-import { type Random, hashText, partClasses, partsFrameSize, Random as Stream } from "@fieldloop/runtime/simulate";
+import {
+  type Random,
+  hashText,
+  partClasses,
+  partsFrameSize,
+  Random as Stream,
+} from "@fieldloop/runtime/simulate";
 import { type Augment, epochOrder, type TrainingRows, type TrainingStream } from "@fieldloop/runtime/train";
 import { frameBytes, normalized, type PartsFrames } from "./data.js";
 

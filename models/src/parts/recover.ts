@@ -18,6 +18,8 @@ export interface RecoveryOptions {
   readonly condition?: CameraCondition | CameraConditionName;
   readonly labels?: number;
   readonly epochs?: number;
+  /** Frames of each camera to choose labels from, and half as many to measure on. */
+  readonly framesPerCamera?: number;
 }
 
 export interface Recovery {
@@ -33,7 +35,13 @@ export interface Recovery {
 }
 
 /** Settings of the fine-tuning that the figures in the results file were measured with. */
-export const recoverySettings = { rate: 3e-3, warmupSteps: 20, batch: 32, replayShare: 0.5, weightDecay: 1e-3 } as const;
+export const recoverySettings = {
+  rate: 3e-3,
+  warmupSteps: 20,
+  batch: 32,
+  replayShare: 0.5,
+  weightDecay: 1e-3,
+} as const;
 
 /**
  * The loop in small: two cameras degrade, 1,000 frames each are seen, two thirds of the labels go to the frames worth
@@ -44,14 +52,20 @@ export async function measureRecovery(options: RecoveryOptions): Promise<Recover
   const { model, backend, seed } = options;
   const condition = options.condition ?? "degraded";
   const draw = { seed, devices: 2, jpeg: "all" } as const;
-  const seen = await drawFrames({ ...draw, perDevice: 1000, firstIndex: 1000, condition });
-  const later = await drawFrames({ ...draw, perDevice: 500, firstIndex: 5000, condition });
-  const healthy = await drawFrames({ ...draw, perDevice: 500, firstIndex: 5000, condition: "normal" });
+  const perDevice = options.framesPerCamera ?? 1000;
+  const measured = { ...draw, perDevice: Math.round(perDevice / 2), firstIndex: 5000 };
+  const seen = await drawFrames({ ...draw, perDevice, firstIndex: 1000, condition });
+  const later = await drawFrames({ ...measured, condition });
+  const healthy = await drawFrames({ ...measured, condition: "normal" });
   const outputs = await runParts(model, backend, seen);
   const doubts = doubtsOf(outputs, options.temperature, options.baseline);
   const precision = (score: (doubt: (typeof doubts)[number]) => number): number =>
     errorPrecision(outputs, seen.labels, doubts.map(score), 0.05);
-  const chosen = choose(doubts.map((doubt) => doubt.worth), options.labels ?? 300, seed);
+  const chosen = choose(
+    doubts.map((doubt) => doubt.worth),
+    options.labels ?? 300,
+    seed,
+  );
   const labelled = pickFrames(seen, chosen);
   const started = performance.now();
   const tuned = await fit({
@@ -89,4 +103,3 @@ function choose(worth: readonly number[], labels: number, seed: number): number[
   const rest = new Random(seed).shuffle(order.slice(byWorth.length));
   return [...byWorth, ...rest.slice(0, labels - byWorth.length)];
 }
-

@@ -183,7 +183,7 @@ function addShaft(samples: Float32Array, first: number, machine: Machine, condit
 function looseness(turn: number, severity: number): number {
   let value = 0.3 * Math.sin(0.5 * turn) + 0.25 * Math.sin(1.5 * turn + 1) + 0.2 * Math.sin(2.5 * turn + 2);
   for (let order = 4; order <= 9; order++) value += 0.1 * Math.sin(order * turn + order * order);
-  return severity * value;
+  return 0.7 * severity * value;
 }
 
 /** White noise plus noise coloured by the structure's resonance. */
@@ -218,7 +218,7 @@ function addImpacts(
     const slipped = (pass + 0.012 * normalAt(machine.jitterSeed, pass)) / passesPerTurn;
     const seconds = timeOfTurn(machine, slipped);
     const zone = 1 - modulation * (0.5 - 0.5 * Math.cos(2 * Math.PI * slipped));
-    const strength = 1.5 * severity * zone * (1 + 0.15 * normalAt(machine.jitterSeed + 1, pass));
+    const strength = 0.9 * severity * zone * (1 + 0.15 * normalAt(machine.jitterSeed + 1, pass));
     const begin = Math.max(0, Math.ceil(seconds * rate) - first);
     const stop = Math.min(samples.length, Math.floor(seconds * rate) - first + ringSamplesMax);
     for (let i = begin; i < stop; i++) samples[i] += strength * machine.ring((first + i) / rate - seconds);

@@ -81,7 +81,8 @@ function bracket(random: Random): Distance {
   return (x, y) => {
     const upright = box(x + 0.5, y, width, armY);
     const foot = box(x + 0.5 - armX + width, y + armY - width, armX, width);
-    const holes = Math.min(length(x + 0.5, y - armY * 0.55), length(x - armX + 0.35, y + armY - width)) - hole;
+    const holes =
+      Math.min(length(x + 0.5, y - armY * 0.55), length(x - armX + 0.35, y + armY - width)) - hole;
     return Math.max(Math.min(upright, foot), -holes);
   };
 }

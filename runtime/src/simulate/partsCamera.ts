@@ -66,7 +66,13 @@ function addSpecks(pass: Float32Array, count: number, random: Random, size: numb
   }
 }
 
-function addOil(pass: Float32Array, haze: Float32Array, strength: number, random: Random, size: number): void {
+function addOil(
+  pass: Float32Array,
+  haze: Float32Array,
+  strength: number,
+  random: Random,
+  size: number,
+): void {
   const towards = random.range(0, 2 * Math.PI);
   const cx = size * (0.5 + 0.2 * Math.cos(towards));
   const cy = size * (0.5 + 0.2 * Math.sin(towards));
@@ -90,6 +96,9 @@ function addOil(pass: Float32Array, haze: Float32Array, strength: number, random
   }
 }
 
+/** Oil is amber. */
+const oilTint = [1.35, 1.05, 0.6] as const;
+
 /** Lamp and lens: multiplies `light` in place by gain, cast, fall-off and dirt, and adds the haze, lit as well. */
 export function applyLight(light: Float32Array, draw: CameraDraw, dirt: LensDirt, size: number): void {
   const cos = Math.cos(draw.lightRad);
@@ -103,9 +112,9 @@ export function applyLight(light: Float32Array, draw: CameraDraw, dirt: LensDirt
       const pass = level * dirt.pass[at];
       // Oil scatters the lamp's light into the lens: less of it when the lamp is dim.
       const haze = dirt.haze[at] * level;
-      light[at * 3] = (light[at * 3] * pass + haze) * red;
-      light[at * 3 + 1] = (light[at * 3 + 1] * pass + haze) * green;
-      light[at * 3 + 2] = (light[at * 3 + 2] * pass + haze) * blue;
+      light[at * 3] = (light[at * 3] * pass + haze * oilTint[0]) * red;
+      light[at * 3 + 1] = (light[at * 3 + 1] * pass + haze * oilTint[1]) * green;
+      light[at * 3 + 2] = (light[at * 3 + 2] * pass + haze * oilTint[2]) * blue;
     }
   }
 }

@@ -34,18 +34,18 @@ export const normalCondition: CameraCondition = {
     [0.97, 1.03],
     [0.94, 1.06],
   ],
-  gradient: [0, 0.18],
+  gradient: [0, 0.25],
   lightFrom: "frame",
   blurSigmaPx: [0.35, 1.05],
   noise: [1.5, 5.5],
-  specks: 2,
+  specks: 4,
   oil: 0,
 };
 
 /** The lamp ages and is dimmer, warmer and to one side; oil got onto the lens. */
 export const degradedCondition: CameraCondition = {
   name: "degraded",
-  gain: [0.48, 0.9],
+  gain: [0.52, 0.92],
   cast: [
     [1.05, 1.2],
     [0.88, 0.96],
@@ -54,15 +54,15 @@ export const degradedCondition: CameraCondition = {
   gradient: [0.2, 0.4],
   lightFrom: "device",
   blurSigmaPx: [0.4, 0.9],
-  noise: [1.5, 4],
+  noise: [1.5, 3.5],
   specks: 5,
-  oil: 0.55,
+  oil: 0.5,
 };
 
 const none: Interval = [1, 1];
 
 /** Only the light of {@link degradedCondition}: dimmer, warm, from the side. */
-export const dimCondition: CameraCondition = { ...degradedCondition, name: "dim", specks: 2, oil: 0 };
+export const dimCondition: CameraCondition = { ...degradedCondition, name: "dim", specks: 4, oil: 0 };
 
 /** Only the dirt of {@link degradedCondition}. */
 export const dirtyCondition: CameraCondition = {

@@ -118,7 +118,13 @@ function measure(label: PartClass, pose: PartPose, size: number, random: Random)
   return field;
 }
 
-function shade(light: Float32Array, field: Float32Array, size: number, lightRad: number, random: Random): void {
+function shade(
+  light: Float32Array,
+  field: Float32Array,
+  size: number,
+  lightRad: number,
+  random: Random,
+): void {
   const width = size + 2;
   const metal = alloys[random.int(alloys.length)];
   const tone = random.range(0.85, 1.25);

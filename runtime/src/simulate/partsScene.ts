@@ -3,12 +3,16 @@
  * model's data and of the demo's cameras. A frame is a pure function of (seed, index, condition): the part and
  * its place depend on seed and index only, so the same part can be seen under two conditions.
  */
+import { type CameraCondition, type CameraConditionName, cameraConditions } from "./partsCondition.js";
 import {
-  type CameraCondition,
-  type CameraConditionName,
-  cameraConditions,
-} from "./partsCondition.js";
-import { applyLight, blur, type CameraDraw, drawCamera, drawLensDirt, type LensDirt, readSensor } from "./partsCamera.js";
+  applyLight,
+  blur,
+  type CameraDraw,
+  drawCamera,
+  drawLensDirt,
+  type LensDirt,
+  readSensor,
+} from "./partsCamera.js";
 import { newPartClass, type PartClass, partClasses } from "./partShapes.js";
 import { paintBelt, type PartPose, paintPart } from "./partsPaint.js";
 import { hashText, Random } from "./random.js";

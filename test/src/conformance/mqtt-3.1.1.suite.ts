@@ -30,7 +30,15 @@ export function mqttConformance(start: () => Promise<BrokerUnderTest>): void {
     return client;
   };
   const connectPacket = (clientId: string, options: object = {}) =>
-    ({ cmd: "connect", protocolId: "MQTT", protocolVersion: 4, clean: true, keepalive: 30, clientId, ...options }) as const;
+    ({
+      cmd: "connect",
+      protocolId: "MQTT",
+      protocolVersion: 4,
+      clean: true,
+      keepalive: 30,
+      clientId,
+      ...options,
+    }) as const;
 
   describe("CONNECT", () => {
     it("gives a client without id one of its own when the session is clean [MQTT-3.1.3-6]", async () => {
@@ -81,13 +89,13 @@ export function mqttConformance(start: () => Promise<BrokerUnderTest>): void {
         await client.expectClosed();
         return sessionPresent;
       };
-      expect([await present(true), await present(false), await present(false), await present(true), await present(false)]).toEqual([
-        false,
-        false,
-        true,
-        false,
-        false,
-      ]);
+      expect([
+        await present(true),
+        await present(false),
+        await present(false),
+        await present(true),
+        await present(false),
+      ]).toEqual([false, false, true, false, false]);
     });
     it("disconnects a client silent for one and a half keep-alives [MQTT-3.1.2-24]", async () => {
       const client = await open("silent", { keepalive: 1 });
@@ -102,7 +110,9 @@ export function mqttConformance(start: () => Promise<BrokerUnderTest>): void {
   });
 
   describe("will", () => {
-    const will = (topic: string, options: object = {}) => ({ will: { topic, payload: Buffer.from("gone"), qos: 1, retain: false, ...options } });
+    const will = (topic: string, options: object = {}) => ({
+      will: { topic, payload: Buffer.from("gone"), qos: 1, retain: false, ...options },
+    });
     it("is published when the connection is cut [MQTT-3.1.2-8]", async () => {
       const watcher = await open("will-watcher");
       await watcher.subscribe({ "will/cut": 1 });
@@ -254,10 +264,19 @@ export function mqttConformance(start: () => Promise<BrokerUnderTest>): void {
       const client = await open("dollar");
       await client.subscribe({ "#": 0, "+/heartbeat": 0 });
       const other = await open("dollar-other");
-      other.send({ cmd: "publish", topic: "$own/heartbeat", payload: "hidden", qos: 0, retain: false, dup: false });
+      other.send({
+        cmd: "publish",
+        topic: "$own/heartbeat",
+        payload: "hidden",
+        qos: 0,
+        retain: false,
+        dup: false,
+      });
       const writer = await open("dollar-writer");
       await writer.publish("dollar/marker", "seen", { qos: 1 });
-      await until("the marker arrives", () => client.publishes().some((publish) => publish.topic === "dollar/marker"));
+      await until("the marker arrives", () =>
+        client.publishes().some((publish) => publish.topic === "dollar/marker"),
+      );
       expect(client.publishes().filter((publish) => publish.topic.startsWith("$"))).toEqual([]);
     });
     it.each([
@@ -277,14 +296,29 @@ export function mqttConformance(start: () => Promise<BrokerUnderTest>): void {
   describe("delivery", () => {
     it("acknowledges QoS 1 with the id that it was sent with [MQTT-4.3.2-2]", async () => {
       const client = await open("qos1");
-      client.send({ cmd: "publish", topic: "q/1", payload: "x", qos: 1, messageId: 777, retain: false, dup: false });
+      client.send({
+        cmd: "publish",
+        topic: "q/1",
+        payload: "x",
+        qos: 1,
+        messageId: 777,
+        retain: false,
+        dup: false,
+      });
       expect((await client.expect("puback")).messageId).toBe(777);
     });
     it("passes a QoS 2 message on exactly once, however often PUBLISH is repeated [MQTT-4.3.3-2]", async () => {
       const reader = await open("qos2-reader");
       await reader.subscribe({ "q/2": 0 });
       const writer = await open("qos2-writer");
-      const packet = { cmd: "publish", topic: "q/2", payload: "once", qos: 2, messageId: 5, retain: false } as const;
+      const packet = {
+        cmd: "publish",
+        topic: "q/2",
+        payload: "once",
+        qos: 2,
+        messageId: 5,
+        retain: false,
+      } as const;
       writer.send({ ...packet, dup: false });
       await writer.expect("pubrec");
       writer.send({ ...packet, dup: true });
@@ -338,10 +372,20 @@ export function mqttConformance(start: () => Promise<BrokerUnderTest>): void {
       await reader.subscribe({ "order/x": 1 });
       const writer = await open("order-writer");
       for (let index = 0; index < 200; index++) {
-        writer.send({ cmd: "publish", topic: "order/x", payload: String(index), qos: 1, messageId: index + 1, retain: false, dup: false });
+        writer.send({
+          cmd: "publish",
+          topic: "order/x",
+          payload: String(index),
+          qos: 1,
+          messageId: index + 1,
+          retain: false,
+          dup: false,
+        });
       }
       await until("all arrive", () => reader.publishes().length === 200);
-      expect(reader.publishes().map((publish) => Number(publish.payload))).toEqual(Array.from({ length: 200 }, (_, index) => index));
+      expect(reader.publishes().map((publish) => Number(publish.payload))).toEqual(
+        Array.from({ length: 200 }, (_, index) => index),
+      );
     });
     it("closes after DISCONNECT and takes nothing more [MQTT-3.14.4-2]", async () => {
       const client = await open("bye");

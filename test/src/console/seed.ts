@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -17,10 +18,9 @@ import {
 } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import mqtt from "mqtt";
-// The package's own test support: a real small classifier that is trained in about a second.
-import { drawItems, makeTinyPackage, SHAPES } from "../../../fleet-server/dist/training/tiny-package.test.kit.js";
 import { silentLogger } from "../kit/logger.js";
 import { until } from "../kit/wait.js";
+import { drawItems, makeShapes, SHAPES } from "./shapes.js";
 
 export const consoleDir = fileURLToPath(new URL("../../../fleet-server/dist/console/", import.meta.url));
 
@@ -63,13 +63,21 @@ export async function startFleet(): Promise<Fleet> {
   };
 }
 
-async function call<Result>(url: string, token: string, method: string, path: string, body?: unknown): Promise<Result> {
+async function call<Result>(
+  url: string,
+  token: string,
+  method: string,
+  path: string,
+  body?: unknown,
+): Promise<Result> {
   const binary = body instanceof Uint8Array;
   const response = await fetch(url + path, {
     method,
     headers: {
       authorization: `Bearer ${token}`,
-      ...(body === undefined ? {} : { "content-type": binary ? "application/octet-stream" : "application/json" }),
+      ...(body === undefined
+        ? {}
+        : { "content-type": binary ? "application/octet-stream" : "application/json" }),
     },
     ...(body === undefined ? {} : { body: binary ? Buffer.from(body) : JSON.stringify(body) }),
   });
@@ -82,11 +90,19 @@ async function call<Result>(url: string, token: string, method: string, path: st
 export async function publishShapes(fleet: Fleet): Promise<ModelPackage> {
   const dir = await mkdtemp(join(tmpdir(), "fieldloop-shapes-"));
   try {
-    const made = await makeTinyPackage(join(dir, "shapes"));
+    const made = await makeShapes(join(dir, "shapes"));
     for (const { file, sha256 } of manifestFiles(made.manifest)) {
-      await fleet.api("PUT", `/api/v1/artifacts/sha256/${sha256}`, new Uint8Array(await readFile(join(made.dir, file))));
+      await fleet.api(
+        "PUT",
+        `/api/v1/artifacts/sha256/${sha256}`,
+        new Uint8Array(await readFile(join(made.dir, file))),
+      );
     }
-    await fleet.api("PUT", `/api/v1/artifacts/sha256/${made.packageSha256}`, new Uint8Array(made.manifestBytes));
+    await fleet.api(
+      "PUT",
+      `/api/v1/artifacts/sha256/${made.packageSha256}`,
+      new Uint8Array(made.manifestBytes),
+    );
     await fleet.api("POST", "/api/v1/models/shapes/versions", { manifestSha256: made.packageSha256 });
     return made;
   } finally {
@@ -114,7 +130,12 @@ export interface SeededDevice {
 export async function seedDevice(fleet: Fleet, made: ModelPackage, plan: DevicePlan): Promise<SeededDevice> {
   const { device, tags } = plan;
   const { token } = await fleet.api<{ token: string }>("POST", "/api/v1/enrolment-tokens", {});
-  const identity = await fleet.api<EnrolResponse>("POST", "/api/v1/enrol", { token, device, tags, facts: FACTS });
+  const identity = await fleet.api<EnrolResponse>("POST", "/api/v1/enrol", {
+    token,
+    device,
+    tags,
+    facts: FACTS,
+  });
   const client = await mqtt.connectAsync(fleet.server.mqttUrl, {
     clientId: device,
     username: device,
@@ -123,21 +144,30 @@ export async function seedDevice(fleet: Fleet, made: ModelPackage, plan: DeviceP
   });
   const acked = new Map<string, number>();
   client.on("message", (topic, payload) => {
-    if (topic === downTopic(device, "ack")) for (const { stream, seq } of decodeAck(payload)) acked.set(stream, seq);
+    if (topic === downTopic(device, "ack"))
+      for (const { stream, seq } of decodeAck(payload)) acked.set(stream, seq);
   });
   await client.subscribeAsync(`fieldloop/1/${device}/down/#`, { qos: 1 });
   const publish = (kind: UpKind, payload: Uint8Array, retain = false) =>
     client.publishAsync(upTopic(device, kind), Buffer.from(payload), { qos: 1, retain });
 
-  await publish("presence", encodeMessage("presence", { online: true, boot: 1, agentVersion: "0.1.0" }), true);
+  await publish(
+    "presence",
+    encodeMessage("presence", { online: true, boot: 1, agentVersion: "0.1.0" }),
+    true,
+  );
   await publish("state", encodeMessage("state", stateOf(made, plan)), true);
   await publish("predictions", batchOf(made));
   await publish("event", encodeMessage("event", feedbackOf(plan)));
-  const items = drawItems(plan.samples, "dark", device.length);
+  const items = await drawItems(plan.samples, "night", device.length);
   for (const [at, item] of items.entries()) await publish("sample", sampleOf(made, plan, at, item.payload));
   const samples = plan.samples + (plan.window ? 1 : 0);
   if (plan.window) await publish("sample", windowOf(plan));
-  await until(`${device} is acknowledged`, () => acked.get("predictions") === 1 && acked.get("event") === 1 && (acked.get("sample") ?? 0) === samples);
+  await until(
+    `${device} is acknowledged`,
+    () =>
+      acked.get("predictions") === 1 && acked.get("event") === 1 && (acked.get("sample") ?? 0) === samples,
+  );
   return { device, end: () => client.endAsync(true) };
 }
 
@@ -148,12 +178,28 @@ function stateOf({ packageSha256 }: ModelPackage, { warning }: DevicePlan) {
     boot: 1,
     agentVersion: "0.1.0",
     facts: FACTS,
-    running: { model: "shapes", version: 1, packageSha256, variant: "int8-u8s8", executionProvider: "cpu", since: now - (ROWS / 2) * ROW_MS },
+    running: {
+      model: "shapes",
+      version: 1,
+      packageSha256,
+      variant: "fp32",
+      executionProvider: "cpu",
+      since: now - (ROWS / 2) * ROW_MS,
+    },
     previous: null,
     deployment: null,
     desiredRevision: 1,
-    warnings: warning ? [{ code: "storage_full", severity: "warning" as const, message: warning, since: now - 60_000 }] : [],
-    counters: { predictions: ROWS, framesDropped: 2, framesFailed: 0, samplesTaken: 4, recordsEvicted: 0, hostRestarts: 0 },
+    warnings: warning
+      ? [{ code: "storage_full", severity: "warning" as const, message: warning, since: now - 60_000 }]
+      : [],
+    counters: {
+      predictions: ROWS,
+      framesDropped: 2,
+      framesFailed: 0,
+      samplesTaken: 4,
+      recordsEvicted: 0,
+      hostRestarts: 0,
+    },
     spool: { records: 3, bytes: 12_000, bytesMax: 64_000_000 },
     source: "folder of test images",
   };
@@ -179,11 +225,21 @@ function batchOf({ packageSha256 }: ModelPackage): Uint8Array {
 }
 
 function feedbackOf({ right }: DevicePlan) {
-  const items = Array.from({ length: ROWS / 2 }, (_, at) => ({ n: at * 2, correct: at / (ROWS / 2) < right }));
-  return { boot: 1, seq: 1, prev: 0, time: Date.now(), data: { type: "feedback" as const, predictionBoot: 1, items } };
+  const items = Array.from({ length: ROWS / 2 }, (_, at) => ({
+    n: at * 2,
+    correct: at / (ROWS / 2) < right,
+  }));
+  return {
+    boot: 1,
+    seq: 1,
+    prev: 0,
+    time: Date.now(),
+    data: { type: "feedback" as const, predictionBoot: 1, items },
+  };
 }
 
-const idOf = (device: string, at: number) => `smp_${Buffer.from(`${device}-${at}`).toString("hex").slice(0, 40).padStart(8, "0")}`;
+const idOf = (device: string, at: number) =>
+  `smp_${createHash("sha256").update(`${device} ${at}`).digest("hex").slice(0, 20)}`;
 
 function sampleOf(made: ModelPackage, plan: DevicePlan, at: number, payload: Uint8Array): Uint8Array {
   return encodeMessage("sample", {
@@ -193,8 +249,12 @@ function sampleOf(made: ModelPackage, plan: DevicePlan, at: number, payload: Uin
     sample: idOf(plan.device, at),
     part: 0,
     parts: 1,
-    metadata: { ...metadataOf(payload, at), packageSha256: made.packageSha256, mediaType: "image/png" as const },
-    payload,
+    metadata: {
+      ...metadataOf(payload, at),
+      packageSha256: made.packageSha256,
+      mediaType: "image/jpeg" as const,
+    },
+    payload: Uint8Array.from(payload),
   });
 }
 
@@ -228,7 +288,7 @@ function metadataOf(payload: Uint8Array, at: number) {
     time: Date.now() - at * 20_000,
     model: "shapes",
     version: 1,
-    variant: "int8-u8s8",
+    variant: "fp32",
     stratum: at % 4 === 3 ? ("random" as const) : ("worth" as const),
     probability: 0.1,
     worth: Math.max(0, 0.95 - at * 0.02),
@@ -238,7 +298,7 @@ function metadataOf(payload: Uint8Array, at: number) {
     latencyMs: 0.6,
     signals: { entropy: 0.7, margin: 0.1, novelty: 2.5 },
     bytes: payload.length,
-    sha256: "c".repeat(64),
+    sha256: createHash("sha256").update(payload).digest("hex"),
     source: "folder of test images",
   };
 }

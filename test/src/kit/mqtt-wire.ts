@@ -31,9 +31,19 @@ export class WireClient {
   }
 
   /** Opens, sends CONNECT and waits for the CONNACK. */
-  static async connect(port: number, options: Partial<IConnectPacket> & { clientId: string }): Promise<WireClient> {
+  static async connect(
+    port: number,
+    options: Partial<IConnectPacket> & { clientId: string },
+  ): Promise<WireClient> {
     const client = await WireClient.open(port);
-    client.send({ cmd: "connect", protocolId: "MQTT", protocolVersion: 4, clean: true, keepalive: 30, ...options });
+    client.send({
+      cmd: "connect",
+      protocolId: "MQTT",
+      protocolVersion: 4,
+      clean: true,
+      keepalive: 30,
+      ...options,
+    });
     await client.expect("connack");
     return client;
   }
@@ -47,7 +57,10 @@ export class WireClient {
   }
 
   /** Waits for the next packet of a kind that was not taken before, and takes it. */
-  async expect<Kind extends Packet["cmd"]>(kind: Kind, timeoutMs = 4_000): Promise<Extract<Packet, { cmd: Kind }>> {
+  async expect<Kind extends Packet["cmd"]>(
+    kind: Kind,
+    timeoutMs = 4_000,
+  ): Promise<Extract<Packet, { cmd: Kind }>> {
     const packet = await until(
       `a ${kind} arrives (have ${this.received.map((p) => p.cmd).join(", ") || "nothing"})`,
       () => this.received.find((candidate) => candidate.cmd === kind),
@@ -66,15 +79,29 @@ export class WireClient {
     const subscriptions = Object.entries(filters).map(([topic, qos]) => ({ topic, qos }));
     this.send({ cmd: "subscribe", messageId, subscriptions });
     const suback = await this.expect("suback");
-    if (suback.messageId !== messageId) throw new Error(`SUBACK for ${suback.messageId}, wanted ${messageId}`);
+    if (suback.messageId !== messageId)
+      throw new Error(`SUBACK for ${suback.messageId}, wanted ${messageId}`);
     return suback.granted as number[];
   }
 
   /** Sends a PUBLISH and completes its handshake. */
-  async publish(topic: string, payload: string, options: { qos?: 0 | 1 | 2; retain?: boolean } = {}): Promise<void> {
+  async publish(
+    topic: string,
+    payload: string | Uint8Array,
+    options: { qos?: 0 | 1 | 2; retain?: boolean } = {},
+  ): Promise<void> {
     const { qos = 0, retain = false } = options;
     const messageId = this.#nextId++;
-    this.send({ cmd: "publish", topic, payload, qos, retain, dup: false, ...(qos === 0 ? {} : { messageId }) });
+    const bytes = typeof payload === "string" ? payload : Buffer.from(payload);
+    this.send({
+      cmd: "publish",
+      topic,
+      payload: bytes,
+      qos,
+      retain,
+      dup: false,
+      ...(qos === 0 ? {} : { messageId }),
+    });
     if (qos === 1) await this.expect("puback");
     if (qos === 2) {
       await this.expect("pubrec");
@@ -92,7 +119,15 @@ export class WireClient {
   publishes(): { topic: string; payload: string; qos: number; retain: boolean; dup: boolean }[] {
     return this.received.flatMap((packet) =>
       packet.cmd === "publish"
-        ? [{ topic: packet.topic, payload: packet.payload.toString(), qos: packet.qos, retain: packet.retain, dup: packet.dup }]
+        ? [
+            {
+              topic: packet.topic,
+              payload: packet.payload.toString(),
+              qos: packet.qos,
+              retain: packet.retain,
+              dup: packet.dup,
+            },
+          ]
         : [],
     );
   }

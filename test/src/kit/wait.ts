@@ -15,7 +15,10 @@ export async function until<Value>(
       last = error;
     }
     if (performance.now() > deadline) {
-      throw new Error(`Waited ${timeoutMs} ms in vain until ${what}`, last === undefined ? undefined : { cause: last });
+      throw new Error(
+        `Waited ${timeoutMs} ms in vain until ${what}`,
+        last === undefined ? undefined : { cause: last },
+      );
     }
     await new Promise((resolve) => setTimeout(resolve, everyMs));
   }

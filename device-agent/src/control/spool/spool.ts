@@ -89,7 +89,10 @@ export class Spool {
     return STREAMS.reduce((sum, stream) => sum + this.#logs[stream].entries.length, 0);
   }
   get bytes(): number {
-    return STREAMS.reduce((sum, stream) => sum + this.#logs[stream].bytes + this.#logs[stream].pendingBytes, 0);
+    return STREAMS.reduce(
+      (sum, stream) => sum + this.#logs[stream].bytes + this.#logs[stream].pendingBytes,
+      0,
+    );
   }
   get bytesMax(): number {
     return this.#options.bytesMax;

@@ -79,10 +79,7 @@ export class StreamLog {
     await this.#dropEmpty();
   }
 
-  async #openSegment(
-    number: number,
-    acknowledged: { boot: number; seq: number } | undefined,
-  ): Promise<void> {
+  async #openSegment(number: number, acknowledged: { boot: number; seq: number } | undefined): Promise<void> {
     const path = this.#path(number);
     this.#lastNumber = number;
     const bytes = await readFile(path);
@@ -182,7 +179,9 @@ export class StreamLog {
       await syncDirectory(this.directory);
       return segment;
     } catch (cause) {
-      throw new FieldloopError("storage_failed", `Open spool segment "${path}": ${reasonOf(cause)}`, { cause });
+      throw new FieldloopError("storage_failed", `Open spool segment "${path}": ${reasonOf(cause)}`, {
+        cause,
+      });
     }
   }
 

@@ -62,7 +62,9 @@ export class FolderSource implements Source {
       if (names.length > 0) return names;
     } catch (cause) {
       if (cause instanceof FieldloopError) throw cause;
-      throw new FieldloopError("source_failed", `Read folder "${this.#spec.path}": ${String(cause)}`, { cause });
+      throw new FieldloopError("source_failed", `Read folder "${this.#spec.path}": ${String(cause)}`, {
+        cause,
+      });
     }
     throw new FieldloopError("source_failed", `Read folder "${this.#spec.path}": no JPEG, PNG or WebP in it`);
   }

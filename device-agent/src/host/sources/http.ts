@@ -33,7 +33,10 @@ export class HttpSource implements Source {
 
   async open(): Promise<void> {
     const server = createServer(
-      { headersTimeout: AGENT_LIMITS.localHeadersTimeoutMs, requestTimeout: AGENT_LIMITS.localRequestTimeoutMs },
+      {
+        headersTimeout: AGENT_LIMITS.localHeadersTimeoutMs,
+        requestTimeout: AGENT_LIMITS.localRequestTimeoutMs,
+      },
       (request, response) => {
         this.#handle(request, response).catch((error: unknown) => refuse(response, toFieldloopError(error)));
       },
@@ -41,7 +44,9 @@ export class HttpSource implements Source {
     server.maxConnections = AGENT_LIMITS.localConnectionsMax;
     await new Promise<void>((resolve, reject) => {
       server.once("error", (cause) => {
-        reject(new FieldloopError("source_failed", `Open source: port ${this.#port}: ${cause.message}`, { cause }));
+        reject(
+          new FieldloopError("source_failed", `Open source: port ${this.#port}: ${cause.message}`, { cause }),
+        );
       });
       server.listen(this.#port, "127.0.0.1", resolve);
     });
@@ -60,7 +65,8 @@ export class HttpSource implements Source {
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    if (request.method !== "POST") throw new FieldloopError("not_found", "Push frame: POST / with an image or a window");
+    if (request.method !== "POST")
+      throw new FieldloopError("not_found", "Push frame: POST / with an image or a window");
     if (this.#inHand >= AGENT_LIMITS.pushRequestsMax || this.#context.sink.isFull) throw busy();
     this.#inHand++;
     try {
@@ -112,7 +118,10 @@ async function readBody(request: IncomingMessage): Promise<Buffer> {
   for await (const chunk of request as AsyncIterable<Buffer>) {
     bytes += chunk.length;
     if (bytes > AGENT_LIMITS.pushBodyBytesMax) {
-      throw new FieldloopError("limit_exceeded", `Push frame: more than ${AGENT_LIMITS.pushBodyBytesMax} bytes`);
+      throw new FieldloopError(
+        "limit_exceeded",
+        `Push frame: more than ${AGENT_LIMITS.pushBodyBytesMax} bytes`,
+      );
     }
     chunks.push(chunk);
   }

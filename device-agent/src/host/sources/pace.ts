@@ -5,7 +5,7 @@
 export class Pace {
   readonly #intervalMs: number;
   readonly #now: () => number;
-  readonly #work: () => void;
+  readonly #work: (dueMs: number) => void;
   readonly #onMissed: (count: number) => void;
   #timer: NodeJS.Timeout | undefined;
   #due = 0;
@@ -15,7 +15,8 @@ export class Pace {
   constructor(options: {
     fps: number;
     now: () => number;
-    work: () => void;
+    /** Given the monotonic time at which it was due: when a camera would have exposed. */
+    work: (dueMs: number) => void;
     onMissed: (count: number) => void;
   }) {
     this.#intervalMs = 1000 / options.fps;
@@ -45,8 +46,9 @@ export class Pace {
       this.#due += missed * this.#intervalMs;
       this.#onMissed(missed);
     }
+    const due = this.#due;
     this.#due += this.#intervalMs;
-    this.#work();
+    this.#work(due);
     if (this.#timer !== undefined) this.#schedule();
   }
 }

@@ -48,11 +48,12 @@ export class SimulatorSource implements Source {
   constructor(spec: SimulatorSpec, context: SourceContext, firstIndex: number) {
     this.#spec = spec;
     this.#context = context;
-    this.#scene = spec.scene === "parts" ? new PartsCamera(spec, firstIndex) : new BearingSensor(spec, firstIndex);
+    this.#scene =
+      spec.scene === "parts" ? new PartsCamera(spec, firstIndex) : new BearingSensor(spec, firstIndex);
     this.#pace = new Pace({
       fps: spec.fps,
       now: () => context.clock.monotonic(),
-      work: () => this.#deliver(),
+      work: (dueMs) => this.#deliver(dueMs),
       onMissed: (count) => context.sink.noteMissed(count),
     });
   }
@@ -86,11 +87,13 @@ export class SimulatorSource implements Source {
     this.#told.push({ n, label, dueAt: this.#context.clock.monotonic() + this.#spec.feedbackDelayMs });
   }
 
-  #deliver(): void {
+  #deliver(dueMs: number): void {
+    const { clock, sink } = this.#context;
     const { frame, label } = this.#scene.next();
     const key = this.#nextKey++;
     remember(this.#labelByKey, key, label);
-    this.#context.sink.offer({ frame, time: this.#context.clock.now(), key });
+    // When it was exposed, not when this process came to it: cameras stamp their frames in regular steps.
+    sink.offer({ frame, time: clock.now() - (clock.monotonic() - dueMs), key });
   }
 
   #tell(): void {

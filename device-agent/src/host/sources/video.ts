@@ -85,7 +85,10 @@ export class VideoSource implements Source {
     }
     const code = await ended;
     if (code !== 0 && !this.#closed) {
-      throw new FieldloopError("source_failed", `Play video "${this.#spec.path}": ${complaint.trim() || `ffmpeg ended with ${code}`}`);
+      throw new FieldloopError(
+        "source_failed",
+        `Play video "${this.#spec.path}": ${complaint.trim() || `ffmpeg ended with ${code}`}`,
+      );
     }
   }
 

@@ -9,7 +9,7 @@ export class ApiError extends Error {
     readonly code: string,
     readonly title: string,
     readonly detail: string,
-    readonly issues: Problem["issues"] = undefined,
+    readonly issues?: Problem["issues"],
   ) {
     super(`${title}: ${detail}`);
   }
@@ -89,7 +89,12 @@ async function readProblem(response: Response): Promise<ApiError> {
 /** Anything thrown as an error that a page can show. */
 export function toApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
-  return new ApiError(0, "internal", "The console failed", error instanceof Error ? error.message : String(error));
+  return new ApiError(
+    0,
+    "internal",
+    "The console failed",
+    error instanceof Error ? error.message : String(error),
+  );
 }
 
 /** `path` with its defined parameters. */

@@ -3,7 +3,15 @@ import { signal } from "@preact/signals";
 
 export type LiveType = LiveEvent["type"];
 /** The types by name: `EventSource` needs a listener for each. */
-const TYPES: readonly LiveType[] = ["device", "predictions", "sample", "rollout", "training", "model", "evaluation"];
+const TYPES: readonly LiveType[] = [
+  "device",
+  "predictions",
+  "sample",
+  "rollout",
+  "training",
+  "model",
+  "evaluation",
+];
 const RETRY_MS = { first: 1_000, max: 15_000 };
 
 /** `live`: events arrive; `connecting`: not now, being tried again; `off`: signed out or the page is hidden. */

@@ -19,9 +19,9 @@ export interface Resource<Data> {
   readonly data: Data | undefined;
   readonly error: ApiError | undefined;
   readonly loading: boolean;
-  reload(): void;
+  readonly reload: () => void;
   /** Replaces what is shown until the next answer: an optimistic write. */
-  set(data: Data): void;
+  readonly set: (data: Data) => void;
 }
 
 export interface ResourceSettings {

@@ -23,7 +23,9 @@ export function may(role: Role): boolean {
 
 /** Why an action that needs `role` is not offered; undefined where it is. */
 export function whyNot(role: Role): string | undefined {
-  return may(role) ? undefined : `Needs the role ${role}; you are signed in as ${session.value?.role ?? "nobody"}`;
+  return may(role)
+    ? undefined
+    : `Needs the role ${role}; you are signed in as ${session.value?.role ?? "nobody"}`;
 }
 
 /** Takes `#token=…` out of the URL before anything else can read or keep it. */
@@ -79,5 +81,10 @@ function end(): void {
 whenSignedOut(() => {
   if (!session.peek()) return;
   end();
-  sessionError.value = new ApiError(401, "unauthenticated", "Signed out", "The session is over; sign in again");
+  sessionError.value = new ApiError(
+    401,
+    "unauthenticated",
+    "Signed out",
+    "The session is over; sign in again",
+  );
 });

@@ -36,7 +36,13 @@ export function isBehind(device: DeviceSummary): boolean {
 export const SORTS = ["trouble", "device", "version", "rate", "confidence", "accuracy", "seen"] as const;
 export type Sort = (typeof SORTS)[number];
 
-const TROUBLE: Record<DeviceSummary["health"], number> = { error: 0, silent: 1, warning: 2, offline: 3, ok: 5 };
+const TROUBLE: Record<DeviceSummary["health"], number> = {
+  error: 0,
+  silent: 1,
+  warning: 2,
+  offline: 3,
+  ok: 5,
+};
 const trouble = (device: DeviceSummary) => Math.min(TROUBLE[device.health], isBehind(device) ? 4 : 5);
 const none = Number.POSITIVE_INFINITY;
 
@@ -44,14 +50,19 @@ const none = Number.POSITIVE_INFINITY;
 const KEYS: Record<Sort, (device: DeviceSummary) => number | string> = {
   trouble,
   device: (device) => device.device,
-  version: (device) => (device.running ? `${device.running.model}@${String(device.running.version).padStart(7, "0")}` : ""),
+  version: (device) =>
+    device.running ? `${device.running.model}@${String(device.running.version).padStart(7, "0")}` : "",
   rate: (device) => device.predictionsPerSecond,
   confidence: (device) => device.meanConfidence ?? none,
   accuracy: (device) => device.accuracy.value ?? none,
   seen: (device) => -(device.lastSeen ?? 0),
 };
 
-export function sortDevices(devices: readonly DeviceSummary[], sort: Sort, reverse: boolean): DeviceSummary[] {
+export function sortDevices(
+  devices: readonly DeviceSummary[],
+  sort: Sort,
+  reverse: boolean,
+): DeviceSummary[] {
   const key = KEYS[sort];
   const sign = reverse ? -1 : 1;
   return devices.toSorted((a, b) => {

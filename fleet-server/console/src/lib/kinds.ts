@@ -14,7 +14,11 @@ export const HEALTH: Record<DeviceSummary["health"], { kind: Kind; title: string
   ok: { kind: "ok", title: "OK", says: "Heard from lately, nothing is wrong" },
   warning: { kind: "warning", title: "Warning", says: "It reports a warning" },
   error: { kind: "error", title: "Error", says: "It reports an error" },
-  silent: { kind: "unsure", title: "Silent", says: "Connected or expected to be, but nothing was heard for a while" },
+  silent: {
+    kind: "unsure",
+    title: "Silent",
+    says: "Connected or expected to be, but nothing was heard for a while",
+  },
   offline: { kind: "idle", title: "Offline", says: "It said goodbye or lost its connection" },
 };
 

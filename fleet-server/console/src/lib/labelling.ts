@@ -20,7 +20,8 @@ async function insist<Result>(write: () => Promise<Result>): Promise<Result> {
     try {
       return await write();
     } catch (error) {
-      const passing = error instanceof ApiError && (error.status === 0 || error.status === 503 || error.status === 429);
+      const passing =
+        error instanceof ApiError && (error.status === 0 || error.status === 503 || error.status === 429);
       if (!passing || attempt >= TRIES) throw error;
       await new Promise((resolve) => setTimeout(resolve, RETRY_MS * 2 ** (attempt - 1)));
     }

@@ -11,11 +11,13 @@ export function loadWindow(url: string): Promise<number[]> {
   const known = windows.get(url);
   if (known) return known;
   if (windows.size >= WINDOWS_MAX) windows.delete(windows.keys().next().value!);
-  const loaded = fetch(url, { credentials: "same-origin", headers: { accept: "application/json" } }).then(async (response) => {
-    if (!response.ok) throw new Error(`The window was not sent: ${response.status}`);
-    const { values } = (await response.json()) as { values: (number | null)[] };
-    return values.map((value) => value ?? 0);
-  });
+  const loaded = fetch(url, { credentials: "same-origin", headers: { accept: "application/json" } }).then(
+    async (response) => {
+      if (!response.ok) throw new Error(`The window was not sent: ${response.status}`);
+      const { values } = (await response.json()) as { values: (number | null)[] };
+      return values.map((value) => value ?? 0);
+    },
+  );
   loaded.catch(() => windows.delete(url));
   windows.set(url, loaded);
   return loaded;

@@ -6,7 +6,11 @@ export function labelsOf(version: ModelVersion | undefined): readonly string[] {
   return [];
 }
 
-export function findVersion(models: readonly Model[] | undefined, model: string, version: number): ModelVersion | undefined {
+export function findVersion(
+  models: readonly Model[] | undefined,
+  model: string,
+  version: number,
+): ModelVersion | undefined {
   return models?.find((each) => each.model === model)?.versions.find((each) => each.version === version);
 }
 
@@ -27,11 +31,16 @@ export interface LineageNode {
 }
 
 export function lineage(model: Model): LineageNode[] {
-  const nodes = new Map(model.versions.map((version) => [version.version, { version, children: [] as LineageNode[] }]));
+  const nodes = new Map(
+    model.versions.map((version) => [version.version, { version, children: [] as LineageNode[] }]),
+  );
   const roots: LineageNode[] = [];
   for (const node of [...nodes.values()].sort((a, b) => a.version.version - b.version.version)) {
     const { base } = node.version.manifest.lineage;
-    const parent = base && base.model === model.model && base.version !== node.version.version ? nodes.get(base.version) : undefined;
+    const parent =
+      base && base.model === model.model && base.version !== node.version.version
+        ? nodes.get(base.version)
+        : undefined;
     if (parent) parent.children.push(node);
     else roots.push(node);
   }

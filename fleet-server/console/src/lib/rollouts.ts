@@ -14,7 +14,13 @@ export interface DeviceCounts {
   waiting: number;
 }
 
-const FAILED: ReadonlySet<DeviceStep> = new Set(["rejected", "failed", "timed_out", "rolled_back", "cancelled"]);
+const FAILED: ReadonlySet<DeviceStep> = new Set([
+  "rejected",
+  "failed",
+  "timed_out",
+  "rolled_back",
+  "cancelled",
+]);
 export type DeviceGroup = Exclude<keyof DeviceCounts, "total">;
 
 export function groupOf(state: DeviceStep): DeviceGroup {
@@ -51,7 +57,9 @@ const FROM: Record<Action, readonly RolloutState[]> = {
 /** What may be asked of the rollout now; the server checks again. */
 export function allowedActions(rollout: RolloutView): Action[] {
   const failed = rollout.waves.some((wave) => wave.state === "failed");
-  return (Object.keys(FROM) as Action[]).filter((action) => FROM[action].includes(rollout.state) && !(action === "resume" && failed));
+  return (Object.keys(FROM) as Action[]).filter(
+    (action) => FROM[action].includes(rollout.state) && !(action === "resume" && failed),
+  );
 }
 
 export const ACTION_TITLE: Record<Action, string> = {
@@ -69,32 +77,38 @@ const devices = (count: number) => (count === 1 ? "1 device" : `${formatCount(co
 export function consequences(action: Action, rollout: RolloutView): string[] {
   const { active, moving, waiting, silent } = countDevices(rollout.waves);
   const version = `${rollout.model}@${rollout.version}`;
-  const before = rollout.fromVersion === null ? "what they ran before" : `${rollout.model}@${rollout.fromVersion}`;
-  const said = (count: number, text: string) => (count > 0 ? [`${devices(count)} ${text}`] : []);
+  const before =
+    rollout.fromVersion === null ? "what they ran before" : `${rollout.model}@${rollout.fromVersion}`;
+  const said = (count: number, what: string, more = "") =>
+    count > 0 ? [`${what}: ${devices(count)}.${more}`] : [];
+  const untouched = said(waiting, "Not asked yet, stay as they are");
   switch (action) {
     case "start":
     case "approve":
-      return [`The first wave is offered ${version} at once: ${devices(rollout.waves[0]?.devices.length ?? 0)}.`];
+      return said(rollout.waves[0]?.devices.length ?? 0, `Offered ${version} at once, as the first wave`);
     case "pause":
       return [
-        ...said(active, `that already run ${version} keep it.`),
-        ...said(moving, "in the middle of the update go on to its end."),
-        ...said(waiting, "that were not asked yet stay as they are until you resume."),
+        ...said(active, `Keep ${version}`),
+        ...said(moving, "In the middle of the update, go on to its end"),
+        ...said(waiting, "Not asked yet, stay as they are until you resume"),
       ];
     case "resume":
-      return [...said(waiting, `that were not asked yet are offered ${version}, wave after wave.`), "The wave in progress gets its whole time again."];
+      return [
+        ...said(waiting, `Offered ${version}, wave after wave`),
+        "The wave in progress gets its whole time again.",
+      ];
     case "abort":
       return [
-        ...said(active, `that already run ${version} keep it. To take it back, roll back instead.`),
-        ...said(moving + silent, "that were offered it and are not done may still finish the update."),
-        ...said(waiting, "that were not asked yet stay as they are."),
+        ...said(active, `Keep ${version}`, " To take it back, roll back instead."),
+        ...said(moving + silent, "Were offered it, may still finish the update"),
+        ...untouched,
         "An aborted rollout can’t be resumed.",
       ];
     case "roll_back":
       return [
-        ...said(active, `that already run ${version} return to ${before}.`),
-        ...said(moving + silent, "that were offered it return as well, each when it is reached."),
-        ...said(waiting, "that were not asked yet stay as they are."),
+        ...said(active, `Return from ${version} to ${before}`),
+        ...said(moving + silent, "Were offered it, return as well when they are reached"),
+        ...untouched,
         "A roll-back can’t be resumed.",
       ];
   }
@@ -111,7 +125,11 @@ const asDevices = (value: number) => devices(value);
 const TESTS: Record<string, TestShape> = {
   failed_share: { title: "Failed devices", format: (value) => formatPercent(value), relation: "≤" },
   silence: { title: "Silent devices", format: asDevices, relation: "≤" },
-  earlier_waves: { title: "Earlier waves that left it", format: (value) => formatPercent(value), relation: "≤" },
+  earlier_waves: {
+    title: "Earlier waves that left it",
+    format: (value) => formatPercent(value),
+    relation: "≤",
+  },
   wave_timeout: { title: "Late devices", format: asDevices, relation: "≤" },
   running: { title: "Run the new package", format: asDevices, relation: "≥" },
   predictions: { title: "Predictions a device", format: formatCount, relation: "≥" },
@@ -127,7 +145,11 @@ export interface TestText {
 
 /** A gate's test in words and units. */
 export function describeTest(test: GateTest): TestText {
-  const shape = TESTS[test.test] ?? { title: test.test.replaceAll("_", " "), format: (value: number) => formatNumber(value), relation: "≤" };
+  const shape = TESTS[test.test] ?? {
+    title: test.test.replaceAll("_", " "),
+    format: (value: number) => formatNumber(value),
+    relation: "≤",
+  };
   return {
     title: shape.title,
     value: test.value === null ? "–" : shape.format(test.value),

@@ -20,6 +20,7 @@ export function useQuery(): [URLSearchParams, (changes: Query) => void] {
 }
 
 export const devicePath = (device: string) => `/devices/${encodeURIComponent(device)}`;
-export const versionPath = (model: string, version: number) => `/models/${encodeURIComponent(model)}/${version}`;
+export const versionPath = (model: string, version: number) =>
+  `/models/${encodeURIComponent(model)}/${version}`;
 export const rolloutPath = (rollout: string) => `/rollouts/${encodeURIComponent(rollout)}`;
 export const runPath = (run: string) => `/training/${encodeURIComponent(run)}`;

@@ -1,9 +1,20 @@
 import type { DeviceDetail, Page as ListPage, PredictionView, SampleView } from "@fieldloop/protocol";
 import { Link } from "wouter-preact";
-import { withQuery } from "../api/client.js";
+import { request, withQuery } from "../api/client.js";
 import { useResource } from "../api/resource.js";
-import { formatBytes, formatCount, formatMs, formatNumber, formatPercent, formatRate, plural, words } from "../lib/format.js";
+import { whyNot } from "../api/session.js";
+import {
+  formatBytes,
+  formatCount,
+  formatMs,
+  formatNumber,
+  formatPercent,
+  formatRate,
+  plural,
+  words,
+} from "../lib/format.js";
 import { HEALTH } from "../lib/kinds.js";
+import { notifyDone, notifyError } from "../lib/toast.js";
 import { Badge, Copy, State, Time } from "../ui/atoms.js";
 import { Empty, Facts, Loaded, Page, Panel, Problem, Skeleton, Tile } from "../ui/layout.js";
 import { Share } from "../ui/share.js";
@@ -13,11 +24,15 @@ import { DeviceRuns } from "./deviceRuns.js";
 
 const PREDICTIONS_SHOWN = 20;
 const SAMPLES_SHOWN = 12;
+/** Inputs that one press asks for. */
+const CAPTURED = 5;
 const PARENTS = [{ title: "Fleet", href: "/fleet" }];
 
 export function DevicePage({ device }: { device: string }) {
   const at = `/devices/${encodeURIComponent(device)}`;
-  const mine = { match: (event: { device?: string | undefined; id: string }) => (event.device ?? event.id) === device };
+  const mine = {
+    match: (event: { device?: string | undefined; id: string }) => (event.device ?? event.id) === device,
+  };
   const detail = useResource<DeviceDetail>(at, { live: ["device", "predictions", "rollout"], ...mine });
   if (!detail.data) {
     return (
@@ -27,11 +42,22 @@ export function DevicePage({ device }: { device: string }) {
     );
   }
   const { data } = detail;
+  const refused = whyNot("operator") ?? (data.online ? undefined : "It is not connected");
   const health = HEALTH[data.health];
   return (
     <Page
       title={device}
       parents={PARENTS}
+      actions={
+        <button
+          type="button"
+          disabled={refused !== undefined}
+          title={refused ?? `Asks for the next ${CAPTURED} inputs as samples`}
+          onClick={() => capture(device)}
+        >
+          Capture {CAPTURED}
+        </button>
+      }
       beside={
         <>
           <Copy text={device} what="device id" />
@@ -49,10 +75,24 @@ export function DevicePage({ device }: { device: string }) {
     >
       {detail.error && <Problem error={detail.error} retry={detail.reload} />}
       <div class="tiles">
-        <Tile title="Predictions" value={formatRate(data.predictionsPerSecond)} note={`${formatCount(data.predictionsTotal)} stored`} />
+        <Tile
+          title="Predictions"
+          value={formatRate(data.predictionsPerSecond)}
+          note={`${formatCount(data.predictionsTotal)} stored`}
+        />
         <Tile title="Mean confidence" value={formatPercent(data.meanConfidence)} note="last 10 min" />
-        <Tile title="Accuracy, last 10 min" value={<Share share={data.accuracy} />} note={data.accuracy.count ? `from ${formatCount(data.accuracy.count)} with feedback` : "no feedback yet"} />
-        <Tile title="Last seen" value={<Time at={data.lastSeen} none="never" />} note={data.online ? "connected" : "not connected"} />
+        <Tile
+          title="Accuracy, last 10 min"
+          value={<Share share={data.accuracy} />}
+          note={
+            data.accuracy.count ? `from ${formatCount(data.accuracy.count)} with feedback` : "no feedback yet"
+          }
+        />
+        <Tile
+          title="Last seen"
+          value={<Time at={data.lastSeen} none="never" />}
+          note={data.online ? "connected" : "not connected"}
+        />
       </div>
       <Warnings device={data} />
       <DeviceCharts device={data} />
@@ -66,6 +106,16 @@ export function DevicePage({ device }: { device: string }) {
   );
 }
 
+function capture(device: string): void {
+  request(`/devices/${encodeURIComponent(device)}/commands`, {
+    method: "POST",
+    body: { kind: "capture", count: CAPTURED },
+  }).then(
+    () => notifyDone(`${device} was asked for ${CAPTURED} samples`),
+    (problem: unknown) => notifyError("Capture", problem),
+  );
+}
+
 function Warnings({ device }: { device: DeviceDetail }) {
   if (device.warnings.length === 0) return null;
   return (
@@ -73,7 +123,11 @@ function Warnings({ device }: { device: DeviceDetail }) {
       <ul class="rows">
         {device.warnings.map((warning) => (
           <li key={warning.code}>
-            <State kind={warning.severity === "error" ? "error" : warning.severity === "warning" ? "warning" : "idle"}>
+            <State
+              kind={
+                warning.severity === "error" ? "error" : warning.severity === "warning" ? "warning" : "idle"
+              }
+            >
               <code>{warning.code}</code>
             </State>
             <span class="grow">{warning.message}</span>
@@ -98,7 +152,14 @@ function DeviceFacts({ device }: { device: DeviceDetail }) {
   }
   const { facts, counters, spool } = state;
   return (
-    <Panel title="Hardware and health" note={<>reported <Time at={state.time} /></>}>
+    <Panel
+      title="Hardware and health"
+      note={
+        <>
+          reported <Time at={state.time} />
+        </>
+      }
+    >
       <Facts
         rows={[
           ["Processor", `${facts.cpuModel} · ${plural(facts.cpuCount, "core")} · ${facts.arch}`],
@@ -107,9 +168,20 @@ function DeviceFacts({ device }: { device: DeviceDetail }) {
           ["Software", `agent ${state.agentVersion} · Node ${facts.nodeVersion} · ${facts.runtimeVersion}`],
           ["System", `${facts.platform} · ${facts.timeZone}`],
           ["Source", state.source],
-          ["Boot", `${formatCount(state.boot)}, with ${plural(counters.predictions, "prediction")} and ${plural(counters.samplesTaken, "sample")}`],
-          ["Frames lost", `${formatCount(counters.framesDropped)} dropped, ${formatCount(counters.framesFailed)} failed`],
-          ["Inference host", counters.hostRestarts === 0 ? "never restarted" : `restarted ${plural(counters.hostRestarts, "time")}`],
+          [
+            "Boot",
+            `${formatCount(state.boot)}, with ${plural(counters.predictions, "prediction")} and ${plural(counters.samplesTaken, "sample")}`,
+          ],
+          [
+            "Frames lost",
+            `${formatCount(counters.framesDropped)} dropped, ${formatCount(counters.framesFailed)} failed`,
+          ],
+          [
+            "Inference host",
+            counters.hostRestarts === 0
+              ? "never restarted"
+              : `restarted ${plural(counters.hostRestarts, "time")}`,
+          ],
           [
             "Spool",
             `${plural(spool.records, "record")} waiting · ${formatBytes(spool.bytes)} of ${formatBytes(spool.bytesMax)}${counters.recordsEvicted ? ` · ${formatCount(counters.recordsEvicted)} evicted` : ""}`,
@@ -122,16 +194,21 @@ function DeviceFacts({ device }: { device: DeviceDetail }) {
 }
 
 function Predictions({ device }: { device: string }) {
-  const list = useResource<{ items: PredictionView[] }>(`/devices/${encodeURIComponent(device)}/predictions?limit=${PREDICTIONS_SHOWN}`, {
-    live: ["predictions"],
-    match: (event) => (event.device ?? event.id) === device,
-  });
+  const list = useResource<{ items: PredictionView[] }>(
+    `/devices/${encodeURIComponent(device)}/predictions?limit=${PREDICTIONS_SHOWN}`,
+    {
+      live: ["predictions"],
+      match: (event) => (event.device ?? event.id) === device,
+    },
+  );
   return (
     <Panel title="Latest predictions" note="newest first" flush>
       <Loaded from={list} rows={6} height={33}>
         {({ items }) =>
           items.length === 0 ? (
-            <Empty title="No prediction yet">They arrive as soon as the device runs a model and its source gives frames.</Empty>
+            <Empty title="No prediction yet">
+              They arrive as soon as the device runs a model and its source gives frames.
+            </Empty>
           ) : (
             <div class="table-scroll">
               <table class="compact">
@@ -195,21 +272,34 @@ function Truth({ label, truth }: { label: string; truth: string | null }) {
 }
 
 function Samples({ device }: { device: string }) {
-  const list = useResource<ListPage<SampleView>>(withQuery("/samples", { device, order: "newest", limit: SAMPLES_SHOWN }), {
-    live: ["sample"],
-    match: (event) => (event.device ?? device) === device,
-    reloadMinMs: 4_000,
-  });
+  const list = useResource<ListPage<SampleView>>(
+    withQuery("/samples", { device, order: "newest", limit: SAMPLES_SHOWN }),
+    {
+      live: ["sample"],
+      match: (event) => (event.device ?? device) === device,
+      reloadMinMs: 4_000,
+    },
+  );
   return (
-    <Panel title="Samples from this device" note="newest first" actions={<Link href={`/failures?device=${encodeURIComponent(device)}`}>Open in the inbox</Link>}>
+    <Panel
+      title="Samples from this device"
+      note="newest first"
+      actions={<Link href={`/failures?device=${encodeURIComponent(device)}`}>Open in the inbox</Link>}
+    >
       <Loaded from={list} rows={2} height={90}>
         {({ items }) =>
           items.length === 0 ? (
-            <Empty title="No sample yet">The device sends inputs that its signals find worth a look, and a few by chance.</Empty>
+            <Empty title="No sample yet">
+              The device sends inputs that its signals find worth a look, and a few by chance.
+            </Empty>
           ) : (
             <div class="sample-strip">
               {items.map((sample) => (
-                <SampleTile key={sample.sample} sample={sample} href={`/failures?device=${encodeURIComponent(device)}&sample=${sample.sample}`} />
+                <SampleTile
+                  key={sample.sample}
+                  sample={sample}
+                  href={`/failures?device=${encodeURIComponent(device)}&sample=${sample.sample}`}
+                />
               ))}
             </div>
           )

@@ -8,10 +8,10 @@ import { useQuery } from "../lib/url.js";
 import { Empty, Panel, Problem, Skeleton } from "../ui/layout.js";
 import { Plot, type PlotMarker } from "../ui/plot.js";
 
-/** Spans that can be chosen, with a bucket that gives about 120 points. */
+/** Spans that can be chosen, with a bucket that gives about 100 points; the server counts in buckets of ten seconds. */
 const SPANS = {
-  "5m": { title: "5 min", ms: 300_000, bucketMs: 2_500 },
-  "15m": { title: "15 min", ms: 900_000, bucketMs: 7_500 },
+  "5m": { title: "5 min", ms: 300_000, bucketMs: 10_000 },
+  "15m": { title: "15 min", ms: 900_000, bucketMs: 10_000 },
   "1h": { title: "1 h", ms: 3_600_000, bucketMs: 30_000 },
   "6h": { title: "6 h", ms: 21_600_000, bucketMs: 180_000 },
   "24h": { title: "24 h", ms: 86_400_000, bucketMs: 720_000 },
@@ -32,7 +32,12 @@ export function DeviceCharts({ device }: { device: DeviceDetail }) {
       actions={
         <fieldset class="segments" aria-label="Time span">
           {NAMES.map((each) => (
-            <button key={each} type="button" aria-pressed={each === name} onClick={() => setQuery({ span: each === "15m" ? undefined : each })}>
+            <button
+              key={each}
+              type="button"
+              aria-pressed={each === name}
+              onClick={() => setQuery({ span: each === "15m" ? undefined : each })}
+            >
               {SPANS[each].title}
             </button>
           ))}
@@ -48,7 +53,11 @@ export function DeviceCharts({ device }: { device: DeviceDetail }) {
 function Charts({ device, name }: { device: DeviceDetail; name: SpanName }) {
   const { ms, bucketMs } = SPANS[name];
   const to = Math.ceil(now.value / bucketMs) * bucketMs;
-  const path = withQuery(`/devices/${encodeURIComponent(device.device)}/series`, { from: to - ms, to, bucketMs });
+  const path = withQuery(`/devices/${encodeURIComponent(device.device)}/series`, {
+    from: to - ms,
+    to,
+    bucketMs,
+  });
   const series = useResource<{ items: SeriesPoint[] }>(path, {
     live: ["predictions"],
     match: (event) => (event.device ?? event.id) === device.device,
@@ -61,18 +70,57 @@ function Charts({ device, name }: { device: DeviceDetail; name: SpanName }) {
   }, [series.data]);
 
   const items = drawn?.name === name ? drawn.items : undefined;
-  const columns = useMemo(() => (items ? toColumns(items, to - ms, to, bucketMs) : undefined), [items, to, ms, bucketMs]);
+  const columns = useMemo(
+    () => (items ? toColumns(items, to - ms, to, bucketMs) : undefined),
+    [items, to, ms, bucketMs],
+  );
   const markers = useMemo(() => versionMarkers(device), [device]);
-  if (!columns) return series.error ? <Problem error={series.error} retry={series.reload} /> : <Skeleton rows={4} height={76} />;
+  if (!columns)
+    return series.error ? (
+      <Problem error={series.error} retry={series.reload} />
+    ) : (
+      <Skeleton rows={4} height={76} />
+    );
   if (!items?.some((point) => point.count > 0)) {
-    return <Empty title={`No prediction in the last ${SPANS[name].title}`}>Choose a longer span, or look at its last word under “Hardware and health”.</Empty>;
+    return (
+      <Empty title={`No prediction in the last ${SPANS[name].title}`}>
+        Choose a longer span, or look at its last word under “Hardware and health”.
+      </Empty>
+    );
   }
-  const shared = { x: columns.x, markers, sync: `device-${device.device}`, span: [(to - ms) / 1000, to / 1000] as const };
+  const shared = {
+    x: columns.x,
+    markers,
+    sync: `device-${device.device}`,
+    span: [(to - ms) / 1000, to / 1000] as const,
+  };
   return (
     <div class="plots">
-      <Plot {...shared} title="Mean confidence" unit="percent" y={columns.confidence} format={(value) => formatPercent(value, 0)} max={1} />
-      <Plot {...shared} title="Accuracy from feedback" unit="percent" y={columns.accuracy} format={(value) => formatPercent(value, 0)} min={0} max={1} />
-      <Plot {...shared} title="Mean latency" unit="milliseconds" y={columns.latency} format={formatMs} min={0} />
+      <Plot
+        {...shared}
+        title="Mean confidence"
+        unit="percent"
+        y={columns.confidence}
+        format={(value) => formatPercent(value, 0)}
+        max={1}
+      />
+      <Plot
+        {...shared}
+        title="Accuracy from feedback"
+        unit="percent"
+        y={columns.accuracy}
+        format={(value) => formatPercent(value, 0)}
+        min={0}
+        max={1}
+      />
+      <Plot
+        {...shared}
+        title="Mean latency"
+        unit="milliseconds"
+        y={columns.latency}
+        format={formatMs}
+        min={0}
+      />
       <Plot {...shared} title="Predictions" unit="per second" y={columns.rate} format={formatRate} min={0} />
     </div>
   );
@@ -102,7 +150,14 @@ function toColumns(items: readonly SeriesPoint[], from: number, to: number, buck
 function versionMarkers(device: DeviceDetail): PlotMarker[] {
   const running = device.state?.running;
   const before = device.deployments
-    .filter((item) => (item.state === "active" || item.state === "rolled_back") && !(running && item.version === running.version && item.model === running.model))
-    .map((item) => ({ at: item.updated / 1000, label: item.state === "active" ? `@${item.version}` : `back from @${item.version}` }));
+    .filter(
+      (item) =>
+        (item.state === "active" || item.state === "rolled_back") &&
+        !(running && item.version === running.version && item.model === running.model),
+    )
+    .map((item) => ({
+      at: item.updated / 1000,
+      label: item.state === "active" ? `@${item.version}` : `back from @${item.version}`,
+    }));
   return running ? [...before, { at: running.since / 1000, label: `@${running.version}` }] : before;
 }

@@ -9,7 +9,15 @@ import { Search } from "../ui/search.js";
 const SHOWN_MAX = 200;
 
 /** A searchable list of check boxes; "choose all" means all that the search found. */
-export function DevicePicker({ devices, chosen, change }: { devices: readonly DeviceSummary[]; chosen: ReadonlySet<string>; change: (chosen: ReadonlySet<string>) => void }) {
+export function DevicePicker({
+  devices,
+  chosen,
+  change,
+}: {
+  devices: readonly DeviceSummary[];
+  chosen: ReadonlySet<string>;
+  change: (chosen: ReadonlySet<string>) => void;
+}) {
   const [search, setSearch] = useState("");
   const found = devices.filter((device) => matchesSearch(device, search));
   const toggle = (device: string) => {
@@ -20,8 +28,16 @@ export function DevicePicker({ devices, chosen, change }: { devices: readonly De
   return (
     <div class="picker">
       <div class="picker-head">
-        <Search value={search} change={setSearch} placeholder="Device or tag=value" label="Search devices to choose" />
-        <button type="button" onClick={() => change(new Set([...chosen, ...found.map((device) => device.device)]))}>
+        <Search
+          value={search}
+          change={setSearch}
+          placeholder="Device or tag=value"
+          label="Search devices to choose"
+        />
+        <button
+          type="button"
+          onClick={() => change(new Set([...chosen, ...found.map((device) => device.device)]))}
+        >
           Choose all {formatCount(found.length)}
         </button>
         <button type="button" disabled={chosen.size === 0} onClick={() => change(new Set())}>
@@ -32,13 +48,21 @@ export function DevicePicker({ devices, chosen, change }: { devices: readonly De
       <div class="picker-list">
         {found.slice(0, SHOWN_MAX).map((device) => (
           <label key={device.device} class="check">
-            <input type="checkbox" checked={chosen.has(device.device)} onChange={() => toggle(device.device)} />
+            <input
+              type="checkbox"
+              checked={chosen.has(device.device)}
+              onChange={() => toggle(device.device)}
+            />
             <Dot kind={HEALTH[device.health].kind} />
             <span class="truncate">{device.device}</span>
-            <small class="muted">{device.running ? `${device.running.model}@${device.running.version}` : "runs nothing"}</small>
+            <small class="muted">
+              {device.running ? `${device.running.model}@${device.running.version}` : "runs nothing"}
+            </small>
           </label>
         ))}
-        {found.length > SHOWN_MAX && <p class="muted">{formatCount(found.length - SHOWN_MAX)} more: narrow the search</p>}
+        {found.length > SHOWN_MAX && (
+          <p class="muted">{formatCount(found.length - SHOWN_MAX)} more: narrow the search</p>
+        )}
       </div>
     </div>
   );

@@ -39,12 +39,21 @@ export function DeviceRuns({ device }: { device: DeviceDetail }) {
                     </Link>
                   </td>
                   <td>
-                    <State kind={DEPLOYMENT_KIND[item.state as DeploymentState] ?? "idle"} title={item.errorMessage ?? undefined}>
+                    <State
+                      kind={DEPLOYMENT_KIND[item.state as DeploymentState] ?? "idle"}
+                      title={item.errorMessage ?? undefined}
+                    >
                       {words(item.state)}
                       {item.errorCode && <code>{item.errorCode}</code>}
                     </State>
                   </td>
-                  <td class="truncate">{item.rollout ? <Link href={rolloutPath(item.rollout)}>{item.rollout}</Link> : <span class="muted">assigned by hand</span>}</td>
+                  <td class="truncate">
+                    {item.rollout ? (
+                      <Link href={rolloutPath(item.rollout)}>{item.rollout}</Link>
+                    ) : (
+                      <span class="muted">assigned by hand</span>
+                    )}
+                  </td>
                   <td class="number">
                     <Time at={item.updated} />
                   </td>
@@ -61,13 +70,20 @@ export function DeviceRuns({ device }: { device: DeviceDetail }) {
 function Now({ device }: { device: DeviceDetail }) {
   const { state, wanted } = device;
   const running = state?.running ?? null;
-  const cause = device.deployments.find((item) => running && item.model === running.model && item.version === running.version && item.state !== "rolled_back");
+  const cause = device.deployments.find(
+    (item) =>
+      running &&
+      item.model === running.model &&
+      item.version === running.version &&
+      item.state !== "rolled_back",
+  );
   const step = state?.deployment;
   return (
     <div class="runs-now">
       {running ? (
         <p>
-          Runs <Version model={running.model} version={running.version} sha256={running.packageSha256} />, variant <b>{running.variant}</b> on <b>{running.executionProvider}</b>, since{" "}
+          Runs <Version model={running.model} version={running.version} sha256={running.packageSha256} />,
+          variant <b>{running.variant}</b> on <b>{running.executionProvider}</b>, since{" "}
           <Time at={running.since} />
           {cause?.rollout ? (
             <>
@@ -86,13 +102,31 @@ function Now({ device }: { device: DeviceDetail }) {
           <Icon name="arrow" size={14} />
           <span>
             Wanted: <Version model={wanted.model} version={wanted.version} sha256={wanted.packageSha256} />
-            {step ? <>; its update is {words(step.state)}{step.error ? <>: {step.error.message} <code>{step.error.code}</code></> : ""}</> : ""}
+            {step ? (
+              <>
+                ; its update is {words(step.state)}
+                {step.error ? (
+                  <>
+                    : {step.error.message} <code>{step.error.code}</code>
+                  </>
+                ) : (
+                  ""
+                )}
+              </>
+            ) : (
+              ""
+            )}
           </span>
         </p>
       )}
       {state?.previous && (
         <p class="muted">
-          Ready to return to: <Version model={state.previous.model} version={state.previous.version} sha256={state.previous.packageSha256} />
+          Ready to return to:{" "}
+          <Version
+            model={state.previous.model}
+            version={state.previous.version}
+            sha256={state.previous.packageSha256}
+          />
         </p>
       )}
     </div>

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { formatCount, formatPercent, formatPoints, plural } from "../lib/format.js";
 import { runPath } from "../lib/url.js";
-import { Badge, Hash, Time } from "../ui/atoms.js";
+import { Badge, Copy, Time } from "../ui/atoms.js";
 import { Panel } from "../ui/layout.js";
 import { Intervals, Share } from "../ui/share.js";
 
@@ -22,7 +22,8 @@ export function EvaluationPanel({ evaluation, title }: { evaluation: Evaluation;
       title={title}
       note={
         <>
-          {evaluation.model}@{evaluation.candidate} against @{evaluation.base} · <Time at={evaluation.created} />
+          {evaluation.model}@{evaluation.candidate} against @{evaluation.base} ·{" "}
+          <Time at={evaluation.created} />
           {evaluation.run && (
             <>
               {" "}
@@ -31,7 +32,11 @@ export function EvaluationPanel({ evaluation, title }: { evaluation: Evaluation;
           )}
         </>
       }
-      actions={<Badge kind={evaluation.verdict === "passed" ? "ok" : "error"}>{evaluation.verdict === "passed" ? "Passed" : "Failed"}</Badge>}
+      actions={
+        <Badge kind={evaluation.verdict === "passed" ? "ok" : "error"}>
+          {evaluation.verdict === "passed" ? "Passed" : "Failed"}
+        </Badge>
+      }
     >
       <ul class="reasons">
         {evaluation.reasons.map((reason) => (
@@ -48,7 +53,12 @@ export function EvaluationPanel({ evaluation, title }: { evaluation: Evaluation;
           {evaluation.slices.length > 1 && (
             <fieldset class="segments" aria-label="Slice for the tables below">
               {evaluation.slices.map((each, index) => (
-                <button key={each.slice} type="button" aria-pressed={each === slice} onClick={() => setChosen(index)}>
+                <button
+                  key={each.slice}
+                  type="button"
+                  aria-pressed={each === slice}
+                  onClick={() => setChosen(index)}
+                >
                   {SLICES[each.slice]?.title ?? each.slice}
                 </button>
               ))}
@@ -62,7 +72,7 @@ export function EvaluationPanel({ evaluation, title }: { evaluation: Evaluation;
         </>
       )}
       <p class="faint">
-        Evaluation <Hash value={evaluation.evaluation} copy />
+        <code>{evaluation.evaluation}</code> <Copy text={evaluation.evaluation} what="evaluation id" />
       </p>
     </Panel>
   );
@@ -73,7 +83,12 @@ function Change({ from, to }: { from: Proportion; to: Proportion }) {
   if (from.value === null || to.value === null) return <span class="faint">–</span>;
   const apart = to.low > from.high ? "change-up" : to.high < from.low ? "change-down" : "muted";
   return (
-    <span class={apart} title={apart === "muted" ? "The 95 % intervals overlap: it may be chance" : "The 95 % intervals are apart"}>
+    <span
+      class={apart}
+      title={
+        apart === "muted" ? "The 95 % intervals overlap: it may be chance" : "The 95 % intervals are apart"
+      }
+    >
       {formatPoints(to.value - from.value)}
     </span>
   );
@@ -94,11 +109,16 @@ function SliceView({ slice }: { slice: Slice }) {
       <Intervals
         rows={[
           { label: `@${base.version} ${base.variant}`, share: base.accuracy, tone: "base" },
-          { label: `@${candidate.version} ${candidate.variant}`, share: candidate.accuracy, tone: "candidate" },
+          {
+            label: `@${candidate.version} ${candidate.variant}`,
+            share: candidate.accuracy,
+            tone: "candidate",
+          },
         ]}
       />
       <p class="muted">
-        Only @{base.version} right: <b>{formatCount(slice.onlyBaseRight)}</b> · only @{candidate.version} right: <b>{formatCount(slice.onlyCandidateRight)}</b>
+        Only @{base.version} right: <b>{formatCount(slice.onlyBaseRight)}</b> · only @{candidate.version}{" "}
+        right: <b>{formatCount(slice.onlyCandidateRight)}</b>
       </p>
     </section>
   );
@@ -145,11 +165,20 @@ function PerClass({ slice: { base, candidate } }: { slice: Slice }) {
 }
 
 /** Rows are the truth, columns what was predicted; the shade is the share of the row. */
-function Confusion({ labels, result, tone }: { labels: readonly string[]; result: EvaluationResult; tone: string }) {
+function Confusion({
+  labels,
+  result,
+  tone,
+}: {
+  labels: readonly string[];
+  result: EvaluationResult;
+  tone: string;
+}) {
   return (
     <figure class="matrix">
       <figcaption>
-        {tone} @{result.version} <span class="muted">{result.variant} · rows: truth, columns: prediction</span>
+        {tone} @{result.version}{" "}
+        <span class="muted">{result.variant} · rows: truth, columns: prediction</span>
       </figcaption>
       <div class="table-scroll">
         <table>

@@ -43,7 +43,11 @@ export function DeviceTable({ devices, sort, reverse, sortBy, open }: DeviceTabl
         <thead>
           <tr>
             {COLUMNS.map((column) => (
-              <th key={column.sort} class={`${column.class} ${column.number ? "number" : ""}`} aria-sort={sort === column.sort ? (reverse ? "descending" : "ascending") : "none"}>
+              <th
+                key={column.sort}
+                class={`${column.class} ${column.number ? "number" : ""}`}
+                aria-sort={sort === column.sort ? (reverse ? "descending" : "ascending") : "none"}
+              >
                 <button type="button" onClick={() => sortBy(column.sort)}>
                   {column.title}
                   <span class="sort-mark" aria-hidden="true">
@@ -57,7 +61,13 @@ export function DeviceTable({ devices, sort, reverse, sortBy, open }: DeviceTabl
         <tbody ref={view.body}>
           {view.above > 0 && <tr class="spacer" style={{ height: `${view.above}px` }} />}
           {devices.slice(view.first, view.last).map((device, offset) => (
-            <Row key={device.device} device={device} index={view.first + offset} current={view.first + offset === at} open={open} />
+            <Row
+              key={device.device}
+              device={device}
+              index={view.first + offset}
+              current={view.first + offset === at}
+              open={open}
+            />
           ))}
           {view.below > 0 && <tr class="spacer" style={{ height: `${view.below}px` }} />}
         </tbody>
@@ -66,21 +76,35 @@ export function DeviceTable({ devices, sort, reverse, sortBy, open }: DeviceTabl
   );
 }
 
-function Row({ device, index, current, open }: { device: DeviceSummary; index: number; current: boolean; open: (device: string) => void }) {
+function Row({
+  device,
+  index,
+  current,
+  open,
+}: {
+  device: DeviceSummary;
+  index: number;
+  current: boolean;
+  open: (device: string) => void;
+}) {
   const health = HEALTH[device.health];
   const first = device.warnings[0];
   const tags = Object.entries(device.tags).map(([key, value]) => `${key}=${value}`);
   return (
-    <tr data-row={index} aria-current={current ? "true" : undefined} onClick={rowClick(() => open(device.device))}>
+    <tr
+      data-row={index}
+      aria-current={current ? "true" : undefined}
+      onClick={rowClick(() => open(device.device))}
+    >
       <td class="col-device">
         <span class="device-name">
-        <Link href={devicePath(device.device)} class="strong truncate" title={device.device}>
-          {device.device}
-        </Link>
-        <span class="tags truncate" title={tags.join(" ")}>
-          {tags.join(" ")}
-        </span>
-        {device.suspended && <span class="tag">suspended</span>}
+          <Link href={devicePath(device.device)} class="strong truncate" title={device.device}>
+            {device.device}
+          </Link>
+          <span class="tags truncate" title={tags.join(" ")}>
+            {tags.join(" ")}
+          </span>
+          {device.suspended && <span class="tag">suspended</span>}
         </span>
       </td>
       <td class="col-health">
@@ -111,9 +135,16 @@ export function Running({ device }: { device: DeviceSummary }) {
   const { running, wanted } = device;
   return (
     <span class="running">
-      {running ? <Version model={running.model} version={running.version} sha256={running.packageSha256} /> : <span class="faint">nothing</span>}
+      {running ? (
+        <Version model={running.model} version={running.version} sha256={running.packageSha256} />
+      ) : (
+        <span class="faint">nothing</span>
+      )}
       {isBehind(device) && wanted && (
-        <span class="behind" title={`Wanted: ${wanted.model}@${wanted.version}, package ${wanted.packageSha256}`}>
+        <span
+          class="behind"
+          title={`Wanted: ${wanted.model}@${wanted.version}, package ${wanted.packageSha256}`}
+        >
           <Icon name="arrow" size={12} />
           {running?.model === wanted.model ? "" : wanted.model}@{wanted.version}
         </span>

@@ -1,5 +1,6 @@
 import type { Model, SampleView } from "@fieldloop/protocol";
 import { useEffect, useRef, useState } from "preact/hooks";
+import { Link } from "wouter-preact";
 import { withQuery } from "../api/client.js";
 import { useResource } from "../api/resource.js";
 import { session, whyNot } from "../api/session.js";
@@ -8,7 +9,7 @@ import { useKeys } from "../lib/keys.js";
 import { labelKey } from "../lib/labelling.js";
 import { findVersion, labelsOf } from "../lib/models.js";
 import { useQuery } from "../lib/url.js";
-import { Command, Meter } from "../ui/atoms.js";
+import { Meter } from "../ui/atoms.js";
 import { Empty, Page, Problem, Skeleton } from "../ui/layout.js";
 import { FixDialog } from "./fix.js";
 import { InboxFilters, apiQuery, isFiltered } from "./inboxFilters.js";
@@ -35,15 +36,30 @@ export function InboxPage() {
     <Page
       title="Failures"
       actions={
-        <button type="button" class="primary" disabled={refusedFix !== undefined || models.data?.items.length === 0} title={refusedFix ?? "Dataset, snapshot and training run in one go"} onClick={() => setFixing(true)}>
+        <button
+          type="button"
+          class="primary"
+          disabled={refusedFix !== undefined || models.data?.items.length === 0}
+          title={refusedFix ?? "Dataset, snapshot and training run in one go"}
+          onClick={() => setFixing(true)}
+        >
           Fix this
         </button>
       }
     >
       <InboxStatistics query={query} />
       <InboxFilters query={query} change={setQuery} models={models.data?.items ?? []} />
-      <Work queue={queue} sample={sample} labels={labels} refused={refusedLabel} filtered={isFiltered(query)} clear={() => setQuery(Object.fromEntries([...query.keys()].map((key) => [key, undefined])))} />
-      {fixing && models.data && <FixDialog models={models.data.items} from={sample} query={query} close={() => setFixing(false)} />}
+      <Work
+        queue={queue}
+        sample={sample}
+        labels={labels}
+        refused={refusedLabel}
+        filtered={isFiltered(query)}
+        clear={() => setQuery(Object.fromEntries([...query.keys()].map((key) => [key, undefined])))}
+      />
+      {fixing && models.data && (
+        <FixDialog models={models.data.items} from={sample} query={query} close={() => setFixing(false)} />
+      )}
     </Page>
   );
 }
@@ -77,7 +93,13 @@ function Work({ queue, sample, labels, refused, filtered, clear }: WorkProps) {
         {queue.error && <Problem error={queue.error} retry={queue.more} />}
         <div class="queue" ref={grid} role="group" aria-label="Samples by worth">
           {queue.items.map((each, index) => (
-            <QueueTile key={each.sample} sample={each} index={index} current={index === queue.at} choose={queue.go} />
+            <QueueTile
+              key={each.sample}
+              sample={each}
+              index={index}
+              current={index === queue.at}
+              choose={queue.go}
+            />
           ))}
         </div>
         {!queue.complete && (
@@ -92,7 +114,9 @@ function Work({ queue, sample, labels, refused, filtered, clear }: WorkProps) {
 }
 
 function Progress({ queue }: { queue: Queue }) {
-  const done = queue.items.filter((sample) => sample.annotation !== null || sample.status === "ignored").length;
+  const done = queue.items.filter(
+    (sample) => sample.annotation !== null || sample.status === "ignored",
+  ).length;
   return (
     <div class="progress">
       <Meter value={done} max={queue.items.length} label="Samples decided" />
@@ -122,8 +146,10 @@ function NoSamples({ filtered, clear }: { filtered: boolean; clear: () => void }
   }
   return (
     <Empty title="Nothing is left to label">
-      <p>Devices send inputs that their signals find worth a look, and a few by plain chance. To ask one for some now:</p>
-      <Command text="fieldloop device capture DEVICE --count 10" />
+      <p>
+        Devices send inputs that their signals find worth a look, and a few by plain chance. To ask one for
+        some now, open it in the <Link href="/fleet">fleet</Link> and press “Capture”.
+      </p>
     </Empty>
   );
 }
@@ -136,7 +162,12 @@ function tilesInRow(): number {
   return second < 1 ? Math.max(1, tiles.length) : second;
 }
 
-function useInboxKeys(queue: Queue, sample: SampleView | undefined, labels: readonly string[], fix: () => void): void {
+function useInboxKeys(
+  queue: Queue,
+  sample: SampleView | undefined,
+  labels: readonly string[],
+  fix: () => void,
+): void {
   const mayLabel = session.value !== null && labels.length > 0;
   const move = (step: number) => queue.go(queue.at + step);
   const labelBindings = labels.flatMap((label, index) => {
@@ -144,7 +175,11 @@ function useInboxKeys(queue: Queue, sample: SampleView | undefined, labels: read
     return key ? [{ keys: key, title: `It is ${label}`, run: () => queue.label(label) }] : [];
   });
   useKeys("Failures", [
-    { keys: " ", title: "The prediction is right, next", run: () => mayLabel && sample && labels.includes(sample.label) && queue.label(sample.label) },
+    {
+      keys: " ",
+      title: "The prediction is right, next",
+      run: () => mayLabel && sample && labels.includes(sample.label) && queue.label(sample.label),
+    },
     ...labelBindings,
     { keys: "s", title: "Skip", run: () => move(1) },
     { keys: "i", title: "Ignore, next", run: () => mayLabel && queue.ignore() },
@@ -158,4 +193,3 @@ function useInboxKeys(queue: Queue, sample: SampleView | undefined, labels: read
     { keys: "f", title: "Fix this: train on the labels", run: fix },
   ]);
 }
-

@@ -5,8 +5,19 @@ import { words } from "../lib/format.js";
 import { newestFirst } from "../lib/models.js";
 import type { Query } from "../lib/url.js";
 
-const STRATA: Record<Stratum, string> = { worth: "Taken for worth", random: "Taken by chance", campaign: "Asked for" };
-const STATUSES: Record<FailureStatus, true> = { new: true, confirmed: true, in_training: true, fixed: true, regressed: true, ignored: true };
+const STRATA: Record<Stratum, string> = {
+  worth: "Taken for worth",
+  random: "Taken by chance",
+  campaign: "Asked for",
+};
+const STATUSES: Record<FailureStatus, true> = {
+  new: true,
+  confirmed: true,
+  in_training: true,
+  fixed: true,
+  regressed: true,
+  ignored: true,
+};
 const KEYS = ["model", "version", "device", "stratum", "status", "labelled", "wrong", "order"] as const;
 
 /** The page's parameters as those of the API. Without a word about labels, what has one is left out: the inbox is work to do. */
@@ -29,23 +40,60 @@ interface Preset {
   says: string;
   query: Query;
 }
-const NONE: Query = { labelled: undefined, wrong: undefined, stratum: undefined, status: undefined, order: undefined };
+const NONE: Query = {
+  labelled: undefined,
+  wrong: undefined,
+  stratum: undefined,
+  status: undefined,
+  order: undefined,
+};
 const PRESETS: readonly Preset[] = [
   { title: "To label", says: "Without a label, most worth first", query: NONE },
   { title: "Wrong", says: "Known to be wrong, by label or feedback", query: { ...NONE, wrong: "yes" } },
-  { title: "By chance", says: "The random stratum: its error share holds for everything the devices see", query: { ...NONE, stratum: "random" } },
-  { title: "Everything", says: "With and without a label, newest first", query: { ...NONE, labelled: "any", order: "newest" } },
+  {
+    title: "By chance",
+    says: "The random stratum: its error share holds for everything the devices see",
+    query: { ...NONE, stratum: "random" },
+  },
+  {
+    title: "Everything",
+    says: "With and without a label, newest first",
+    query: { ...NONE, labelled: "any", order: "newest" },
+  },
 ];
 
-const matches = (preset: Preset, query: URLSearchParams) => Object.entries(preset.query).every(([key, value]) => (query.get(key) ?? undefined) === value);
+const matches = (preset: Preset, query: URLSearchParams) =>
+  Object.entries(preset.query).every(([key, value]) => (query.get(key) ?? undefined) === value);
 
-export function InboxFilters({ query, change, models }: { query: URLSearchParams; change: (changes: Query) => void; models: readonly Model[] }) {
+export function InboxFilters({
+  query,
+  change,
+  models,
+}: {
+  query: URLSearchParams;
+  change: (changes: Query) => void;
+  models: readonly Model[];
+}) {
   const devices = useResource<DeviceList>("/devices", { fetch: fetchDevices });
   const model = models.find((each) => each.model === query.get("model"));
   const set = (changes: Query) => change({ ...changes, sample: undefined });
-  const select = (key: (typeof KEYS)[number], label: string, all: string, options: readonly (readonly [string, string])[]) => (
+  const select = (
+    key: (typeof KEYS)[number],
+    label: string,
+    all: string,
+    options: readonly (readonly [string, string])[],
+  ) => (
     <span class="filter">
-      <select aria-label={label} value={query.get(key) ?? ""} onChange={(event) => set({ [key]: event.currentTarget.value || undefined, ...(key === "model" ? { version: undefined } : {}) })}>
+      <select
+        aria-label={label}
+        value={query.get(key) ?? ""}
+        onChange={(event) =>
+          set({
+            [key]: event.currentTarget.value || undefined,
+            ...(key === "model" ? { version: undefined } : {}),
+          })
+        }
+      >
         <option value="">{all}</option>
         {options.map(([value, title]) => (
           <option key={value} value={value}>
@@ -59,16 +107,43 @@ export function InboxFilters({ query, change, models }: { query: URLSearchParams
     <div class="filters inbox-filters">
       <fieldset class="segments" aria-label="View">
         {PRESETS.map((preset) => (
-          <button key={preset.title} type="button" title={preset.says} aria-pressed={matches(preset, query)} onClick={() => set(preset.query)}>
+          <button
+            key={preset.title}
+            type="button"
+            title={preset.says}
+            aria-pressed={matches(preset, query)}
+            onClick={() => set(preset.query)}
+          >
             {preset.title}
           </button>
         ))}
       </fieldset>
-      {select("model", "Model", "Any model", models.map((each) => [each.model, each.model]))}
-      {model && select("version", "Version", "Any version", newestFirst(model).map((each) => [String(each.version), `@${each.version}`]))}
-      {select("device", "Device", "Any device", (devices.data?.items ?? []).map((each) => [each.device, each.device]))}
+      {select(
+        "model",
+        "Model",
+        "Any model",
+        models.map((each) => [each.model, each.model]),
+      )}
+      {model &&
+        select(
+          "version",
+          "Version",
+          "Any version",
+          newestFirst(model).map((each) => [String(each.version), `@${each.version}`]),
+        )}
+      {select(
+        "device",
+        "Device",
+        "Any device",
+        (devices.data?.items ?? []).map((each) => [each.device, each.device]),
+      )}
       {select("stratum", "Stratum", "Any stratum", Object.entries(STRATA))}
-      {select("status", "Status", "Any status", Object.keys(STATUSES).map((status) => [status, words(status)]))}
+      {select(
+        "status",
+        "Status",
+        "Any status",
+        Object.keys(STATUSES).map((status) => [status, words(status)]),
+      )}
       {select("labelled", "Label", "Label or not", [
         ["no", "Without label"],
         ["yes", "With label"],

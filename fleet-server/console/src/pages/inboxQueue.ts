@@ -31,16 +31,20 @@ export interface Queue {
   /** Labels given during this visit. */
   labelled: number;
   canUndo: boolean;
-  go(index: number): void;
-  label(label: string): void;
-  ignore(): void;
-  undo(): void;
-  reload(): void;
-  more(): void;
+  readonly go: (index: number) => void;
+  readonly label: (label: string) => void;
+  readonly ignore: () => void;
+  readonly undo: () => void;
+  readonly reload: () => void;
+  readonly more: () => void;
 }
 
 /** The samples of a query as a queue that is worked off from the front; writes are shown at once and stored behind. */
-export function useQueue(path: string, wanted: string | null, choose: (sample: string | undefined) => void): Queue {
+export function useQueue(
+  path: string,
+  wanted: string | null,
+  choose: (sample: string | undefined) => void,
+): Queue {
   const [items, setItems] = useState<readonly SampleView[]>([]);
   const [next, setNext] = useState<string | null>(null);
   const [error, setError] = useState<ApiError | undefined>(undefined);
@@ -76,7 +80,10 @@ export function useQueue(path: string, wanted: string | null, choose: (sample: s
   }, [path, round]);
 
   useEffect(() => {
-    const look = throttle(() => void countFresh(path, latest.current.items).then(setFresh, () => undefined), NEWS_MIN_MS);
+    const look = throttle(
+      () => void countFresh(path, latest.current.items).then(setFresh, () => undefined),
+      NEWS_MIN_MS,
+    );
     const off = onLive(["sample"], () => look());
     return () => {
       off();
@@ -111,13 +118,17 @@ export function useQueue(path: string, wanted: string | null, choose: (sample: s
     setAt(to);
     choose(latest.current.items[to]?.sample);
   };
-  const replace = (sample: SampleView) => setItems((current) => current.map((each) => (each.sample === sample.sample ? sample : each)));
+  const replace = (sample: SampleView) =>
+    setItems((current) => current.map((each) => (each.sample === sample.sample ? sample : each)));
 
   const change = (after: SampleView, write: () => Promise<SampleView>, doing: string) => {
     const before = latest.current.items[at];
     if (!before) return;
     replace(after);
-    setHistory((current) => [...current, { index: at, before, kind: after.annotation === before.annotation ? "status" : "label" }]);
+    setHistory((current) => [
+      ...current,
+      { index: at, before, kind: after.annotation === before.annotation ? "status" : "label" },
+    ]);
     write().then(
       (stored) => isLatest(latest.current.items, after) && replace(stored),
       (problem: unknown) => {
@@ -141,10 +152,15 @@ export function useQueue(path: string, wanted: string | null, choose: (sample: s
     label: (label) => {
       if (!current) return;
       if (!current.annotation) setLabelled((count) => count + 1);
-      change(withLabel(current, label, session.value?.name ?? ""), () => saveLabel(current.sample, label), `Label ${label} for`);
+      change(
+        withLabel(current, label, session.value?.name ?? ""),
+        () => saveLabel(current.sample, label),
+        `Label ${label} for`,
+      );
     },
     ignore: () => {
-      if (current) change({ ...current, status: "ignored" }, () => saveStatus(current.sample, "ignored"), "Ignore");
+      if (current)
+        change({ ...current, status: "ignored" }, () => saveStatus(current.sample, "ignored"), "Ignore");
     },
     undo: () => {
       const last = history.at(-1);
@@ -166,14 +182,24 @@ const isLatest = (items: readonly SampleView[], written: SampleView) => items.in
  * replaces it (annotations are never deleted): the sample is in turn again and shows it.
  */
 function undo({ before, kind }: Done, replace: (sample: SampleView) => void): void {
-  const write = kind === "status" ? saveStatus(before.sample, before.status) : before.annotation && saveLabel(before.sample, before.annotation.label);
+  const write =
+    kind === "status"
+      ? saveStatus(before.sample, before.status)
+      : before.annotation && saveLabel(before.sample, before.annotation.label);
   if (!write) return;
   replace(before);
   write.then(replace, (problem: unknown) => notifyError(`Undo ${before.sample}`, problem));
 }
 
-async function firstPage(path: string, wanted: string | null, signal: AbortSignal): Promise<{ page: Page<SampleView>; index: number }> {
-  const page = await request<Page<SampleView>>(withQuery(path, { limit: path.includes("limit=") ? undefined : PAGE_SIZE }), { signal });
+async function firstPage(
+  path: string,
+  wanted: string | null,
+  signal: AbortSignal,
+): Promise<{ page: Page<SampleView>; index: number }> {
+  const page = await request<Page<SampleView>>(
+    withQuery(path, { limit: path.includes("limit=") ? undefined : PAGE_SIZE }),
+    { signal },
+  );
   const index = page.items.findIndex((sample) => sample.sample === wanted);
   if (wanted === null || index >= 0) return { page, index: Math.max(index, 0) };
   try {

@@ -6,7 +6,10 @@ import { Share } from "../ui/share.js";
 
 const SAYS = {
   random: { title: "Taken by chance", says: "This error share holds for everything the devices see" },
-  worth: { title: "Taken for worth", says: "Chosen because it looked wrong: the share says how well the signals choose" },
+  worth: {
+    title: "Taken for worth",
+    says: "Chosen because it looked wrong: the share says how well the signals choose",
+  },
   campaign: { title: "Asked for", says: "Sent because somebody asked" },
 } as const;
 
@@ -27,16 +30,26 @@ export function InboxStatistics({ query }: { query: URLSearchParams }) {
           <div key={stratum} class={`stratum stratum-${stratum}`} title={SAYS[stratum].says}>
             <span class="tile-title">{SAYS[stratum].title}</span>
             <span class="stratum-share">
-              {found ? <Share share={found.errorShare} what="known samples wrong" /> : "–"} <small class="muted">wrong</small>
+              {found?.samples ? (
+                <>
+                  <Share share={found.errorShare} what="known samples wrong" />{" "}
+                  <small class="muted">wrong</small>
+                </>
+              ) : (
+                <span class="faint">no samples</span>
+              )}
             </span>
             <span class="tile-note">
-              {found ? `${formatCount(found.errorShare.count)} known of ${formatCount(found.samples)} samples` : "\u00a0"}
+              {found
+                ? `${formatCount(found.errorShare.count)} known of ${formatCount(found.samples)} samples`
+                : "\u00a0"}
             </span>
           </div>
         );
       })}
       <p class="strata-says">
-        Only samples taken by chance tell how often the model is wrong in the field; those taken for worth are where it pays to label.
+        Only samples taken by chance tell how often the model is wrong in the field; those taken for worth are
+        where it pays to label.
       </p>
     </div>
   );

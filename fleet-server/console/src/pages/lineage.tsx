@@ -47,15 +47,24 @@ function Branch({ node, current }: { node: LineageNode; current: number | undefi
 }
 
 function Node({ node: { version }, current }: { node: LineageNode; current: boolean }) {
-  const evidence = { none: "not evaluated", passed: "evaluation passed", failed: "evaluation failed" }[version.evidence];
+  const evidence = { none: "not evaluated", passed: "evaluation passed", failed: "evaluation failed" }[
+    version.evidence
+  ];
   return (
-    <Link href={versionPath(version.model, version.version)} class="lineage-node" role="listitem" aria-current={current ? "true" : undefined} title={`${version.model}@${version.version}, ${evidence}, package ${version.packageSha256}`}>
+    <Link
+      href={versionPath(version.model, version.version)}
+      class="lineage-node"
+      role="listitem"
+      aria-current={current ? "true" : undefined}
+      title={`${version.model}@${version.version}, ${evidence}, package ${version.packageSha256}`}
+    >
       <span class="lineage-head">
         <b>@{version.version}</b>
         <Dot kind={EVIDENCE_KIND[version.evidence]} />
       </span>
       <small>
-        {version.runningOn > 0 ? `on ${formatCount(version.runningOn)}` : "runs nowhere"} · <Time at={version.created} />
+        {version.runningOn > 0 ? `on ${formatCount(version.runningOn)}` : "runs nowhere"} ·{" "}
+        <Time at={version.published} />
       </small>
     </Link>
   );

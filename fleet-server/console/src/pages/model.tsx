@@ -16,18 +16,36 @@ import { TrainingTable } from "./trainingParts.js";
 export function ModelPage({ model: name }: { model: string }) {
   const models = useResource<{ items: Model[] }>("/models", MODELS_LIVE);
   const runs = useResource<{ items: TrainingRun[] }>("/training-runs", { live: ["training"] });
-  const evaluations = useResource<{ items: Evaluation[] }>(`/evaluations?model=${encodeURIComponent(name)}`, { live: ["evaluation", "model"] });
+  const evaluations = useResource<{ items: Evaluation[] }>(`/evaluations?model=${encodeURIComponent(name)}`, {
+    live: ["evaluation", "model"],
+  });
   return (
-    <Page title={name} parents={[{ title: "Models", href: "/models" }]} actions={<Link class="button" href={`/rollouts/new?model=${encodeURIComponent(name)}`}>New rollout</Link>}>
+    <Page
+      title={name}
+      parents={[{ title: "Models", href: "/models" }]}
+      actions={
+        <Link class="button" href={`/rollouts/new?model=${encodeURIComponent(name)}`}>
+          New rollout
+        </Link>
+      }
+    >
       <Loaded from={models} rows={6}>
         {({ items }) => {
           const model = items.find((each) => each.model === name);
-          return model ? <Versions model={model} /> : <Empty title={`No model is called “${name}”`}><Link href="/models">All models</Link></Empty>;
+          return model ? (
+            <Versions model={model} />
+          ) : (
+            <Empty title={`No model is called “${name}”`}>
+              <Link href="/models">All models</Link>
+            </Empty>
+          );
         }}
       </Loaded>
       <Latest evaluations={evaluations.data?.items} />
       <Panel title="Training runs" note="newest first" flush>
-        <Loaded from={runs}>{({ items }) => <TrainingTable runs={items.filter((run) => run.model === name)} />}</Loaded>
+        <Loaded from={runs}>
+          {({ items }) => <TrainingTable runs={items.filter((run) => run.model === name)} />}
+        </Loaded>
       </Panel>
     </Page>
   );
@@ -41,7 +59,8 @@ function Latest({ evaluations }: { evaluations: Evaluation[] | undefined }) {
 function Versions({ model }: { model: Model }) {
   const versions = newestFirst(model);
   const [, navigate] = useLocation();
-  const open = (version: ModelVersion | undefined) => version && navigate(versionPath(model.model, version.version));
+  const open = (version: ModelVersion | undefined) =>
+    version && navigate(versionPath(model.model, version.version));
   const { at, ref } = useListKeys("Versions", versions.length, (index) => open(versions[index]));
   return (
     <>
@@ -67,18 +86,33 @@ function Versions({ model }: { model: Model }) {
               {versions.map((version, index) => {
                 const { base } = version.manifest.lineage;
                 return (
-                  <tr key={version.version} data-row={index} aria-current={index === at ? "true" : undefined} onClick={rowClick(() => open(version))}>
+                  <tr
+                    key={version.version}
+                    data-row={index}
+                    aria-current={index === at ? "true" : undefined}
+                    onClick={rowClick(() => open(version))}
+                  >
                     <td>
                       <Link class="strong" href={versionPath(model.model, version.version)}>
                         {model.model}@{version.version}
                       </Link>
                     </td>
                     <td>
-                      <State kind={EVIDENCE_KIND[version.evidence]}>{version.evidence === "none" ? "none yet" : version.evidence}</State>
+                      <State kind={EVIDENCE_KIND[version.evidence]}>
+                        {version.evidence === "none" ? "none yet" : version.evidence}
+                      </State>
                     </td>
                     <td class="number">{formatCount(version.runningOn)}</td>
-                    <td>{base ? `${base.model === model.model ? "" : base.model}@${base.version}` : <span class="faint">from scratch</span>}</td>
-                    <td class="nowrap">{version.manifest.variants.map((variant) => variant.name).join(", ")}</td>
+                    <td>
+                      {base ? (
+                        `${base.model === model.model ? "" : base.model}@${base.version}`
+                      ) : (
+                        <span class="faint">from scratch</span>
+                      )}
+                    </td>
+                    <td class="nowrap">
+                      {version.manifest.variants.map((variant) => variant.name).join(", ")}
+                    </td>
                     <td class="number">{formatBytes(version.bytes)}</td>
                     <td>
                       <Hash value={version.packageSha256} />

@@ -14,13 +14,20 @@ export function ModelsPage() {
   const models = useResource<{ items: Model[] }>("/models", MODELS_LIVE);
   const runs = useResource<{ items: TrainingRun[] }>("/training-runs", { live: ["training"] });
   return (
-    <Page title="Models" actions={<Link class="button" href="/rollouts/new">New rollout</Link>}>
+    <Page
+      title="Models"
+      actions={
+        <Link class="button" href="/rollouts/new">
+          New rollout
+        </Link>
+      }
+    >
       <Loaded from={models} rows={4} height={72}>
         {({ items }) =>
           items.length === 0 ? (
             <Empty title="No model is published yet">
               <p>A package is a folder with a manifest and ONNX files. Publish one:</p>
-              <Command text="fieldloop model publish FOLDER" />
+              <Command text="fieldloop model publish ./FOLDER" />
             </Empty>
           ) : (
             items.map((model) => <ModelSummary key={model.model} model={model} />)

@@ -6,7 +6,16 @@ import { useResource } from "../api/resource.js";
 import { whyNot } from "../api/session.js";
 import { formatCount, formatDuration, formatPercent, plural, words } from "../lib/format.js";
 import { ROLLOUT_KIND } from "../lib/kinds.js";
-import { ACTION_TITLE, type Action, allowedActions, consequences, countDevices, currentWave, describeTest, worstFirst } from "../lib/rollouts.js";
+import {
+  ACTION_TITLE,
+  type Action,
+  allowedActions,
+  consequences,
+  countDevices,
+  currentWave,
+  describeTest,
+  worstFirst,
+} from "../lib/rollouts.js";
 import { notifyDone, notifyError } from "../lib/toast.js";
 import { versionPath } from "../lib/url.js";
 import { Badge, Copy, Hash, Time } from "../ui/atoms.js";
@@ -16,7 +25,10 @@ import { Intervals } from "../ui/share.js";
 import { Wave } from "./rolloutParts.js";
 
 export function RolloutPage({ rollout: id }: { rollout: string }) {
-  const rollout = useResource<RolloutView>(`/rollouts/${encodeURIComponent(id)}`, { live: ["rollout", "predictions"], reloadMinMs: 1_000 });
+  const rollout = useResource<RolloutView>(`/rollouts/${encodeURIComponent(id)}`, {
+    live: ["rollout", "predictions"],
+    reloadMinMs: 1_000,
+  });
   const [asked, setAsked] = useState<Action | undefined>(undefined);
   const refused = whyNot("operator");
   const { data } = rollout;
@@ -35,7 +47,14 @@ export function RolloutPage({ rollout: id }: { rollout: string }) {
       actions={
         data &&
         allowedActions(data).map((action) => (
-          <button key={action} type="button" class={actionClass(action)} disabled={refused !== undefined} title={refused} onClick={() => setAsked(action)}>
+          <button
+            key={action}
+            type="button"
+            class={actionClass(action)}
+            disabled={refused !== undefined}
+            title={refused}
+            onClick={() => setAsked(action)}
+          >
             {ACTION_TITLE[action]}
           </button>
         ))
@@ -44,7 +63,14 @@ export function RolloutPage({ rollout: id }: { rollout: string }) {
       <Loaded from={rollout} rows={8}>
         {(loaded) => <Rollout rollout={loaded} />}
       </Loaded>
-      {asked && data && <Confirm action={asked} rollout={data} close={() => setAsked(undefined)} done={(next) => rollout.set(next)} />}
+      {asked && data && (
+        <Confirm
+          action={asked}
+          rollout={data}
+          close={() => setAsked(undefined)}
+          done={(next) => rollout.set(next)}
+        />
+      )}
     </Page>
   );
 }
@@ -72,14 +98,38 @@ function Rollout({ rollout }: { rollout: RolloutView }) {
           }
           note={`${formatCount(counts.moving)} updating, ${formatCount(counts.waiting)} waiting`}
         />
-        <Tile title="Failed or rolled back" value={formatCount(counts.failed)} note={`at most ${formatPercent(rollout.request.gate.failedShareMax, 0)} of a wave`} tone={counts.failed > 0 ? "warn" : undefined} />
-        <Tile title="Silent" value={formatCount(counts.silent)} note={`nothing heard for ${formatDuration(rollout.request.gate.silenceSeconds * 1000)}`} tone={counts.silent > 0 ? "warn" : undefined} />
-        <Tile title="Worst gate test" value={worst?.value ?? "–"} note={worst ? (worst.title ? `${worst.title}, limit ${worst.limit}` : "at the last gate") : "no gate was judged yet"} />
+        <Tile
+          title="Failed or rolled back"
+          value={formatCount(counts.failed)}
+          note={`at most ${formatPercent(rollout.request.gate.failedShareMax, 0)} of a wave`}
+          tone={counts.failed > 0 ? "warn" : undefined}
+        />
+        <Tile
+          title="Silent"
+          value={formatCount(counts.silent)}
+          note={`nothing heard for ${formatDuration(rollout.request.gate.silenceSeconds * 1000)}`}
+          tone={counts.silent > 0 ? "warn" : undefined}
+        />
+        <Tile
+          title="Worst gate test"
+          value={worst?.value ?? "–"}
+          note={
+            worst
+              ? worst.title
+                ? `${worst.title}, limit ${worst.limit}`
+                : "at the last gate"
+              : "no gate was judged yet"
+          }
+        />
       </div>
       <Panel title="Accuracy from feedback" note="on the devices that run the new version">
         <Intervals
           rows={[
-            { label: rollout.fromVersion === null ? "before" : `before, @${rollout.fromVersion}`, share: before, tone: "base" },
+            {
+              label: rollout.fromVersion === null ? "before" : `before, @${rollout.fromVersion}`,
+              share: before,
+              tone: "base",
+            },
             { label: `after, @${rollout.version}`, share: after, tone: "candidate" },
           ]}
         />
@@ -99,14 +149,20 @@ function Rollout({ rollout }: { rollout: RolloutView }) {
 /** What happens now and what comes next, in one sentence. */
 function sentence(rollout: RolloutView): string {
   const wave = currentWave(rollout);
-  const where = wave ? `Wave ${wave.wave} of ${rollout.waves.length} is ${words(wave.state)}` : "All waves passed";
+  const where = wave
+    ? `Wave ${wave.wave} of ${rollout.waves.length} is ${words(wave.state)}`
+    : "All waves passed";
   const because = rollout.reason ? `: ${rollout.reason}` : "";
-  const onFailure = { pause: "pauses", abort: "is aborted and keeps what is done", roll_back: "rolls every device back" }[rollout.request.onFailure];
+  const onFailure = {
+    pause: "pauses",
+    abort: "is aborted and keeps what is done",
+    roll_back: "rolls every device back",
+  }[rollout.request.onFailure];
   switch (rollout.state) {
     case "running":
       return `${where}. If nobody acts, the next wave follows when its gate passes; where it fails, the rollout ${onFailure}.`;
     case "paused":
-      return `Paused${because}. Nothing more is offered until somebody resumes, aborts or rolls back.`;
+      return `Paused${because}. Nothing more is offered until somebody ${wave?.state === "failed" ? "aborts" : "resumes, aborts"} or rolls back.`;
     case "succeeded":
       return `Done: ${plural(countDevices(rollout.waves).active, "device")} run ${rollout.model}@${rollout.version}${because}.`;
     case "aborted":
@@ -126,7 +182,11 @@ function sentence(rollout: RolloutView): string {
 function worstTest(rollout: RolloutView) {
   const judged = rollout.waves.findLast((wave) => wave.gate !== null)?.gate;
   const test = judged && worstFirst(judged.tests)[0];
-  return test && test.verdict !== "pass" ? describeTest(test) : judged ? { title: "", value: "all passed", limit: "" } : undefined;
+  return test && test.verdict !== "pass"
+    ? describeTest(test)
+    : judged
+      ? { title: "", value: "all passed", limit: "" }
+      : undefined;
 }
 
 function Settings({ rollout }: { rollout: RolloutView }) {
@@ -144,13 +204,33 @@ function Settings({ rollout }: { rollout: RolloutView }) {
               <Hash value={rollout.packageSha256} copy />
             </span>,
           ],
-          ["Where a gate fails", { pause: "pause", abort: "abort and keep", roll_back: "roll every device back" }[onFailure]],
-          ["Failed share", `at most ${formatPercent(gate.failedShareMax, 0)} of a wave; silence for ${formatDuration(gate.silenceSeconds * 1000)} counts`],
-          ["Soak", `${formatDuration(gate.soakSeconds * 1000)} after the last device, at least ${plural(gate.predictionsMin, "prediction")} each`],
-          ["Accuracy", gate.accuracyDropMax === null ? "not looked at" : `may drop by ${(gate.accuracyDropMax * 100).toFixed(1)} points`],
-          ["Latency", gate.latencyRatioMax === null ? "not looked at" : `at most × ${gate.latencyRatioMax} of before`],
+          [
+            "Where a gate fails",
+            { pause: "pause", abort: "abort and keep", roll_back: "roll every device back" }[onFailure],
+          ],
+          [
+            "Failed share",
+            `at most ${formatPercent(gate.failedShareMax, 0)} of a wave; silence for ${formatDuration(gate.silenceSeconds * 1000)} counts`,
+          ],
+          [
+            "Soak",
+            `${formatDuration(gate.soakSeconds * 1000)} after the last device, at least ${plural(gate.predictionsMin, "prediction")} each`,
+          ],
+          [
+            "Accuracy",
+            gate.accuracyDropMax === null
+              ? "not looked at"
+              : `may drop by ${(gate.accuracyDropMax * 100).toFixed(1)} points`,
+          ],
+          [
+            "Latency",
+            gate.latencyRatioMax === null ? "not looked at" : `at most × ${gate.latencyRatioMax} of before`,
+          ],
           ["Wave timeout", formatDuration(gate.waveTimeoutSeconds * 1000)],
-          ["Probation on the device", `${formatDuration(probation.seconds * 1000)} and ${plural(probation.predictions, "prediction")}`],
+          [
+            "Probation on the device",
+            `${formatDuration(probation.seconds * 1000)} and ${plural(probation.predictions, "prediction")}`,
+          ],
           ["Offers", `at most ${formatCount(offersPerMinute)} a minute`],
           ...(forceReason ? [["Forced without evidence", forceReason] as const] : []),
           ["Created", <Time at={rollout.created} key="created" />],
@@ -161,14 +241,27 @@ function Settings({ rollout }: { rollout: RolloutView }) {
   );
 }
 
-function Confirm({ action, rollout, close, done }: { action: Action; rollout: RolloutView; close: () => void; done: (next: RolloutView) => void }) {
+function Confirm({
+  action,
+  rollout,
+  close,
+  done,
+}: {
+  action: Action;
+  rollout: RolloutView;
+  close: () => void;
+  done: (next: RolloutView) => void;
+}) {
   const [reason, setReason] = useState("");
   const [busy, setBusy] = useState(false);
   const submit = async (event: Event) => {
     event.preventDefault();
     setBusy(true);
     try {
-      const next = await request<RolloutView | undefined>(`/rollouts/${encodeURIComponent(rollout.rollout)}/actions`, { method: "POST", body: { action, reason } });
+      const next = await request<RolloutView | undefined>(
+        `/rollouts/${encodeURIComponent(rollout.rollout)}/actions`,
+        { method: "POST", body: { action, reason } },
+      );
       if (next?.rollout) done(next);
       notifyDone(`${ACTION_TITLE[action]}: done`);
       close();
@@ -187,7 +280,12 @@ function Confirm({ action, rollout, close, done }: { action: Action; rollout: Ro
         </ul>
         <label class="field">
           <span>Reason, for the audit log</span>
-          <input value={reason} maxLength={500} onInput={(event) => setReason(event.currentTarget.value)} placeholder="optional" />
+          <input
+            value={reason}
+            maxLength={500}
+            onInput={(event) => setReason(event.currentTarget.value)}
+            placeholder="optional"
+          />
         </label>
         <div class="dialog-actions">
           <button type="button" onClick={close}>

@@ -27,7 +27,7 @@ export function NewRolloutPage() {
         {({ items }) =>
           items.length === 0 ? (
             <Empty title="There is no version to roll out">
-              <Command text="fieldloop model publish FOLDER" />
+              <Command text="fieldloop model publish ./FOLDER" />
             </Empty>
           ) : (
             <Loaded from={devices} rows={6} height={48}>
@@ -49,7 +49,9 @@ export function parseWaves(text: string): ({ count: number } | { percent: number
     if (part.endsWith("%")) return value <= 100 ? { percent: value } : undefined;
     return Number.isInteger(value) ? { count: value } : undefined;
   });
-  return waves.length > 0 && waves.every((wave) => wave !== undefined) ? (waves as ({ count: number } | { percent: number })[]) : undefined;
+  return waves.length > 0 && waves.every((wave) => wave !== undefined)
+    ? (waves as ({ count: number } | { percent: number })[])
+    : undefined;
 }
 
 function Form({ models, devices }: { models: readonly Model[]; devices: DeviceList }) {
@@ -60,7 +62,9 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
   const version = versions.find((each) => String(each.version) === query.get("version")) ?? versions[0]!;
   const groups = useResource<{ items: Group[] }>("/groups");
   const members = {
-    model: devices.items.filter((device) => !device.suspended && device.running?.model === model.model).map((device) => device.device),
+    model: devices.items
+      .filter((device) => !device.suspended && device.running?.model === model.model)
+      .map((device) => device.device),
     all: devices.items.filter((device) => !device.suspended).map((device) => device.device),
   };
   const [asked, setTarget] = useState<Target | undefined>(undefined);
@@ -69,7 +73,15 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
   const group = named || (groups.data?.items[0]?.group ?? "");
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const [waves, setWaves] = useState("1, 100%");
-  const [gate, setGate] = useState({ failedPercentMax: 0, soakSeconds: 10, predictionsMin: 50, accuracyPointsMax: 2, latencyRatioMax: 3, silenceSeconds: 60, waveTimeoutSeconds: 600 });
+  const [gate, setGate] = useState({
+    failedPercentMax: 0,
+    soakSeconds: 10,
+    predictionsMin: 50,
+    accuracyPointsMax: 2,
+    latencyRatioMax: 3,
+    silenceSeconds: 60,
+    waveTimeoutSeconds: 600,
+  });
   const [probation, setProbation] = useState({ seconds: 10, predictions: 50 });
   const [onFailure, setOnFailure] = useState<"pause" | "abort" | "roll_back">("pause");
   const [forceReason, setForceReason] = useState("");
@@ -84,7 +96,9 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
     (!parsed ? "The waves are not readable" : undefined) ??
     (target !== "group" && ids.length === 0 ? "No device is chosen" : undefined) ??
     (target === "group" && !group ? "There is no group" : undefined) ??
-    (needsReason && forceReason.trim().length < 10 ? "A version without a passing evaluation needs a reason of 10 letters or more" : undefined);
+    (needsReason && forceReason.trim().length < 10
+      ? "A version without a passing evaluation needs a reason of 10 letters or more"
+      : undefined);
 
   const submit = async (event: Event) => {
     event.preventDefault();
@@ -119,40 +133,72 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
       setBusy(false);
     }
   };
-  const bound = (name: keyof typeof gate) => ({ value: gate[name], change: (value: number) => setGate({ ...gate, [name]: value }) });
+  const bound = (name: keyof typeof gate) => ({
+    value: gate[name],
+    change: (value: number) => setGate({ ...gate, [name]: value }),
+  });
   return (
     <form class="form" onSubmit={(event) => void submit(event)}>
       {error && <Problem error={error} />}
       <Panel title="Version">
         <div class="field-row">
           <Field label="Model">
-            <select value={model.model} onChange={(event) => setQuery({ model: event.currentTarget.value, version: undefined })}>
+            <select
+              value={model.model}
+              onChange={(event) => setQuery({ model: event.currentTarget.value, version: undefined })}
+            >
               {models.map((each) => (
                 <option key={each.model}>{each.model}</option>
               ))}
             </select>
           </Field>
           <Field label="Version" wide>
-            <select value={String(version.version)} onChange={(event) => setQuery({ model: model.model, version: event.currentTarget.value })}>
+            <select
+              value={String(version.version)}
+              onChange={(event) => setQuery({ model: model.model, version: event.currentTarget.value })}
+            >
               {versions.map((each) => (
                 <option key={each.version} value={String(each.version)}>
-                  @{each.version} · {each.evidence === "none" ? "not evaluated" : `evaluation ${each.evidence}`} · runs on {each.runningOn}
+                  @{each.version} ·{" "}
+                  {each.evidence === "none" ? "not evaluated" : `evaluation ${each.evidence}`} · runs on{" "}
+                  {each.runningOn}
                 </option>
               ))}
             </select>
           </Field>
         </div>
         {needsReason && (
-          <Field label={`Why without a passing evaluation? (@${version.version}: ${version.evidence === "none" ? "not evaluated" : "failed"})`}>
-            <input value={forceReason} minLength={10} maxLength={500} onInput={(event) => setForceReason(event.currentTarget.value)} placeholder="Written into the audit log" />
+          <Field
+            label={`Why without a passing evaluation? (@${version.version}: ${version.evidence === "none" ? "not evaluated" : "failed"})`}
+          >
+            <input
+              value={forceReason}
+              minLength={10}
+              maxLength={500}
+              onInput={(event) => setForceReason(event.currentTarget.value)}
+              placeholder="Written into the audit log"
+            />
           </Field>
         )}
       </Panel>
       <Panel title="Devices and waves">
         <fieldset class="segments" aria-label="Target">
           {TARGETS.map((each) => (
-            <button key={each} type="button" aria-pressed={target === each} disabled={(each === "model" || each === "all") && members[each].length === 0} onClick={() => setTarget(each)}>
-              {{ model: `Runs ${model.model}: ${members.model.length}`, all: `All ${plural(members.all.length, "device")}`, choose: "Choose devices", group: "A group" }[each]}
+            <button
+              key={each}
+              type="button"
+              aria-pressed={target === each}
+              disabled={(each === "model" || each === "all") && members[each].length === 0}
+              onClick={() => setTarget(each)}
+            >
+              {
+                {
+                  model: `Runs ${model.model}: ${members.model.length}`,
+                  all: `All ${plural(members.all.length, "device")}`,
+                  choose: "Choose devices",
+                  group: "A group",
+                }[each]
+              }
             </button>
           ))}
         </fieldset>
@@ -166,15 +212,45 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
             </select>
           </Field>
         )}
-        <Field label="Waves: counts or cumulative percentages; the last must reach everyone" note={parsed ? `${plural(parsed.length, "wave")}${target === "group" ? "" : ` over ${plural(ids.length, "device")}`}` : "write for example 1, 25%, 100%"}>
-          <input value={waves} onInput={(event) => setWaves(event.currentTarget.value)} aria-invalid={parsed === undefined} />
+        <Field
+          label="Waves: counts or cumulative percentages; the last must reach everyone"
+          note={
+            parsed
+              ? `${plural(parsed.length, "wave")}${target === "group" ? "" : ` over ${plural(ids.length, "device")}`}`
+              : "write for example 1, 25%, 100%"
+          }
+        >
+          <input
+            value={waves}
+            onInput={(event) => setWaves(event.currentTarget.value)}
+            aria-invalid={parsed === undefined}
+          />
         </Field>
       </Panel>
       <Panel title="Gate after each wave">
         <div class="field-row">
-          <NumberField label="Failed devices, at most" unit="%" min={0} max={100} {...bound("failedPercentMax")} />
-          <NumberField label="Drop in accuracy, at most" unit="points" min={0} max={100} step={0.1} {...bound("accuracyPointsMax")} />
-          <NumberField label="Latency, at most" unit="× of before" min={0.1} step={0.1} {...bound("latencyRatioMax")} />
+          <NumberField
+            label="Failed devices, at most"
+            unit="%"
+            min={0}
+            max={100}
+            {...bound("failedPercentMax")}
+          />
+          <NumberField
+            label="Drop in accuracy, at most"
+            unit="points"
+            min={0}
+            max={100}
+            step={0.1}
+            {...bound("accuracyPointsMax")}
+          />
+          <NumberField
+            label="Latency, at most"
+            unit="× of before"
+            min={0.1}
+            step={0.1}
+            {...bound("latencyRatioMax")}
+          />
           <NumberField label="Soak" unit="s" min={0} {...bound("soakSeconds")} />
           <NumberField label="Predictions a device, at least" unit="" min={0} {...bound("predictionsMin")} />
           <NumberField label="Silent after" unit="s" min={1} {...bound("silenceSeconds")} />
@@ -182,14 +258,29 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
         </div>
         <div class="field-row">
           <Field label="Where the gate fails" wide>
-            <select value={onFailure} onChange={(event) => setOnFailure(event.currentTarget.value as typeof onFailure)}>
+            <select
+              value={onFailure}
+              onChange={(event) => setOnFailure(event.currentTarget.value as typeof onFailure)}
+            >
               <option value="pause">Pause and wait for a person</option>
               <option value="abort">Abort, keep what is done</option>
               <option value="roll_back">Roll every device back</option>
             </select>
           </Field>
-          <NumberField label="Probation on the device" unit="s" min={0} value={probation.seconds} change={(seconds) => setProbation({ ...probation, seconds })} />
-          <NumberField label="and predictions" unit="" min={0} value={probation.predictions} change={(predictions) => setProbation({ ...probation, predictions })} />
+          <NumberField
+            label="Probation on the device"
+            unit="s"
+            min={0}
+            value={probation.seconds}
+            change={(seconds) => setProbation({ ...probation, seconds })}
+          />
+          <NumberField
+            label="and predictions"
+            unit=""
+            min={0}
+            value={probation.predictions}
+            change={(predictions) => setProbation({ ...probation, predictions })}
+          />
         </div>
       </Panel>
       <div class="form-actions">

@@ -3,7 +3,14 @@ import { useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { formatCount, formatDuration, plural, words } from "../lib/format.js";
 import { DEPLOYMENT_KIND, VERDICT_KIND, WAVE_KIND } from "../lib/kinds.js";
-import { type DeviceCounts, type DeviceGroup, countDevices, describeTest, groupOf, worstFirst } from "../lib/rollouts.js";
+import {
+  type DeviceCounts,
+  type DeviceGroup,
+  countDevices,
+  describeTest,
+  groupOf,
+  worstFirst,
+} from "../lib/rollouts.js";
 import { devicePath } from "../lib/url.js";
 import { now } from "../lib/clock.js";
 import { Badge, Dot, State } from "../ui/atoms.js";
@@ -19,11 +26,16 @@ const CHIPS_MAX = 60;
 
 /** Shares of a wave's devices by what they do. */
 export function DeviceBar({ counts }: { counts: DeviceCounts }) {
-  const says = GROUPS.filter(({ group }) => counts[group] > 0).map(({ group, title }) => `${formatCount(counts[group])} ${title}`);
+  const says = GROUPS.filter(({ group }) => counts[group] > 0).map(
+    ({ group, title }) => `${formatCount(counts[group])} ${title}`,
+  );
   return (
     <span class="device-bar" role="img" aria-label={says.join(", ")} title={says.join(", ")}>
       {GROUPS.map(
-        ({ group }) => counts[group] > 0 && <span key={group} class={`part-${group}`} style={{ flexGrow: counts[group] }} />,
+        ({ group }) =>
+          counts[group] > 0 && (
+            <span key={group} class={`part-${group}`} style={{ flexGrow: counts[group] }} />
+          ),
       )}
     </span>
   );
@@ -34,9 +46,12 @@ export function Wave({ wave, of }: { wave: WaveView; of: number }) {
   const [all, setAll] = useState(false);
   const counts = countDevices([wave]);
   const order: DeviceGroup[] = ["failed", "silent", "moving", "active", "waiting"];
-  const devices = wave.devices.toSorted((a, b) => order.indexOf(groupOf(a.state)) - order.indexOf(groupOf(b.state)));
+  const devices = wave.devices.toSorted(
+    (a, b) => order.indexOf(groupOf(a.state)) - order.indexOf(groupOf(b.state)),
+  );
   const shown = all ? devices : devices.slice(0, CHIPS_MAX);
-  const endedMs = wave.started === null ? undefined : (wave.finished ?? Math.max(now.value, wave.started)) - wave.started;
+  const endedMs =
+    wave.started === null ? undefined : (wave.finished ?? Math.max(now.value, wave.started)) - wave.started;
   return (
     <section class={`wave wave-${wave.state}`} aria-label={`Wave ${wave.wave}`}>
       <header>
@@ -55,7 +70,12 @@ export function Wave({ wave, of }: { wave: WaveView; of: number }) {
       <DeviceBar counts={counts} />
       <div class="chips">
         {shown.map((device) => (
-          <Link key={device.device} class="chip" href={devicePath(device.device)} title={`${device.device}: ${words(device.state)}${device.errorCode ? `, ${device.errorCode}` : ""}`}>
+          <Link
+            key={device.device}
+            class="chip"
+            href={devicePath(device.device)}
+            title={`${device.device}: ${words(device.state)}${device.errorCode ? `, ${device.errorCode}` : ""}`}
+          >
             <Dot kind={DEPLOYMENT_KIND[device.state]} />
             <span class="truncate">{device.device}</span>
             <small>{device.errorCode ?? words(device.state)}</small>

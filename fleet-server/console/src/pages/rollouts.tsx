@@ -31,7 +31,13 @@ export function RolloutsPage() {
       }
     >
       <Loaded from={rollouts} rows={5} height={49}>
-        {({ items }) => (items.length === 0 ? <NoRollouts /> : <RolloutTable rollouts={items.toSorted((a, b) => b.created - a.created)} />)}
+        {({ items }) =>
+          items.length === 0 ? (
+            <NoRollouts />
+          ) : (
+            <RolloutTable rollouts={items.toSorted((a, b) => b.created - a.created)} />
+          )
+        }
       </Loaded>
     </Page>
   );
@@ -61,7 +67,12 @@ function RolloutTable({ rollouts }: { rollouts: readonly RolloutView[] }) {
             const counts = countDevices(rollout.waves);
             const passed = rollout.waves.filter((wave) => wave.state === "passed").length;
             return (
-              <tr key={rollout.rollout} data-row={index} aria-current={index === at ? "true" : undefined} onClick={rowClick(() => open(rollout))}>
+              <tr
+                key={rollout.rollout}
+                data-row={index}
+                aria-current={index === at ? "true" : undefined}
+                onClick={rowClick(() => open(rollout))}
+              >
                 <td>
                   <Link class="strong nowrap" href={rolloutPath(rollout.rollout)}>
                     {rollout.rollout}
@@ -110,9 +121,10 @@ function NoRollouts() {
   return (
     <Empty title="No rollout yet">
       <p>
-        A rollout puts a version on devices in waves and stops by itself where a gate fails. <Link href="/rollouts/new">Make one</Link>, or:
+        A rollout puts a version on devices in waves and stops by itself where a gate fails.{" "}
+        <Link href="/rollouts/new">Make one</Link>, or:
       </p>
-      <Command text="fieldloop rollout create MODEL@VERSION --all" />
+      <Command text="fieldloop rollout create MODEL@VERSION --group all --watch" />
     </Empty>
   );
 }

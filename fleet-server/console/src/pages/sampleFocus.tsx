@@ -33,7 +33,13 @@ export function SampleFocus({ sample, labels, queue, refused }: SampleFocusProps
         </span>
         <span class="focus-confidence">{formatPercent(sample.confidence)}</span>
         <Meter value={sample.confidence} label="Confidence" />
-        <Badge kind={FAILURE_KIND[sample.status]}>{words(sample.status)}</Badge>
+        {sample.status === "ignored" && sample.wrong === "no" ? (
+          <Badge kind="ok" title="The prediction was right: it has left the inbox">
+            no failure
+          </Badge>
+        ) : (
+          <Badge kind={FAILURE_KIND[sample.status]}>{words(sample.status)}</Badge>
+        )}
       </div>
       <Known sample={sample} />
       <LabelButtons sample={sample} labels={labels} queue={queue} refused={refused} />
@@ -52,8 +58,19 @@ export function SampleFocus({ sample, labels, queue, refused }: SampleFocusProps
               {sample.model}@{sample.version}
             </Link>,
           ],
-          ["Taken", <span key="taken"><Time at={sample.time} /> · {STRATUM[sample.stratum]} · worth {formatNumber(sample.worth, 2)} · {formatBytes(sample.bytes)}</span>],
-          ["Sample", <span key="sample"><code class="truncate">{sample.sample}</code> <Copy text={sample.sample} what="sample id" /></span>],
+          [
+            "Taken",
+            <span key="taken">
+              <Time at={sample.time} /> · {STRATUM[sample.stratum]} · worth {formatNumber(sample.worth, 2)} ·{" "}
+              {formatBytes(sample.bytes)}
+            </span>,
+          ],
+          [
+            "Sample",
+            <span key="sample">
+              <code class="truncate">{sample.sample}</code> <Copy text={sample.sample} what="sample id" />
+            </span>,
+          ],
         ]}
       />
     </section>
@@ -129,7 +146,9 @@ function Signals({ signals }: { signals: Readonly<Record<string, number>> }) {
           <div key={name} title={definition?.title}>
             <dt>{words(name)}</dt>
             <dd>
-              {definition && <Meter value={badness(value, definition)} label={`${name}, towards a failure`} />}
+              {definition && (
+                <Meter value={badness(value, definition)} label={`${name}, towards a failure`} />
+              )}
               <span>{formatNumber(value, 3)}</span>
             </dd>
           </div>

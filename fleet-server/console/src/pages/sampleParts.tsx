@@ -33,7 +33,11 @@ function Caption({ sample }: { sample: SampleView }) {
 
 export function SampleTile({ sample, href }: { sample: SampleView; href: string }) {
   return (
-    <Link class="sample-tile" href={href} title={`${sample.sample}, ${sample.model}@${sample.version} on ${sample.device}`}>
+    <Link
+      class="sample-tile"
+      href={href}
+      title={`${sample.sample}, ${sample.model}@${sample.version} on ${sample.device}`}
+    >
       <SampleMedia sample={sample} />
       <Caption sample={sample} />
       <small class="faint">
@@ -44,7 +48,17 @@ export function SampleTile({ sample, href }: { sample: SampleView; href: string 
 }
 
 /** A tile of the inbox: pressed to look at it; its keys belong to the inbox. */
-export function QueueTile({ sample, index, current, choose }: { sample: SampleView; index: number; current: boolean; choose: (index: number) => void }) {
+export function QueueTile({
+  sample,
+  index,
+  current,
+  choose,
+}: {
+  sample: SampleView;
+  index: number;
+  current: boolean;
+  choose: (index: number) => void;
+}) {
   const done = sample.annotation !== null || sample.status === "ignored";
   return (
     <button

@@ -37,16 +37,28 @@ export function SignInPage() {
           <span>Fieldloop</span>
         </div>
         <h1>Sign in</h1>
-        {shown && <Problem error={shown} {...(shown.status === 401 ? {} : { retry: () => void resumeSession() })} />}
+        {shown && (
+          <Problem error={shown} {...(shown.status === 401 ? {} : { retry: () => void resumeSession() })} />
+        )}
         <label class="field">
           <span>Access token</span>
-          <input ref={input} type="password" name="token" autoComplete="current-password" spellcheck={false} required />
+          <input
+            ref={input}
+            type="password"
+            name="token"
+            autoComplete="current-password"
+            spellcheck={false}
+            required
+          />
         </label>
         <button type="submit" class="primary" disabled={busy}>
           {busy ? "Signing in…" : "Sign in"}
         </button>
-        <p class="muted">The server prints a link with a token when it starts for the first time. Another one:</p>
-        <Command text="fieldloop token create --role operator" />
+        <p class="muted">
+          The server prints a link with the token when it starts for the first time, and keeps it in its data
+          folder:
+        </p>
+        <Command text="cat DATA/admin-token" />
       </form>
     </main>
   );

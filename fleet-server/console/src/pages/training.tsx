@@ -15,13 +15,20 @@ import { EvaluationPanel } from "./evaluation.js";
 import { tookMs } from "./trainingParts.js";
 
 export function TrainingPage({ run: id }: { run: string }) {
-  const run = useResource<TrainingRun>(`/training-runs/${encodeURIComponent(id)}`, { live: ["training"], match: (event) => event.id === id, reloadMinMs: 700 });
+  const run = useResource<TrainingRun>(`/training-runs/${encodeURIComponent(id)}`, {
+    live: ["training"],
+    match: (event) => event.id === id,
+    reloadMinMs: 700,
+  });
   const { data } = run;
   return (
     <Page
       title={id}
       name={`Training ${id}`}
-      parents={[{ title: "Models", href: "/models" }, ...(data ? [{ title: data.model, href: `/models/${encodeURIComponent(data.model)}` }] : [])]}
+      parents={[
+        { title: "Models", href: "/models" },
+        ...(data ? [{ title: data.model, href: `/models/${encodeURIComponent(data.model)}` }] : []),
+      ]}
       beside={
         data && (
           <>
@@ -43,17 +50,34 @@ function Actions({ run, done }: { run: TrainingRun; done: (run: TrainingRun) => 
   const refused = whyNot("operator");
   if (run.state === "succeeded" && run.candidate !== null) {
     return (
-      <Link class="button primary" href={`/rollouts/new?model=${encodeURIComponent(run.model)}&version=${run.candidate}`}>
+      <Link
+        class="button primary"
+        href={`/rollouts/new?model=${encodeURIComponent(run.model)}&version=${run.candidate}`}
+      >
         Roll out {run.model}@{run.candidate}
       </Link>
     );
   }
   if (run.finished !== null) return null;
-  const cancel = () => {
-    request<TrainingRun>(`/training-runs/${encodeURIComponent(run.run)}/cancel`, { method: "POST" }).then(done, (problem: unknown) => notifyError("Cancel the run", problem));
+  const cancel = async () => {
+    try {
+      done(
+        await request<TrainingRun>(`/training-runs/${encodeURIComponent(run.run)}/cancel`, {
+          method: "POST",
+        }),
+      );
+    } catch (error) {
+      notifyError("Cancel the run", error);
+    }
   };
   return (
-    <button type="button" class="danger" disabled={refused !== undefined} title={refused} onClick={cancel}>
+    <button
+      type="button"
+      class="danger"
+      disabled={refused !== undefined}
+      title={refused}
+      onClick={() => void cancel()}
+    >
       Cancel the run
     </button>
   );
@@ -61,7 +85,10 @@ function Actions({ run, done }: { run: TrainingRun; done: (run: TrainingRun) => 
 
 function Run({ run }: { run: TrainingRun }) {
   const { progress, settings } = run;
-  const evaluations = useResource<{ items: Evaluation[] }>(run.candidate === null ? null : `/evaluations?model=${encodeURIComponent(run.model)}`, { live: ["evaluation"] });
+  const evaluations = useResource<{ items: Evaluation[] }>(
+    run.candidate === null ? null : `/evaluations?model=${encodeURIComponent(run.model)}`,
+    { live: ["evaluation"] },
+  );
   const evaluation = evaluations.data?.items.find((each) => each.run === run.run);
   const took = tookMs(run);
   return (
@@ -75,7 +102,7 @@ function Run({ run }: { run: TrainingRun }) {
           </div>
         </div>
       )}
-      <Panel title="Training loss" note={progress.message}>
+      <Panel title="Training" note={run.finished === null ? progress.message : undefined}>
         <div class="run-progress">
           <Meter value={progress.step} max={progress.steps} label="Steps done" />
           <span>
@@ -113,8 +140,14 @@ function Run({ run }: { run: TrainingRun }) {
               ),
             ],
             ["Snapshot", <Hash value={run.snapshot} copy key="snapshot" />],
-            ["Trained parts", { head: "the head only", last: "the last block", all: "the whole network" }[settings.trainable]],
-            ["Steps and batch", `${formatCount(settings.steps)} steps of ${formatCount(settings.batch)} inputs`],
+            [
+              "Trained parts",
+              { head: "the head only", last: "the last block", all: "the whole network" }[settings.trainable],
+            ],
+            [
+              "Steps and batch",
+              `${formatCount(settings.steps)} steps of ${formatCount(settings.batch)} inputs`,
+            ],
             ["Learning rate", formatNumber(settings.rate)],
             ["Old data in each batch", formatPercent(settings.replayShare, 0)],
             ["Kept out for evaluation", formatPercent(settings.validationShare, 0)],
@@ -129,9 +162,28 @@ function Run({ run }: { run: TrainingRun }) {
 
 function LossCurve({ run }: { run: TrainingRun }) {
   const { losses, step } = run.progress;
-  const x = useMemo(() => losses.map((_, index) => Math.round(((index + 1) * step) / losses.length)), [losses, step]);
+  const x = useMemo(
+    () => losses.map((_, index) => Math.round(((index + 1) * step) / losses.length)),
+    [losses, step],
+  );
   if (losses.length === 0) {
-    return <Empty title={run.state === "queued" ? "Waiting for its turn" : "No loss was reported"}>{run.state === "queued" ? "One run trains at a time." : run.progress.message}</Empty>;
+    return (
+      <Empty title={run.state === "queued" ? "Waiting for its turn" : "No loss was reported"}>
+        {run.state === "queued" ? "One run trains at a time." : run.progress.message}
+      </Empty>
+    );
   }
-  return <Plot title="Loss" unit="cross-entropy a step" x={x} y={losses} format={formatNumber} time={false} height={220} min={0} span={[0, run.progress.steps]} />;
+  return (
+    <Plot
+      title="Loss"
+      unit="cross-entropy a step"
+      x={x}
+      y={losses}
+      format={formatNumber}
+      time={false}
+      height={220}
+      min={0}
+      span={[0, run.progress.steps]}
+    />
+  );
 }

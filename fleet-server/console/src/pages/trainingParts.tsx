@@ -19,7 +19,8 @@ export function TrainingTable({ runs }: { runs: readonly TrainingRun[] }) {
     return (
       <Empty title="No training run yet">
         <p>
-          Label some <Link href="/failures">failures</Link>, then “Fix this”: a snapshot is frozen and a run starts from the version that failed.
+          Label some <Link href="/failures">failures</Link>, then “Fix this”: a snapshot is frozen and a run
+          starts from the version that failed.
         </p>
       </Empty>
     );
@@ -58,7 +59,13 @@ export function TrainingTable({ runs }: { runs: readonly TrainingRun[] }) {
                 <td class="nowrap">
                   {run.model}@{run.baseVersion}
                 </td>
-                <td>{run.candidate === null ? <span class="faint">–</span> : <Link href={versionPath(run.model, run.candidate)}>@{run.candidate}</Link>}</td>
+                <td>
+                  {run.candidate === null ? (
+                    <span class="faint">–</span>
+                  ) : (
+                    <Link href={versionPath(run.model, run.candidate)}>@{run.candidate}</Link>
+                  )}
+                </td>
                 <td class="number">
                   <span class="with-meter">
                     {formatCount(run.progress.step)} / {formatCount(run.progress.steps)}

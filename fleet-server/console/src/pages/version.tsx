@@ -14,7 +14,9 @@ import { MODELS_LIVE } from "./models.js";
 
 export function VersionPage({ model: name, version: number }: { model: string; version: number }) {
   const models = useResource<{ items: Model[] }>("/models", MODELS_LIVE);
-  const evaluations = useResource<{ items: Evaluation[] }>(`/evaluations?model=${encodeURIComponent(name)}`, { live: ["evaluation", "model"] });
+  const evaluations = useResource<{ items: Evaluation[] }>(`/evaluations?model=${encodeURIComponent(name)}`, {
+    live: ["evaluation", "model"],
+  });
   const version = findVersion(models.data?.items, name, number);
   const model = models.data?.items.find((each) => each.model === name);
   const refused = whyNot("operator");
@@ -29,13 +31,18 @@ export function VersionPage({ model: name, version: number }: { model: string; v
         version && (
           <>
             <Hash value={version.packageSha256} copy />
-            <Badge kind={EVIDENCE_KIND[version.evidence]}>{version.evidence === "none" ? "Not evaluated" : `Evaluation ${version.evidence}`}</Badge>
+            <Badge kind={EVIDENCE_KIND[version.evidence]}>
+              {version.evidence === "none" ? "Not evaluated" : `Evaluation ${version.evidence}`}
+            </Badge>
           </>
         )
       }
       actions={
         version && !refused ? (
-          <Link class="button primary" href={`/rollouts/new?model=${encodeURIComponent(name)}&version=${number}`}>
+          <Link
+            class="button primary"
+            href={`/rollouts/new?model=${encodeURIComponent(name)}&version=${number}`}
+          >
             Roll out
           </Link>
         ) : (
@@ -67,13 +74,17 @@ export function VersionPage({ model: name, version: number }: { model: string; v
 }
 
 function Evaluations({ of, all }: { of: ModelVersion; all: readonly Evaluation[] }) {
-  const mine = all.filter((evaluation) => evaluation.candidate === of.version).sort((a, b) => b.created - a.created);
+  const mine = all
+    .filter((evaluation) => evaluation.candidate === of.version)
+    .sort((a, b) => b.created - a.created);
   if (mine.length === 0) {
     return (
       <Panel title="Evaluation">
         <Empty title="No evaluation of this version yet">
           <p>A training run evaluates its candidate by itself. By hand, on the labelled samples:</p>
-          <Command text={`fieldloop evaluate ${of.model}@${of.version}`} />
+          <Command
+            text={`fieldloop evaluate run ${of.model}@${of.version} --base ${of.manifest.lineage.base?.version ?? 1} --snapshot SHA256`}
+          />
         </Empty>
       </Panel>
     );
@@ -100,7 +111,12 @@ function Contents({ version }: { version: ModelVersion }) {
             ["Input", manifest.inputs.map(sayInput).join("; ")],
             ["Labels", labelsOf(version).join(", ") || "none"],
             ["Signals", manifest.signals.join(", ") || "none"],
-            ["Variants", manifest.variants.map((variant) => `${variant.name} (${variant.precision}, ${formatBytes(variant.bytes)})`).join(", ")],
+            [
+              "Variants",
+              manifest.variants
+                .map((variant) => `${variant.name} (${variant.precision}, ${formatBytes(variant.bytes)})`)
+                .join(", "),
+            ],
             ["Golden cases", formatCount(manifest.golden.length)],
             ["Size", formatBytes(version.bytes)],
             ["Licence", manifest.licence],
@@ -122,7 +138,14 @@ function Contents({ version }: { version: ModelVersion }) {
                 "scratch"
               ),
             ],
-            ["Snapshot", lineage.snapshot ? <Hash value={lineage.snapshot} copy key="snapshot" /> : "none: the data that shipped with it"],
+            [
+              "Snapshot",
+              lineage.snapshot ? (
+                <Hash value={lineage.snapshot} copy key="snapshot" />
+              ) : (
+                "none: the data that shipped with it"
+              ),
+            ],
             ["Trainer", lineage.trainer],
             ["Settings", pairs(lineage.settings)],
             ["Measured", pairs(lineage.metrics)],

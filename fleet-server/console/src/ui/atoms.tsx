@@ -29,7 +29,15 @@ export function Dot({ kind }: { kind: Kind }) {
   );
 }
 
-export function State({ kind, children, title }: { kind: Kind; children: ComponentChildren; title?: string }) {
+export function State({
+  kind,
+  children,
+  title,
+}: {
+  kind: Kind;
+  children: ComponentChildren;
+  title?: string;
+}) {
   return (
     <span class={`state state-${kind}`} title={title}>
       <Dot kind={kind} />
@@ -39,7 +47,15 @@ export function State({ kind, children, title }: { kind: Kind; children: Compone
 }
 
 /** A state as a filled label, where it is the headline of its place. */
-export function Badge({ kind, children, title }: { kind: Kind; children: ComponentChildren; title?: string }) {
+export function Badge({
+  kind,
+  children,
+  title,
+}: {
+  kind: Kind;
+  children: ComponentChildren;
+  title?: string;
+}) {
   return (
     <span class={`badge badge-${kind}`} title={title}>
       <Dot kind={kind} />
@@ -71,7 +87,13 @@ export function Copy({ text, what }: { text: string; what: string }) {
     );
   };
   return (
-    <button type="button" class="icon-button small" onClick={copy} aria-label={`Copy ${what}`} title={`Copy ${what}`}>
+    <button
+      type="button"
+      class="icon-button small"
+      onClick={copy}
+      aria-label={`Copy ${what}`}
+      title={`Copy ${what}`}
+    >
       <Icon name={copied ? "check" : "copy"} size={13} />
     </button>
   );
@@ -106,7 +128,14 @@ export function Command({ text }: { text: string }) {
 export function Meter({ value, max = 1, label }: { value: number; max?: number; label: string }) {
   const share = max > 0 ? Math.min(Math.max(value / max, 0), 1) : 0;
   return (
-    <span class="meter" role="meter" aria-label={label} aria-valuenow={value} aria-valuemin={0} aria-valuemax={max}>
+    <span
+      class="meter"
+      role="meter"
+      aria-label={label}
+      aria-valuenow={value}
+      aria-valuemin={0}
+      aria-valuemax={max}
+    >
       <span style={{ width: `${share * 100}%` }} />
     </span>
   );

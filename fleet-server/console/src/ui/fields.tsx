@@ -1,6 +1,16 @@
 import type { ComponentChildren } from "preact";
 
-export function Field({ label, note, wide, children }: { label: string; note?: string; wide?: boolean; children: ComponentChildren }) {
+export function Field({
+  label,
+  note,
+  wide,
+  children,
+}: {
+  label: string;
+  note?: string;
+  wide?: boolean;
+  children: ComponentChildren;
+}) {
   return (
     <label class={wide ? "field field-wide" : "field"}>
       <span>{label}</span>

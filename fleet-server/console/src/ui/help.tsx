@@ -38,8 +38,8 @@ export function Help({ close, version }: { close: () => void; version: string | 
         Keys of one character (arrows, Enter, Esc and ? always work)
       </label>
       <p class="muted">
-        Times follow this browser's zone; point at one for its date. Intervals are 95 % (Wilson). The console only uses the{" "}
-        <a href="/api/docs">HTTP API</a>
+        Times follow this browser's zone; point at one for its date. Intervals are 95 % (Wilson). The console
+        only uses the <a href="/api/docs">HTTP API</a>
         {version ? `, server ${version}` : ""}.
       </p>
     </Dialog>

@@ -138,7 +138,19 @@ export function Loaded<Data>({ from, rows, height, children }: LoadedProps<Data>
 }
 
 /** One number of a summary. */
-export function Tile({ title, value, note, href, tone }: { title: string; value: ComponentChildren; note?: ComponentChildren; href?: string; tone?: "warn" | undefined }) {
+export function Tile({
+  title,
+  value,
+  note,
+  href,
+  tone,
+}: {
+  title: string;
+  value: ComponentChildren;
+  note?: ComponentChildren;
+  href?: string;
+  tone?: "warn" | undefined;
+}) {
   const body = (
     <>
       <span class="tile-title">{title}</span>

@@ -23,13 +23,18 @@ function SampleImage({ sample, large }: { sample: SampleView; large: boolean }) 
       loading={large ? "eager" : "lazy"}
       decoding={large ? "sync" : "async"}
       draggable={false}
-      onLoad={(event) => event.currentTarget.classList.toggle("pixels", event.currentTarget.naturalWidth < PIXELS_BELOW)}
+      onLoad={(event) =>
+        event.currentTarget.classList.toggle("pixels", event.currentTarget.naturalWidth < PIXELS_BELOW)
+      }
       onError={() => setFailed(true)}
     />
   );
 }
 
-const SIZE = { small: { width: 120, height: 120, columns: 60 }, large: { width: 640, height: 300, columns: 320 } };
+const SIZE = {
+  small: { width: 120, height: 120, columns: 60 },
+  large: { width: 640, height: 300, columns: 320 },
+};
 
 function WindowPlot({ url, large }: { url: string; large: boolean }) {
   const [values, setValues] = useState<number[] | undefined>(undefined);
@@ -46,10 +51,19 @@ function WindowPlot({ url, large }: { url: string; large: boolean }) {
     };
   }, [url]);
   const { width, height, columns } = large ? SIZE.large : SIZE.small;
-  const drawn = useMemo(() => (values ? draw(values, width, height, columns) : undefined), [values, width, height, columns]);
+  const drawn = useMemo(
+    () => (values ? draw(values, width, height, columns) : undefined),
+    [values, width, height, columns],
+  );
   if (failed) return <span class="media-missing">The window was not sent</span>;
   return (
-    <svg class={large ? "media window large" : "media window"} viewBox={`0 0 ${width} ${height}`} preserveAspectRatio="none" role="img" aria-label={values ? `Window of ${values.length} values` : "Window is loading"}>
+    <svg
+      class={large ? "media window large" : "media window"}
+      viewBox={`0 0 ${width} ${height}`}
+      preserveAspectRatio="none"
+      role="img"
+      aria-label={values ? `Window of ${values.length} values` : "Window is loading"}
+    >
       {drawn && (
         <>
           <line class="window-zero" x1="0" x2={width} y1={drawn.zero} y2={drawn.zero} />
@@ -80,6 +94,8 @@ function draw(values: readonly number[], width: number, height: number, columns:
   const range = high - low || 1;
   const y = (value: number) => (height * (0.04 + 0.92 * (1 - (value - low) / range))).toFixed(1);
   const x = (part: number) => (((part + 0.5) * width) / parts.length).toFixed(1);
-  const path = parts.map(([min, max], part) => `${part === 0 ? "M" : "L"}${x(part)} ${y(max)}L${x(part)} ${y(min)}`).join("");
+  const path = parts
+    .map(([min, max], part) => `${part === 0 ? "M" : "L"}${x(part)} ${y(max)}L${x(part)} ${y(min)}`)
+    .join("");
   return { path, low, high, zero: y(Math.min(Math.max(0, low), high)) };
 }

@@ -45,7 +45,14 @@ export function Plot(props: PlotProps) {
     const element = host.current;
     if (!element) return undefined;
     const made = new uPlot(
-      options({ width: element.clientWidth, height, time, sync, latest: () => latest.current, read: (text) => write(reading.current, text ?? restText(latest.current)) }),
+      options({
+        width: element.clientWidth,
+        height,
+        time,
+        sync,
+        latest: () => latest.current,
+        read: (text) => write(reading.current, text ?? restText(latest.current)),
+      }),
       data,
       element,
     );
@@ -115,11 +122,28 @@ function options({ width, height, time, sync, latest, read }: Making): uPlot.Opt
     },
     series: [
       {},
-      { stroke: accent, width: 1.5, fill: (chart) => (chart.scales["y"]?.min === 0 ? resolveColour("accent-faint") : "transparent"), spanGaps: false, points: { show: (chart) => chart.data[0].length < 3 } },
+      {
+        stroke: accent,
+        width: 1.5,
+        fill: (chart) => (chart.scales["y"]?.min === 0 ? resolveColour("accent-faint") : "transparent"),
+        spanGaps: false,
+        points: { show: (chart) => chart.data[0].length < 3 },
+      },
     ],
     axes: [
-      { ...axis, size: 26, space: 80, grid: { show: false }, values: (chart, values) => values.map((value) => (time ? clockTick(chart, value) : String(value))) },
-      { ...axis, size: 52, space: 30, values: (_chart, values) => values.map((value) => latest().format(value)) },
+      {
+        ...axis,
+        size: 26,
+        space: 80,
+        grid: { show: false },
+        values: (chart, values) => values.map((value) => (time ? clockTick(chart, value) : String(value))),
+      },
+      {
+        ...axis,
+        size: 52,
+        space: 30,
+        values: (_chart, values) => values.map((value) => latest().format(value)),
+      },
     ],
     padding: [16, 18, 0, 0],
     hooks: {
@@ -129,7 +153,10 @@ function options({ width, height, time, sync, latest, read }: Making): uPlot.Opt
           const value = at === null || at === undefined ? undefined : chart.data[1]?.[at];
           const when = at === null || at === undefined ? 0 : (chart.data[0][at] ?? 0);
           if (value === undefined) read(undefined);
-          else read(`${time ? formatClock(when * 1000) : `step ${when}`} · ${value === null ? "–" : latest().format(value)}`);
+          else
+            read(
+              `${time ? formatClock(when * 1000) : `step ${when}`} · ${value === null ? "–" : latest().format(value)}`,
+            );
         },
       ],
       draw: [(chart) => drawMarkers(chart, latest().markers ?? [], muted, font)],

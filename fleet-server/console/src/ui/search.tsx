@@ -4,7 +4,17 @@ import { Icon } from "./icons.js";
 const WAIT_MS = 120;
 
 /** A search field that `/` focuses; the change is told a moment after the last key. */
-export function Search({ value, change, placeholder, label }: { value: string; change: (value: string) => void; placeholder: string; label: string }) {
+export function Search({
+  value,
+  change,
+  placeholder,
+  label,
+}: {
+  value: string;
+  change: (value: string) => void;
+  placeholder: string;
+  label: string;
+}) {
   const [text, setText] = useState(value);
   const told = useRef(value);
   useEffect(() => {
@@ -24,7 +34,14 @@ export function Search({ value, change, placeholder, label }: { value: string; c
   return (
     <label class="search">
       <Icon name="search" size={15} />
-      <input type="search" value={text} placeholder={placeholder} aria-label={label} spellcheck={false} onInput={(event) => setText(event.currentTarget.value)} />
+      <input
+        type="search"
+        value={text}
+        placeholder={placeholder}
+        aria-label={label}
+        spellcheck={false}
+        onInput={(event) => setText(event.currentTarget.value)}
+      />
       <kbd aria-hidden="true">/</kbd>
     </label>
   );

@@ -5,7 +5,15 @@ const says = (share: Proportion, what: string) =>
   `${formatCount(share.successes)} of ${formatCount(share.count)} ${what}; 95 % interval ${formatPercent(share.low)} to ${formatPercent(share.high)} (Wilson)`;
 
 /** A share with its interval in small: `94.2 %  91.8–95.9`. */
-export function Share({ share, what = "right", stacked = false }: { share: Proportion; what?: string; stacked?: boolean }) {
+export function Share({
+  share,
+  what = "right",
+  stacked = false,
+}: {
+  share: Proportion;
+  what?: string;
+  stacked?: boolean;
+}) {
   if (share.value === null) {
     return (
       <span class="share faint" title="Nothing is known yet: no label and no feedback">
@@ -37,12 +45,19 @@ export function Intervals({ rows, from }: { rows: readonly IntervalRow[]; from?:
   return (
     <div class="intervals">
       {rows.map(({ label, share, tone }) => (
-        <div class={`interval interval-${tone}`} key={label} title={share.value === null ? "Not known" : says(share, "right")}>
+        <div
+          class={`interval interval-${tone}`}
+          key={label}
+          title={share.value === null ? "Not known" : says(share, "right")}
+        >
           <span class="interval-label truncate">{label}</span>
           <span class="interval-track" aria-hidden="true">
             {share.value !== null && (
               <>
-                <span class="interval-range" style={{ left: place(share.low), right: `${100 - Number.parseFloat(place(share.high))}%` }} />
+                <span
+                  class="interval-range"
+                  style={{ left: place(share.low), right: `${100 - Number.parseFloat(place(share.high))}%` }}
+                />
                 <span class="interval-dot" style={{ left: place(share.value) }} />
               </>
             )}

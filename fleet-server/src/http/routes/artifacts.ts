@@ -1,4 +1,5 @@
 import { Readable } from "node:stream";
+import type { ReadableStream as WebStream } from "node:stream/web";
 import { FieldloopError, LIMITS, sha256Schema } from "@fieldloop/protocol";
 import type { Context } from "hono";
 import type { BlobInfo, BlobStore } from "../../blob/blob.js";
@@ -15,11 +16,14 @@ export function registerArtifactRoutes(app: App, blobs: BlobStore): void {
     const sha256 = hashOf(c);
     const announced = Number(c.req.header("Content-Length") ?? "0");
     if (announced > LIMITS.packageFileBytesMax) {
-      throw new FieldloopError("limit_exceeded", `Store artifact: ${announced} bytes, at most ${LIMITS.packageFileBytesMax}`);
+      throw new FieldloopError(
+        "limit_exceeded",
+        `Store artifact: ${announced} bytes, at most ${LIMITS.packageFileBytesMax}`,
+      );
     }
     const existed = await blobs.has(sha256);
     const body = c.req.raw.body;
-    const content = body ? Readable.fromWeb(body as import("node:stream/web").ReadableStream<Uint8Array>) : new Uint8Array();
+    const content = body ? Readable.fromWeb(body as WebStream<Uint8Array>) : new Uint8Array();
     const info = await blobs.put(content, { sha256, bytesMax: LIMITS.packageFileBytesMax });
     return c.json({ sha256: info.sha256, bytes: info.bytes }, existed ? 200 : 201);
   });
@@ -49,11 +53,15 @@ async function answer(c: Context<AppEnv>, blobs: BlobStore, info: BlobInfo): Pro
   const status = range ? 206 : 200;
   if (c.req.method === "HEAD") return c.body(null, status);
   const chunks = await blobs.stream(info.sha256, { from, to });
-  return c.body(Readable.toWeb(Readable.from(chunks, { objectMode: false })) as ReadableStream<Uint8Array>, status);
+  return c.body(
+    Readable.toWeb(Readable.from(chunks, { objectMode: false })) as ReadableStream<Uint8Array>,
+    status,
+  );
 }
 
 function hashOf(c: Context<AppEnv>): string {
   const parsed = sha256Schema.safeParse(c.req.param("sha256"));
-  if (!parsed.success) throw new FieldloopError("invalid_argument", "Read path: wanted a SHA-256 in lower-case hexadecimal");
+  if (!parsed.success)
+    throw new FieldloopError("invalid_argument", "Read path: wanted a SHA-256 in lower-case hexadecimal");
   return parsed.data;
 }

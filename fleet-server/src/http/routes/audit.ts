@@ -37,6 +37,12 @@ export function registerAuditRoutes(app: App, audit: AuditStore): void {
       ...(cursor === undefined ? {} : { before: cursor }),
       limit,
     });
-    return c.json({ items: items.map((item) => ({ ...item })), next: items.length === limit ? String(items.at(-1)!.time) : null }, 200);
+    return c.json(
+      {
+        items: items.map((item) => ({ ...item })),
+        next: items.length === limit ? String(items.at(-1)!.time) : null,
+      },
+      200,
+    );
   });
 }

@@ -28,7 +28,8 @@ const createDatasetRoute = createRoute({
   path: "/api/v1/datasets",
   tags,
   summary: "Save a query over labelled samples as a dataset",
-  description: "`labelled: true` takes samples that a person labelled; `false` also those whose truth the application's feedback told.",
+  description:
+    "`labelled: true` takes samples that a person labelled; `false` also those whose truth the application's feedback told.",
   middleware: [requireRole("labeler")] as const,
   request: { body: jsonBody(createSchema) },
   responses: { 201: jsonAnswer(datasetSchema, "The dataset") },
@@ -76,7 +77,9 @@ const itemsRoute = createRoute({
   summary: "The snapshot's content as NDJSON, exactly the bytes that its SHA-256 is over",
   middleware: [requireRole("viewer")] as const,
   request: { params: snapshotParams },
-  responses: { 200: { description: "One line per sample", content: { "application/x-ndjson": { schema: z.string() } } } },
+  responses: {
+    200: { description: "One line per sample", content: { "application/x-ndjson": { schema: z.string() } } },
+  },
 });
 
 export function registerDatasetRoutes(app: App, datasets: DatasetService): void {
@@ -91,7 +94,9 @@ export function registerDatasetRoutes(app: App, datasets: DatasetService): void 
   app.openapi(freezeRoute, async (c) =>
     c.json(await datasets.freeze(c.req.valid("param").dataset, principalName(currentPrincipal(c))), 201),
   );
-  app.openapi(snapshotRoute, async (c) => c.json(await datasets.snapshot(c.req.valid("param").snapshot), 200));
+  app.openapi(snapshotRoute, async (c) =>
+    c.json(await datasets.snapshot(c.req.valid("param").snapshot), 200),
+  );
   app.openapi(itemsRoute, async (c) => {
     const { snapshot } = await datasets.snapshot(c.req.valid("param").snapshot);
     const body = ReadableStream.from(lines(datasets, snapshot)) as unknown as globalThis.ReadableStream;

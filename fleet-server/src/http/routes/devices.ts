@@ -111,7 +111,9 @@ const routes = {
         bucketMs: z.coerce.number().int().min(1).max(86_400_000).default(10_000),
       }),
     },
-    responses: { 200: pageAnswer(seriesPointSchema, "Points, oldest first; buckets without predictions are absent") },
+    responses: {
+      200: pageAnswer(seriesPointSchema, "Points, oldest first; buckets without predictions are absent"),
+    },
   }),
   predictions: createRoute({
     method: "get",
@@ -184,16 +186,28 @@ function registerReadings(app: App, services: DeviceRouteServices): void {
   app.openapi(routes.series, async (c) => {
     const { device } = await devices.record(c.req.valid("param").device);
     const { from, to = clock.now(), bucketMs } = c.req.valid("query");
-    return c.json({ items: await telemetry.series(device, from ?? to - HOUR_MS, to, bucketMs), next: null }, 200);
+    return c.json(
+      { items: await telemetry.series(device, from ?? to - HOUR_MS, to, bucketMs), next: null },
+      200,
+    );
   });
   app.openapi(routes.predictions, async (c) => {
     const { device } = await devices.record(c.req.valid("param").device);
-    return c.json({ items: await telemetry.recentPredictions(device, c.req.valid("query").limit), next: null }, 200);
+    return c.json(
+      { items: await telemetry.recentPredictions(device, c.req.valid("query").limit), next: null },
+      200,
+    );
   });
   app.openapi(routes.deployments, async (c) => {
     const { device } = await devices.record(c.req.valid("param").device);
     const items = await services.deployments.ofDevice(device, 100);
-    return c.json({ items: items.map(({ device: _device, ...view }) => ({ ...view, measured: { ...view.measured } })), next: null }, 200);
+    return c.json(
+      {
+        items: items.map(({ device: _device, ...view }) => ({ ...view, measured: { ...view.measured } })),
+        next: null,
+      },
+      200,
+    );
   });
   app.openapi(routes.events, async (c) => {
     const { device } = await devices.record(c.req.valid("param").device);

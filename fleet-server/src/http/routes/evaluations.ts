@@ -1,4 +1,10 @@
-import { evaluationSchema, modelNameSchema, sha256Schema, timeSchema, versionSchema } from "@fieldloop/protocol";
+import {
+  evaluationSchema,
+  modelNameSchema,
+  sha256Schema,
+  timeSchema,
+  versionSchema,
+} from "@fieldloop/protocol";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { EvaluationService } from "../../services/evaluation.js";
 import type { App } from "../env.js";
@@ -33,7 +39,8 @@ const getRoute = createRoute({
   method: "get",
   path: "/api/v1/evaluations/{evaluation}",
   tags,
-  summary: "One evaluation: per slice and class, with intervals, confusion and what only one version got right",
+  summary:
+    "One evaluation: per slice and class, with intervals, confusion and what only one version got right",
   middleware: [requireRole("viewer")] as const,
   request: { params },
   responses: { 200: jsonAnswer(evaluationSchema, "The evaluation") },
@@ -43,7 +50,8 @@ const runRoute = createRoute({
   path: "/api/v1/evaluations",
   tags,
   summary: "Evaluate one version against another on a snapshot, now",
-  description: "Only samples that neither version was trained on are counted. The verdict becomes the candidate's newest evidence.",
+  description:
+    "Only samples that neither version was trained on are counted. The verdict becomes the candidate's newest evidence.",
   middleware: [requireRole("operator")] as const,
   request: { body: jsonBody(requestSchema) },
   responses: { 201: jsonAnswer(evaluationSchema, "The evaluation") },

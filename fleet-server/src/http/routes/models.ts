@@ -1,4 +1,10 @@
-import { modelNameSchema, modelSchema, modelVersionSchema, sha256Schema, versionSchema } from "@fieldloop/protocol";
+import {
+  modelNameSchema,
+  modelSchema,
+  modelVersionSchema,
+  sha256Schema,
+  versionSchema,
+} from "@fieldloop/protocol";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { RegistryService } from "../../services/registry.js";
 import type { App } from "../env.js";

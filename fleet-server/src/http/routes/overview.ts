@@ -26,7 +26,8 @@ const accuracyRoute = createRoute({
   path: "/api/v1/accuracy",
   tags: ["fleet"],
   summary: "Share of right predictions among those with feedback",
-  description: "Times select buckets of ten seconds: from the one that `from` falls into to those that begin before `to`.",
+  description:
+    "Times select buckets of ten seconds: from the one that `from` falls into to those that begin before `to`.",
   middleware: [requireRole("viewer")] as const,
   request: {
     query: z.object({
@@ -40,7 +41,11 @@ const accuracyRoute = createRoute({
   responses: { 200: jsonAnswer(proportionSchema, "The share with its 95 % Wilson interval") },
 });
 
-export function registerOverviewRoutes(app: App, overview: () => Promise<Overview>, telemetry: TelemetryService): void {
+export function registerOverviewRoutes(
+  app: App,
+  overview: () => Promise<Overview>,
+  telemetry: TelemetryService,
+): void {
   app.openapi(overviewRoute, async (c) => c.json(await overview(), 200));
   app.openapi(accuracyRoute, async (c) => {
     const { device, model, version, from, to } = c.req.valid("query");

@@ -1,4 +1,10 @@
-import { modelNameSchema, rolloutActionSchema, rolloutRequestSchema, rolloutViewSchema, timeSchema } from "@fieldloop/protocol";
+import {
+  modelNameSchema,
+  rolloutActionSchema,
+  rolloutRequestSchema,
+  rolloutViewSchema,
+  timeSchema,
+} from "@fieldloop/protocol";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { RolloutService } from "../../services/rollouts.js";
 import type { App } from "../env.js";
@@ -15,7 +21,12 @@ const listRoute = createRoute({
   tags,
   summary: "Rollouts, newest first",
   middleware: [requireRole("viewer")] as const,
-  request: { query: z.object({ model: modelNameSchema.optional(), cursor: z.coerce.number().pipe(timeSchema).optional() }) },
+  request: {
+    query: z.object({
+      model: modelNameSchema.optional(),
+      cursor: z.coerce.number().pipe(timeSchema).optional(),
+    }),
+  },
   responses: { 200: pageAnswer(rolloutViewSchema, "Rollouts") },
 });
 const createRolloutRoute = createRoute({
@@ -23,7 +34,8 @@ const createRolloutRoute = createRoute({
   path: "/api/v1/rollouts",
   tags,
   summary: "Plan a rollout and, unless told otherwise, start it",
-  description: "A version without a passing evaluation needs a `forceReason`, which is written into the audit log.",
+  description:
+    "A version without a passing evaluation needs a `forceReason`, which is written into the audit log.",
   middleware: [requireRole("operator")] as const,
   request: { body: jsonBody(rolloutRequestSchema) },
   responses: { 201: jsonAnswer(rolloutViewSchema, "The rollout") },

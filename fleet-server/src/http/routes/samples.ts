@@ -97,15 +97,20 @@ const statisticsRoute = createRoute({
   path: "/api/v1/failures/statistics",
   tags,
   summary: "Per stratum: samples, known wrong and right, and the error share with its interval",
-  description: "The share of the `random` stratum is an unbiased estimate of the field's error; that of `worth` says how well the finder finds.",
+  description:
+    "The share of the `random` stratum is an unbiased estimate of the field's error; that of `worth` says how well the finder finds.",
   middleware: [requireRole("viewer")] as const,
-  request: { query: sampleQuerySchema.pick({ model: true, version: true, device: true, after: true, before: true }) },
+  request: {
+    query: sampleQuerySchema.pick({ model: true, version: true, device: true, after: true, before: true }),
+  },
   responses: { 200: jsonAnswer(statisticsSchema, "Statistics by stratum") },
 });
 
 export function registerSampleRoutes(app: App, samples: SampleService): void {
   app.openapi(listRoute, async (c) => c.json(await samples.list(c.req.valid("query")), 200));
-  app.openapi(statisticsRoute, async (c) => c.json({ strata: await samples.statistics(c.req.valid("query")) }, 200));
+  app.openapi(statisticsRoute, async (c) =>
+    c.json({ strata: await samples.statistics(c.req.valid("query")) }, 200),
+  );
   app.openapi(getRoute, async (c) => c.json(await samples.get(c.req.valid("param").sample), 200));
   app.openapi(historyRoute, async (c) => c.json(await samples.history(c.req.valid("param").sample), 200));
   app.openapi(payloadRoute, async (c) => {
@@ -117,11 +122,17 @@ export function registerSampleRoutes(app: App, samples: SampleService): void {
   });
   app.openapi(annotateRoute, async (c) => {
     const { label } = c.req.valid("json");
-    return c.json(await samples.annotate(c.req.valid("param").sample, label, principalName(currentPrincipal(c))), 201);
+    return c.json(
+      await samples.annotate(c.req.valid("param").sample, label, principalName(currentPrincipal(c))),
+      201,
+    );
   });
   app.openapi(statusRoute, async (c) => {
     const { status } = c.req.valid("json");
-    return c.json(await samples.setStatus(c.req.valid("param").sample, status, principalName(currentPrincipal(c))), 200);
+    return c.json(
+      await samples.setStatus(c.req.valid("param").sample, status, principalName(currentPrincipal(c))),
+      200,
+    );
   });
 }
 

@@ -33,7 +33,12 @@ const signOutRoute = createRoute({
   responses: { 204: { description: "Signed out" } },
 });
 
-const tokenViewSchema = z.object({ name: nameSchema, role: z.enum(ROLES), created: timeSchema, revoked: z.boolean() });
+const tokenViewSchema = z.object({
+  name: nameSchema,
+  role: z.enum(ROLES),
+  created: timeSchema,
+  revoked: z.boolean(),
+});
 const listTokensRoute = createRoute({
   method: "get",
   path: "/api/v1/tokens",

@@ -1,9 +1,4 @@
-import {
-  FieldloopError,
-  UP_KINDS,
-  DOWN_KINDS,
-  deviceIdSchema,
-} from "@fieldloop/protocol";
+import { FieldloopError, UP_KINDS, DOWN_KINDS, deviceIdSchema } from "@fieldloop/protocol";
 import { z } from "@hono/zod-openapi";
 import { stream } from "hono/streaming";
 import type { Broker } from "../../broker/broker.js";
@@ -36,7 +31,8 @@ export function registerTapRoute(app: App, broker: Broker, clock: Clock): void {
       open++;
       const end = broker.observe((message) => {
         const parts = message.topic.split("/");
-        if ((device !== undefined && parts[2] !== device) || (kind !== undefined && parts[4] !== kind)) return;
+        if ((device !== undefined && parts[2] !== device) || (kind !== undefined && parts[4] !== kind))
+          return;
         lines.push(JSON.stringify(describeMessage(message, clock.now())));
       });
       out.onAbort(() => lines.close());

@@ -1,4 +1,9 @@
-import { modelNameSchema, timeSchema, trainingRunRequestSchema, trainingRunSchema } from "@fieldloop/protocol";
+import {
+  modelNameSchema,
+  timeSchema,
+  trainingRunRequestSchema,
+  trainingRunSchema,
+} from "@fieldloop/protocol";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { TrainingService } from "../../services/training.js";
 import type { App } from "../env.js";
@@ -15,7 +20,12 @@ const listRoute = createRoute({
   tags,
   summary: "Training runs, newest first",
   middleware: [requireRole("viewer")] as const,
-  request: { query: z.object({ model: modelNameSchema.optional(), cursor: z.coerce.number().pipe(timeSchema).optional() }) },
+  request: {
+    query: z.object({
+      model: modelNameSchema.optional(),
+      cursor: z.coerce.number().pipe(timeSchema).optional(),
+    }),
+  },
   responses: { 200: pageAnswer(trainingRunSchema, "Training runs") },
 });
 const createRunRoute = createRoute({

@@ -97,7 +97,8 @@ async function applyFeedback(
     const correct = item.correct === undefined ? null : Number(item.correct);
     const row: FeedbackRow = { device, boot, n: item.n, label: item.label ?? null, correct };
     if (!(await stores.telemetry.insertFeedback(tx, { ...row, received }))) continue;
-    if (!last || item.n >= last.firstN + last.count) last = await stores.telemetry.segmentAt(device, boot, item.n, tx);
+    if (!last || item.n >= last.firstN + last.count)
+      last = await stores.telemetry.segmentAt(device, boot, item.n, tx);
     if (!last) continue;
     const entry = bySegment.get(last.seq) ?? { segment: last, rows: [] };
     entry.rows.push(row);

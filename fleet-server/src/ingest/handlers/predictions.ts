@@ -3,7 +3,6 @@ import type { Database } from "../../store/database.js";
 import type { CommitEffects, IngestStores, Origin } from "../context.js";
 import { settle } from "../feedback.js";
 
-
 /** Stores the batch as it came, as one segment, adds it to the rollups and settles feedback that was there before it. */
 export async function applyPredictions(
   tx: Database,

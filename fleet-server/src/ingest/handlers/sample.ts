@@ -28,13 +28,35 @@ export async function applySample(
   const { sample, part, parts, payload } = message;
   if (parts === 1) return finish(tx, stores, origin, sample, message.metadata!, effects);
   if (part === 0) await stores.samples.deleteOldParts(tx, device, Number.MAX_SAFE_INTEGER);
-  await stores.samples.putPart(tx, device, sample, { part, parts, metadata: message.metadata, payload }, received);
+  else await refuseOrphan(tx, stores, device, message);
+  await stores.samples.putPart(
+    tx,
+    device,
+    sample,
+    { part, parts, metadata: message.metadata, payload },
+    received,
+  );
   if (part + 1 < parts) return;
   const all = await stores.samples.parts(tx, device, sample);
   const metadata = wholeMetadata(sample, all, parts);
   await storePayload(stores, metadata, Buffer.concat(all.map((one) => one.payload)));
   await stores.samples.deleteParts(tx, device, sample);
   await finish(tx, stores, origin, sample, metadata, effects);
+}
+
+/** A part without those before it can never become whole; kept, such parts would fill the disk. */
+async function refuseOrphan(
+  tx: Database,
+  stores: IngestStores,
+  device: string,
+  { sample, part, parts }: SampleMessage,
+): Promise<void> {
+  const before = await stores.samples.partCount(tx, device, sample, parts);
+  if (before === part) return;
+  throw new FieldloopError(
+    "message_schema",
+    `Store sample: part ${part} of "${sample}" came with ${before} of the ${part} parts before it`,
+  );
 }
 
 async function finish(
@@ -54,12 +76,19 @@ async function finish(
 function wholeMetadata(sample: string, all: readonly SamplePart[], parts: number): SampleMetadata {
   const metadata = all[0]?.metadata;
   if (all.length !== parts || !metadata) {
-    throw new FieldloopError("message_schema", `Store sample: "${sample}" has ${all.length} of its ${parts} parts`);
+    throw new FieldloopError(
+      "message_schema",
+      `Store sample: "${sample}" has ${all.length} of its ${parts} parts`,
+    );
   }
   return metadata;
 }
 
-async function storePayload(stores: IngestStores, metadata: SampleMetadata, payload: Uint8Array): Promise<void> {
+async function storePayload(
+  stores: IngestStores,
+  metadata: SampleMetadata,
+  payload: Uint8Array,
+): Promise<void> {
   const sha256 = createHash("sha256").update(payload).digest("hex");
   if (payload.length !== metadata.bytes || sha256 !== metadata.sha256) {
     throw new FieldloopError(

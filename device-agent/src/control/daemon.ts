@@ -1,0 +1,432 @@
+import { join } from "node:path";
+import {
+  encodeMessage,
+  type FieldloopError,
+  formatPredictionId,
+  toFieldloopError,
+  type Ack,
+  type Command,
+  type DeviceState,
+  type EventData,
+  type Facts,
+} from "@fieldloop/protocol";
+import type { Logger } from "pino";
+import { type Clock, systemClock } from "../clock.js";
+import { AGENT_LIMITS, AGENT_VERSION } from "../limits.js";
+import { sourceName, type SourceSpec } from "../source-spec.js";
+import type { AgentHandle, AgentOptions } from "./agent.js";
+import { Commands } from "./commands.js";
+import { DesiredStore } from "./desired-store.js";
+import { FeedbackGatherer, type FeedbackItem } from "./feedback.js";
+import { HostLink } from "./host-link.js";
+import type { HostProcessOptions } from "./host-process.js";
+import { type Identity, raiseBoot } from "./identity.js";
+import { LocalApi, unknownPrediction } from "./local-api.js";
+import { createMetrics } from "./metrics.js";
+import { PackageStore } from "./package-store.js";
+import { Quarantine } from "./quarantine.js";
+import { Sender } from "./sender.js";
+import { Spool } from "./spool/spool.js";
+import { Updater } from "./updater.js";
+import { Uplink } from "./uplink.js";
+import { Warnings } from "./warnings.js";
+
+export interface DaemonParts {
+  readonly options: AgentOptions;
+  readonly source: SourceSpec;
+  readonly identity: Identity;
+  readonly facts: Facts;
+  readonly boot: number;
+  readonly host: HostProcessOptions;
+  /** Files that did not parse and were kept aside. */
+  readonly corrupt: readonly string[];
+  readonly unlock: () => Promise<void>;
+}
+
+/** How long a stop waits for the server to acknowledge what is left; the rest waits in the spool. */
+const DRAIN_MS = 3_000;
+const TICK_MS = 1_000;
+/** Refusals that the fleet should hear of, not only this device's log. */
+const TOLD = new Set(["desired_signature_invalid", "desired_rollback_refused", "storage_failed"]);
+
+/** The control process: makes the parts of the agent, ties them to each other, and reports their state. */
+export class Daemon implements AgentHandle {
+  readonly device: string;
+  readonly boot: number;
+  readonly #parts: DaemonParts;
+  readonly #log: Logger;
+  readonly #clock: Clock;
+  readonly #warnings: Warnings;
+  readonly #desired: DesiredStore;
+  readonly #packages: PackageStore;
+  #spool!: Spool;
+  #feedback!: FeedbackGatherer;
+  #updater!: Updater;
+  #host!: HostLink;
+  #sender!: Sender;
+  #uplink: Uplink | undefined;
+  #localApi!: LocalApi;
+  #tickTimer: NodeJS.Timeout | undefined;
+  #stopping: Promise<void> | undefined;
+
+  constructor(parts: DaemonParts) {
+    const { options, identity, boot } = parts;
+    this.#parts = parts;
+    this.device = identity.device;
+    this.boot = boot;
+    this.#log = options.log;
+    this.#clock = options.clock ?? systemClock;
+    this.#warnings = new Warnings(this.#clock, (event) => {
+      this.#emit(event);
+      this.#changed();
+    });
+    this.#desired = new DesiredStore(options.directory, identity.device, identity.fleetKeys);
+    this.#packages = new PackageStore(options.directory);
+  }
+
+  get localUrl(): string {
+    return this.#localApi.url;
+  }
+  hostPid = (): number | undefined => this.#host.supervisor.pid;
+
+  async start(): Promise<void> {
+    const { options, corrupt } = this.#parts;
+    const onCorrupt = (message: string): void => this.#warnings.raise("storage_failed", message);
+    this.#spool = await this.#openSpool();
+    const quarantine = await Quarantine.load(options.directory, onCorrupt);
+    this.#sender = this.#makeSender();
+    this.#feedback = new FeedbackGatherer(this.#spool, (event) => this.#emit(event));
+    this.#updater = this.#makeUpdater(onCorrupt);
+    this.#host = this.#makeHost(quarantine);
+    this.#localApi = this.#makeLocalApi();
+    await this.#packages.open();
+    await this.#updater.load();
+    await this.#loadDesired();
+    for (const message of corrupt) onCorrupt(message);
+    if (this.#spool.cutBytes > 0) {
+      const message = `Open spool: ${this.#spool.cutBytes} bytes behind the last good checksum were cut`;
+      this.#warnings.raise("spool_corrupt", message, "info");
+    }
+    await this.#localApi.start();
+    this.#uplink = this.#makeUplink();
+    this.#host.start();
+    this.#uplink.start();
+    await this.#updater.resume();
+    await this.#follow();
+    this.#tickTimer = setInterval(() => this.#tick(), TICK_MS);
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    return this.#stopping;
+  }
+
+  async #stop(): Promise<void> {
+    clearInterval(this.#tickTimer);
+    await this.#localApi.stop();
+    await this.#updater.stop();
+    await this.#host.stop();
+    try {
+      await this.#feedback.flush();
+      await this.#spool.flush();
+    } catch (error) {
+      this.#log.error({ code: toFieldloopError(error).code }, "what was left could not be written");
+    }
+    await this.#drain();
+    await this.#uplink?.stop();
+    await this.#spool.close().catch((error: unknown) => {
+      this.#log.error({ code: toFieldloopError(error).code }, "the spool could not be closed in order");
+    });
+    await this.#parts.unlock();
+  }
+
+  async #drain(): Promise<void> {
+    const until = this.#clock.monotonic() + DRAIN_MS;
+    while (this.#uplink?.connected && !this.#sender.idle && this.#clock.monotonic() < until) {
+      await new Promise((resolve) => setTimeout(resolve, 25));
+    }
+  }
+
+  // The parts
+
+  #openSpool(): Promise<Spool> {
+    const { options } = this.#parts;
+    return Spool.open({
+      directory: join(options.directory, "spool"),
+      boot: this.boot,
+      bytesMax: options.spoolBytesMax ?? AGENT_LIMITS.spoolBytesMaxDefault,
+      onDurable: () => this.#sender.pump(),
+      onEvicted: (stream, records, bytes) => this.#emit({ type: "eviction", stream, records, bytes }),
+      onStorage: (error) => this.#storage(error),
+    });
+  }
+
+  #makeSender(): Sender {
+    const { options } = this.#parts;
+    return new Sender({
+      device: this.device,
+      spool: this.#spool,
+      clock: this.#clock,
+      bytesPerSecond: options.uplinkBytesPerSecond ?? AGENT_LIMITS.uplinkBytesPerSecondDefault,
+      onError: (error) => this.#warnings.raise(error.code, error.message),
+    });
+  }
+
+  #makeUpdater(onCorrupt: (message: string) => void): Updater {
+    const { options, identity } = this.#parts;
+    return new Updater({
+      directory: options.directory,
+      server: identity.server,
+      credential: identity.credential,
+      fleetKeys: identity.fleetKeys,
+      packages: this.#packages,
+      fetch: options.fetch ?? fetch,
+      clock: this.#clock,
+      random: options.random ?? Math.random,
+      log: options.log,
+      selfTest: (candidate, signal) => this.#host.selfTest(candidate, signal),
+      activate: (target) => this.#host.activate(target),
+      emit: (event) => this.#emit(event),
+      onChange: () => this.#changed(),
+      onCorrupt,
+    });
+  }
+
+  #makeHost(quarantine: Quarantine): HostLink {
+    const { options, source, host, facts } = this.#parts;
+    return new HostLink({
+      directory: options.directory,
+      frameMarkPath: join(options.directory, "frame.mark"),
+      device: this.device,
+      boot: this.boot,
+      source,
+      host,
+      threadCount: options.threadCount ?? Math.max(1, Math.floor(facts.cpuCount / 2)),
+      clock: this.#clock,
+      log: options.log,
+      spool: this.#spool,
+      warnings: this.#warnings,
+      feedback: this.#feedback,
+      quarantine,
+      packages: this.#packages,
+      desired: () => this.#desired.current,
+      updater: () => this.#updater,
+      emit: (event) => this.#emit(event),
+      onChange: () => this.#changed(),
+    });
+  }
+
+  #makeLocalApi(): LocalApi {
+    const { supervisor } = this.#host;
+    return new LocalApi({
+      port: this.#parts.options.port ?? 0,
+      metrics: this.#makeMetrics(),
+      state: () => this.state(),
+      hostPid: this.hostPid,
+      health: () => this.#health(),
+      feedback: (boot, items) => this.#takeFeedback(boot, items),
+      setCondition: async (condition) =>
+        (await supervisor.request({ kind: "set_condition", condition })).condition,
+      truth: async (boot, n) =>
+        boot === this.boot ? (await supervisor.request({ kind: "truth", n }))?.label : undefined,
+    });
+  }
+
+  #makeUplink(): Uplink {
+    const { options, identity } = this.#parts;
+    const commands = new Commands({
+      device: this.device,
+      fleetKeys: identity.fleetKeys,
+      clock: this.#clock,
+      emit: (event) => this.#emit(event),
+      run: (action) => this.#runCommand(action),
+    });
+    return new Uplink({
+      device: this.device,
+      credential: identity.credential,
+      mqttUrl: identity.mqttUrl,
+      boot: this.boot,
+      sender: this.#sender,
+      clock: this.#clock,
+      random: options.random ?? Math.random,
+      log: options.log,
+      state: () => encodeMessage("state", this.state()),
+      onDesired: (envelope) => void this.#receiveDesired(envelope),
+      onCommand: (envelope) => {
+        commands.receive(envelope).catch((error: unknown) => this.#refused("command", error));
+      },
+      onAck: (acks) => this.#acknowledged(acks),
+      onLink: (error) => this.#link(error),
+    });
+  }
+
+  #makeMetrics(): ReturnType<typeof createMetrics> {
+    const { supervisor, batcher, frames } = this.#host;
+    return createMetrics({
+      predictions: () => batcher.nextN,
+      framesDropped: () => frames.dropped,
+      framesFailed: () => frames.failed,
+      samplesTaken: () => this.#host.samplesTaken,
+      hostRestarts: () => supervisor.restarts,
+      hostReady: () => supervisor.ready,
+      hostResidentBytes: () => supervisor.heartbeat?.residentBytes ?? 0,
+      runMs: () => supervisor.heartbeat?.expectedMs ?? 0,
+      linkUp: () => this.#uplink?.connected ?? false,
+      uplinkBytes: () => this.#sender.bytesSent,
+      uplinkResends: () => this.#sender.resends,
+      recordsEvicted: () => this.#spool.recordsEvicted,
+      spoolBytes: () => this.#spool.bytes,
+      spoolRecords: (stream) => this.#spool.waiting(stream),
+      acknowledged: (stream) => this.#spool.acknowledged(stream),
+      running: () => this.#host.running ?? undefined,
+    });
+  }
+
+  // What the fleet wants
+
+  async #loadDesired(): Promise<void> {
+    try {
+      await this.#desired.load();
+    } catch (error) {
+      const coded = toFieldloopError(error);
+      this.#warnings.raise(coded.code, coded.message, "error");
+    }
+  }
+
+  async #receiveDesired(envelope: Uint8Array): Promise<void> {
+    try {
+      const desired = await this.#desired.accept(envelope, this.#updater.revisionFloor);
+      this.#warnings.clear("desired_rollback_refused");
+      this.#warnings.clear("desired_signature_invalid");
+      if (desired) await this.#follow();
+    } catch (error) {
+      this.#refused("desired state", error);
+    }
+  }
+
+  async #follow(): Promise<void> {
+    const desired = this.#desired.current;
+    if (!desired) return;
+    this.#host.applyPolicy();
+    await this.#updater.follow(desired.assignments, desired.revision);
+    this.#changed();
+  }
+
+  async #runCommand(action: Command["action"]): Promise<void> {
+    switch (action.kind) {
+      case "capture":
+        await this.#host.supervisor.request({ kind: "capture", count: action.count });
+        return;
+      case "restart_host":
+        await this.#host.restart();
+        return;
+      case "report_state":
+        this.#changed();
+        return;
+    }
+  }
+
+  #acknowledged(acks: readonly Ack[]): void {
+    const newest = Math.max(0, ...acks.map((ack) => ack.boot));
+    if (newest > this.boot) void this.#overtaken(newest);
+    this.#sender.acknowledged(acks);
+  }
+
+  /** The server knows a newer boot of this device: a copy of its state folder runs elsewhere, or an old one was put back. */
+  async #overtaken(seen: number): Promise<void> {
+    const message = `The server saw boot ${seen} of this device, this is boot ${this.boot}`;
+    this.#warnings.raise("boot_superseded", message, "error");
+    try {
+      await raiseBoot(this.#parts.options.directory, seen);
+    } catch (error) {
+      this.#refused("boot number", error);
+    }
+  }
+
+  #link(error: FieldloopError | undefined): void {
+    if (!error) {
+      this.#log.info({ device: this.device }, "connected to the fleet");
+      this.#warnings.clear("unauthenticated");
+      return;
+    }
+    this.#log.warn({ code: error.code }, error.message);
+    if (error.code === "unauthenticated") this.#warnings.raise(error.code, error.message, "error");
+  }
+
+  // What other programs on this machine ask
+
+  async #takeFeedback(boot: number, items: readonly FeedbackItem[]): Promise<void> {
+    const { nextN } = this.#host.batcher;
+    const unknown = items.find((item) => boot > this.boot || (boot === this.boot && item.n >= nextN));
+    if (unknown) throw unknownPrediction(formatPredictionId(boot, unknown.n));
+    await this.#feedback.add(boot, items);
+  }
+
+  #health(): { healthy: boolean; reasons: string[] } {
+    const reasons: string[] = [];
+    if (!this.#host.supervisor.ready) reasons.push("the inference host is not running");
+    for (const warning of this.#warnings.list()) {
+      if (warning.severity === "error") reasons.push(`${warning.code}: ${warning.message}`);
+    }
+    return { healthy: reasons.length === 0, reasons };
+  }
+
+  // What is reported
+
+  state(): DeviceState {
+    const { facts, source } = this.#parts;
+    const { running, batcher, frames, samplesTaken, supervisor } = this.#host;
+    return {
+      time: this.#clock.now(),
+      boot: this.boot,
+      agentVersion: AGENT_VERSION,
+      facts,
+      running,
+      previous: this.#updater.previous,
+      deployment: this.#updater.deployment,
+      desiredRevision: this.#desired.revision,
+      warnings: this.#warnings.list(),
+      counters: {
+        predictions: batcher.nextN,
+        framesDropped: frames.dropped,
+        framesFailed: frames.failed,
+        samplesTaken,
+        recordsEvicted: this.#spool.recordsEvicted,
+        hostRestarts: supervisor.restarts,
+      },
+      spool: { records: this.#spool.records, bytes: this.#spool.bytes, bytesMax: this.#spool.bytesMax },
+      source: sourceName(source),
+    };
+  }
+
+  /** Appends an event to the spool. All but feedback is never evicted. */
+  #emit(data: EventData): void {
+    const options = { worth: 1, protected: data.type !== "feedback" };
+    this.#spool.append("event", options, (seq) =>
+      encodeMessage("event", { boot: this.boot, seq, prev: 0, time: this.#clock.now(), data }),
+    );
+  }
+
+  #changed(): void {
+    this.#uplink?.stateChanged();
+  }
+
+  /** Troubles of the host are over when it has run for a while. */
+  #tick(): void {
+    if (this.#host.upMs < AGENT_LIMITS.hostHealthyMs) return;
+    for (const code of ["host_crashed", "host_unresponsive", "frame_quarantined"] as const) {
+      this.#warnings.clear(code);
+    }
+  }
+
+  #storage(error: FieldloopError | undefined): void {
+    if (error) this.#warnings.raise("storage_failed", error.message, "error");
+    else this.#warnings.clear("storage_failed");
+  }
+
+  #refused(what: string, error: unknown): void {
+    const coded = toFieldloopError(error);
+    this.#log.warn({ code: coded.code, what }, coded.message);
+    if (TOLD.has(coded.code)) this.#warnings.raise(coded.code, coded.message);
+  }
+}

@@ -1,0 +1,100 @@
+import { Registry } from "prom-client";
+import { FieldloopError, type DeviceState } from "@fieldloop/protocol";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { FeedbackItem } from "./feedback.js";
+import { LocalApi, unknownPrediction } from "./local-api.js";
+
+let api: LocalApi;
+let told: { boot: number; items: readonly FeedbackItem[] }[];
+let healthy: boolean;
+beforeEach(async () => {
+  told = [];
+  healthy = true;
+  api = new LocalApi({
+    port: 0,
+    metrics: new Registry(),
+    state: () => ({ boot: 3 }) as DeviceState,
+    hostPid: () => 77,
+    health: () => ({ healthy, reasons: healthy ? [] : ["the inference host is not running"] }),
+    feedback: (boot, items) => {
+      if (boot > 3) return Promise.reject(unknownPrediction(`${boot}-0`));
+      told.push({ boot, items });
+      return Promise.resolve();
+    },
+    setCondition: (condition) =>
+      condition === "dim"
+        ? Promise.resolve(condition)
+        : Promise.reject(new FieldloopError("invalid_argument", "no such")),
+    truth: (_, n) => Promise.resolve(n === 7 ? "gear" : undefined),
+  });
+  await api.start();
+});
+afterEach(() => api.stop());
+
+const post = (path: string, body: string, headers: Record<string, string> = {}): Promise<Response> =>
+  fetch(`${api.url}${path}`, {
+    method: "POST",
+    body,
+    headers: { "content-type": "application/json", ...headers },
+  });
+
+describe("local interface", () => {
+  it("says how it is", async () => {
+    expect(await (await fetch(`${api.url}/healthz`)).json()).toEqual({ status: "ok", reasons: [] });
+    healthy = false;
+    expect((await fetch(`${api.url}/healthz`)).status).toBe(503);
+    expect((await fetch(`${api.url}/metrics`)).headers.get("content-type")).toContain("text/plain");
+    expect(await (await fetch(`${api.url}/v1/state`)).json()).toEqual({ boot: 3, hostPid: 77 });
+  });
+
+  it("takes feedback for one prediction, or for many of several boots", async () => {
+    expect((await post("/feedback", '{"prediction":"3-7","label":"gear"}')).status).toBe(202);
+    const items = [
+      { prediction: "2-1", correct: true },
+      { prediction: "3-9", label: "bolt", correct: false },
+    ];
+    expect((await post("/feedback", JSON.stringify({ items }))).status).toBe(202);
+    expect(told).toEqual([
+      { boot: 3, items: [{ n: 7, label: "gear" }] },
+      { boot: 2, items: [{ n: 1, correct: true }] },
+      { boot: 3, items: [{ n: 9, label: "bolt", correct: false }] },
+    ]);
+  });
+
+  it("moves the simulator and tells its truth", async () => {
+    expect(await (await post("/simulator", '{"condition":"dim"}')).json()).toEqual({ condition: "dim" });
+    const truth = await fetch(`${api.url}/simulator/truth?prediction=3-7`);
+    expect(await truth.json()).toEqual({ prediction: "3-7", label: "gear" });
+  });
+
+  it.each([
+    ["/feedback", "", 400, "invalid_body"],
+    ["/feedback", "[1", 400, "invalid_body"],
+    ["/feedback", "{}", 400, "invalid_body"],
+    ["/feedback", '{"prediction":"3-7"}', 400, "invalid_body"],
+    ["/feedback", '{"prediction":"x","label":"a"}', 400, "invalid_argument"],
+    ["/feedback", '{"prediction":"0-7","label":"a"}', 400, "invalid_argument"],
+    ["/feedback", '{"prediction":"9-0","label":"a"}', 404, "prediction_unknown"],
+    ["/feedback", `{"prediction":"3-7","label":"${"a".repeat(300)}"}`, 400, "invalid_body"],
+    ["/feedback", '{"items":[]}', 400, "invalid_body"],
+    ["/feedback", `{"pad":"${"a".repeat(300_000)}"}`, 413, "limit_exceeded"],
+    ["/simulator", '{"condition":5}', 400, "invalid_body"],
+    ["/simulator", '{"condition":"fog"}', 400, "invalid_argument"],
+    ["/nothing", "{}", 404, "not_found"],
+  ])("refuses %s %s with a coded problem", async (path, body, status, code) => {
+    const response = await post(path, body);
+    expect(response.status).toBe(status);
+    expect(response.headers.get("content-type")).toBe("application/problem+json");
+    expect(await response.json()).toMatchObject({ status, code });
+  });
+
+  it("refuses other types of body, unknown predictions and strangers", async () => {
+    expect((await post("/feedback", "{}", { "content-type": "text/plain" })).status).toBe(415);
+    expect((await fetch(`${api.url}/simulator/truth?prediction=3-8`)).status).toBe(404);
+    expect((await fetch(`${api.url}/simulator/truth`)).status).toBe(400);
+    expect((await post("/feedback", "{}", { origin: "https://evil.example" })).status).toBe(403);
+    expect((await post("/feedback", '{"prediction":"3-7","label":"a"}', { origin: api.url })).status).toBe(
+      202,
+    );
+  });
+});

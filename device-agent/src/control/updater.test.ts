@@ -1,0 +1,453 @@
+import { cpSync, existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdir, readFile } from "node:fs/promises";
+import type { ServerResponse } from "node:http";
+import { join } from "node:path";
+import {
+  createSigningKey,
+  FieldloopError,
+  manifestFiles,
+  type Assignment,
+  type DeploymentState,
+  type EventData,
+} from "@fieldloop/protocol";
+import type { ModelPackage } from "@fieldloop/runtime/node";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { systemClock } from "../clock.js";
+import type { Activation, PackageToRun, SelfTest } from "../ipc.js";
+import { createAgentLog } from "../log.js";
+import { serveRange, TestFleet, until } from "../testing/fleet.test.kit.js";
+import { scratchFolder, writeTestPackage } from "../testing/package.test.kit.js";
+import { enrol } from "./identity.js";
+import { inScratchHost } from "./host-process.js";
+import { PackageStore } from "./package-store.js";
+import { Updater } from "./updater.js";
+
+let folder: Awaited<ReturnType<typeof scratchFolder>>;
+let fleet: TestFleet;
+let device: Device | undefined;
+const log = createAgentLog({ level: "error", write: (line) => void process.stderr.write(line) });
+
+beforeEach(async () => {
+  folder = await scratchFolder();
+  await mkdir(join(folder.path, "state"));
+  fleet = new TestFleet();
+  await fleet.start();
+});
+afterEach(async () => {
+  await device?.updater.stop();
+  device = undefined;
+  await fleet.stop();
+  await folder.remove();
+});
+
+/** An updater over real files and a real server. What its host would do is noted down; self tests run where a test asks. */
+class Device {
+  selfTests = false;
+  readonly #directory: string;
+
+  readonly events: Extract<EventData, { type: "deployment" }>[] = [];
+  readonly activated: (string | undefined)[] = [];
+  startedWith: string | undefined;
+  running: string | undefined;
+  activationError: FieldloopError | undefined;
+  predicting = true;
+  updater!: Updater;
+
+  constructor(directory = join(folder.path, "state")) {
+    this.#directory = directory;
+  }
+
+  async start(onPersisted?: () => void): Promise<this> {
+    const directory = this.#directory;
+    const identity = await enrol(directory, {
+      server: fleet.serverUrl,
+      token: "t",
+      tags: {},
+      facts: FACTS,
+      fetch,
+    });
+    const packages = new PackageStore(directory);
+    await packages.open();
+    this.updater = new Updater({
+      directory,
+      ...identity,
+      packages,
+      fetch,
+      clock: systemClock,
+      random: () => 0,
+      log: createAgentLog({ level: "error", write: () => undefined }),
+      selfTest: (candidate, signal) => this.#selfTest(candidate, signal),
+      activate: (target) => this.#activate(target),
+      emit: (event) => {
+        if (event.type === "deployment") this.events.push(event);
+      },
+      onChange: () => undefined,
+      onCorrupt: () => undefined,
+      pollMs: 5,
+      ...(onPersisted ? { onPersisted } : {}),
+    });
+    await this.updater.load();
+    this.startedWith = this.updater.toRun?.packageSha256;
+    this.running = this.startedWith;
+    await this.updater.resume();
+    return this;
+  }
+
+  #selfTest(candidate: PackageToRun, signal: AbortSignal): Promise<SelfTest> {
+    if (!this.selfTests) return Promise.resolve({ ...PASSED });
+    const options = { workingDirectory: folder.path, env: {}, log };
+    return inScratchHost(options, { kind: "self_test", package: candidate, threadCount: 1 }, 30_000, signal);
+  }
+
+  #activate(target: PackageToRun | undefined): Promise<Activation | undefined> {
+    if (this.activationError) return Promise.reject(this.activationError);
+    this.activated.push(target?.packageSha256);
+    this.running = target?.packageSha256;
+    if (!target) return Promise.resolve(undefined);
+    const origin = { model: "brightness", version: 1, packageSha256: target.packageSha256, signalNames: [] };
+    // Predictions come when the swap is done, as long as the device predicts.
+    const timer = setInterval(() => {
+      if (this.predicting) this.updater.notePredictions(target.packageSha256, 10);
+    }, 5);
+    setTimeout(() => clearInterval(timer), 3_000).unref();
+    return Promise.resolve({
+      origin,
+      variant: "fp32",
+      executionProvider: "cpu",
+      loadMs: 1,
+      swapGapMs: 0,
+      framesDroppedDuringSwap: 0,
+    });
+  }
+
+  follow(assignment: Assignment, revision = 1): Promise<void> {
+    return this.updater.follow([assignment], revision);
+  }
+
+  states(deployment = "d2"): string[] {
+    return this.events.filter((event) => event.deployment === deployment).map(({ state }) => state);
+  }
+  last(): Extract<EventData, { type: "deployment" }> | undefined {
+    return this.events.at(-1);
+  }
+  async settled(): Promise<void> {
+    await until(() => this.last() !== undefined && SETTLED.has(this.last()!.state), "the deployment ends");
+  }
+}
+
+const PASSED = {
+  variant: "fp32",
+  executionProvider: "cpu",
+  goldenCases: 1,
+  differenceMax: 0,
+  loadMs: 1,
+  residentBytes: 1,
+};
+const SETTLED = new Set(["active", "rejected", "failed", "timed_out", "rolled_back", "cancelled"]);
+const FACTS = {
+  arch: "x64",
+  platform: "linux",
+  cpuModel: "test",
+  cpuCount: 2,
+  cpuFlags: [],
+  memoryBytes: 1_000_000_000,
+  executionProviders: ["cpu"],
+  nodeVersion: "20.20.2",
+  runtimeVersion: "test",
+  timeZone: "UTC",
+};
+
+async function makePackage(version: number, options: { goldenError?: number } = {}): Promise<ModelPackage> {
+  return writeTestPackage(join(folder.path, `package-${version}`), { version, ...options });
+}
+
+/** A device on which version 1 is active. */
+async function withVersionOne(): Promise<{ device: Device; first: string }> {
+  const pkg = await makePackage(1);
+  device = await new Device().start();
+  await device.follow(await fleet.publish(pkg, "d1"));
+  await device.settled();
+  expect(device.last()?.state).toBe("active");
+  return { device, first: pkg.packageSha256 };
+}
+
+describe("Updater", { timeout: 120_000 }, () => {
+  it("installs from nothing, then goes through every state once and keeps the version before", async () => {
+    const { device: d, first } = await withVersionOne();
+    const second = await makePackage(2);
+    await d.follow(await fleet.publish(second, "d2"), 2);
+    await until(() => d.last()?.deployment === "d2" && d.last()?.state === "active", "version 2 is active");
+    expect(d.states()).toEqual([
+      ...[
+        "offered",
+        "downloading",
+        "verifying",
+        "installed",
+        "self_testing",
+        "activating",
+        "probation",
+        "active",
+      ],
+    ]);
+    expect(d.running).toBe(second.packageSha256);
+    expect(d.updater.previous?.packageSha256).toBe(first);
+    expect(readdirSync(join(folder.path, "state", "packages")).sort()).toEqual(
+      [first, second.packageSha256].sort(),
+    );
+    const reused = d.events.find(
+      ({ state, deployment }) => state === "verifying" && deployment === "d2",
+    )!.measured;
+    expect(reused["bytesReused"]).toBeGreaterThan(0);
+  });
+
+  type Attack = (pkg: ModelPackage, assignment: Assignment) => Assignment | Promise<Assignment>;
+  const tamper =
+    (file: string, change: (bytes: Buffer) => Buffer): Attack =>
+    async (pkg, assignment) => {
+      const named = [...manifestFiles(pkg.manifest), { file: "manifest.json", sha256: pkg.packageSha256 }];
+      const { sha256 } = named.find((candidate) => candidate.file === file)!;
+      const bytes = change(await readFile(join(pkg.dir, file)));
+      fleet.tampered.set(sha256, (response, range) => serveRange(response, bytes, range));
+      return assignment;
+    };
+  const flip = (bytes: Buffer): Buffer => {
+    const copy = Buffer.from(bytes);
+    copy[copy.length >> 1]! ^= 1;
+    return copy;
+  };
+  const attacks: [string, Attack, DeploymentState, string][] = [
+    ["a model with one bit flipped", tamper("fp32.onnx", flip), "rejected", "package_hash_mismatch"],
+    ["a manifest with one bit flipped", tamper("manifest.json", flip), "rejected", "package_hash_mismatch"],
+    [
+      "a longer model",
+      tamper("fp32.onnx", (bytes) => Buffer.concat([bytes, bytes])),
+      "failed",
+      "download_length_mismatch",
+    ],
+    [
+      "a golden file of zeros",
+      tamper("golden/out.bin", (bytes) => Buffer.alloc(bytes.length)),
+      "rejected",
+      "package_hash_mismatch",
+    ],
+    [
+      "a statement by a stranger",
+      async (pkg) => {
+        const stranger = createSigningKey((length) => new Uint8Array(length).fill(3));
+        return fleet.publish(pkg, "d2", { key: stranger });
+      },
+      "rejected",
+      "package_signature_unknown_key",
+    ],
+    [
+      "a statement with one bit flipped",
+      (_, assignment) => ({
+        ...assignment,
+        statement: Uint8Array.from(flip(Buffer.from(assignment.statement))),
+      }),
+      "rejected",
+      "",
+    ],
+    [
+      "a statement about another package",
+      async (_, assignment) => {
+        const other = await fleet.publish(await makePackage(3), "d3");
+        return { ...assignment, statement: other.statement };
+      },
+      "rejected",
+      "package_hash_mismatch",
+    ],
+    [
+      "a version that is not the statement's",
+      (_, assignment) => ({ ...assignment, version: 9 }),
+      "rejected",
+      "package_hash_mismatch",
+    ],
+    [
+      "files that are not there",
+      (pkg, assignment) => {
+        const answer404 = (response: ServerResponse): void => void response.writeHead(404).end();
+        fleet.tampered.set(manifestFiles(pkg.manifest)[0]!.sha256, answer404);
+        return assignment;
+      },
+      "failed",
+      "download_failed",
+    ],
+  ];
+  it.each(attacks)(
+    "never activates %s, says why, and keeps the old version",
+    async (_, attack, state, code) => {
+      const { device: d, first } = await withVersionOne();
+      const second = await makePackage(2);
+      const assignment = await attack(second, await fleet.publish(second, "d2"));
+      await d.follow(assignment, 2);
+      await until(() => d.states().some((name) => SETTLED.has(name)), "the deployment ends");
+      expect(d.last()?.state).toBe(state);
+      if (code !== "") expect(d.last()?.error?.code).toBe(code);
+      expect(d.last()?.error).toBeDefined();
+      expect(d.running).toBe(first);
+      expect(d.updater.toRun?.packageSha256).toBe(first);
+      expect(d.activated).toEqual([first]);
+      await until(
+        () => readdirSync(join(folder.path, "state", "packages")).join() === first,
+        "only the old is installed",
+      );
+      await until(
+        () => readdirSync(join(folder.path, "state", "staging")).length === 0,
+        "nothing is left of it",
+      );
+    },
+  );
+
+  it("does not activate a package whose golden case fails", async () => {
+    const { device: d, first } = await withVersionOne();
+    d.selfTests = true;
+    await d.follow(await fleet.publish(await makePackage(2, { goldenError: 1 }), "d2"), 2);
+    await until(() => d.states().some((name) => SETTLED.has(name)), "the deployment ends");
+    expect(d.last()).toMatchObject({ state: "failed", error: { code: "golden_case_failed" } });
+    expect(d.running).toBe(first);
+  });
+
+  it("keeps the old version when the host refuses the new one", async () => {
+    const { device: d, first } = await withVersionOne();
+    d.activationError = new FieldloopError("model_load_failed", "no");
+    await d.follow(await fleet.publish(await makePackage(2), "d2"), 2);
+    await until(() => d.states().some((name) => SETTLED.has(name)), "the deployment ends");
+    expect(d.last()).toMatchObject({ state: "failed", error: { code: "model_load_failed" } });
+    expect(d.updater.toRun?.packageSha256).toBe(first);
+  });
+
+  it("returns to the old version when the host crashes twice, or too many frames fail, in probation", async () => {
+    const { device: d, first } = await withVersionOne();
+    d.predicting = false;
+    for (const [version, harm] of [
+      [2, () => [d.updater.noteHostCrash(), d.updater.noteHostCrash()]],
+      [3, () => [d.updater.noteFramesFailed(30)]],
+    ] as const) {
+      const deployment = `d${version}`;
+      await d.follow(await fleet.publish(await makePackage(version), deployment), version);
+      await until(() => d.states(deployment).includes("probation"), "probation");
+      expect(d.updater.previous?.packageSha256).toBe(first);
+      await until(() => {
+        harm();
+        return d.states(deployment).includes("rolled_back");
+      }, "rolled back");
+      expect(d.last()?.error?.code).toBe("probation_failed");
+      expect(d.running).toBe(first);
+    }
+  });
+
+  it("cancels the deployment in hand for a newer one", async () => {
+    const { device: d } = await withVersionOne();
+    const second = await makePackage(2);
+    fleet.tampered.set(manifestFiles(second.manifest)[0]!.sha256, () => undefined);
+    await d.follow(await fleet.publish(second, "d2"), 2);
+    await until(
+      () => fleet.requests.some(({ path }) => path.endsWith(manifestFiles(second.manifest)[0]!.sha256)),
+      "it downloads",
+    );
+    const third = await makePackage(3);
+    await d.follow(await fleet.publish(third, "d3"), 3);
+    await until(() => d.states("d3").includes("active"), "version 3 is active");
+    expect(d.states().at(-1)).toBe("cancelled");
+    expect(d.running).toBe(third.packageSha256);
+  });
+
+  it("goes on where the download was cut, at every offset, without fetching twice what it has", async () => {
+    const { device: d } = await withVersionOne();
+    const second = await makePackage(2);
+    const assignment = await fleet.publish(second, "d2");
+    const model = manifestFiles(second.manifest).find(({ file }) => file === "fp32.onnx")!;
+    const bytes = await readFile(join(second.dir, model.file));
+    let travelled = 0;
+    const starts: number[] = [];
+    const step = Math.ceil(bytes.length / 7);
+    fleet.tampered.set(model.sha256, (response, range) => {
+      const from = Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
+      const end = Math.min(from + step, bytes.length);
+      travelled += end - from;
+      starts.push(from);
+      const status = from === 0 ? 200 : 206;
+      response.writeHead(status, {
+        "content-length": bytes.length - from,
+        "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}`,
+      });
+      response.write(bytes.subarray(from, end));
+      setTimeout(() => (end === bytes.length ? response.end() : response.destroy()), 5);
+    });
+    await d.follow(assignment, 2);
+    await until(() => d.states().includes("active"), "version 2 is active");
+    // What was written to a socket as it closed may not have arrived: a piece of it goes once more, never the whole.
+    expect(travelled).toBeLessThan(bytes.length + 3 * step);
+    expect(starts.length).toBeGreaterThanOrEqual(7);
+    expect(starts).toEqual([...starts].sort((a, b) => a - b));
+  });
+
+  const stops: DeploymentState[] = [
+    "offered",
+    "downloading",
+    "verifying",
+    "installed",
+    "self_testing",
+    "activating",
+    "probation",
+    "active",
+  ];
+  it.each(stops)("ends on a whole version after a stop in %s", async (stopAt) => {
+    const { device: before, first } = await withVersionOne();
+    await before.updater.stop();
+    const second = await makePackage(2);
+    const assignment = await fleet.publish(second, "d2");
+    // The state folder as it is on disk at this moment is what a power cut leaves.
+    const cut = join(folder.path, "cut");
+    const doomed = new Device();
+    await doomed.start(() => {
+      const file = readFileSync(join(folder.path, "state", "deployment.json"), "utf8");
+      const { deployment } = JSON.parse(file) as { deployment: { assignment: Assignment; state: string } };
+      if (deployment.assignment.deployment !== "d2" || deployment.state !== stopAt || existsSync(cut)) return;
+      cpSync(join(folder.path, "state"), cut, { recursive: true });
+    });
+    await doomed.follow(assignment, 2);
+    await until(
+      () => doomed.last()?.deployment === "d2" && doomed.last()?.state === "active",
+      `it passes ${stopAt}`,
+    );
+    await doomed.updater.stop();
+    device = await new Device(cut).start();
+    const atStart = device.startedWith;
+    expect(atStart).toBe(["probation", "active"].includes(stopAt) ? second.packageSha256 : first);
+    expect(existsSync(join(cut, "packages", atStart!, "manifest.json"))).toBe(true);
+    expect(device.events[0]).toMatchObject({ deployment: "d2", state: stopAt });
+    const d = device;
+    const feed = setInterval(() => d.updater.notePredictions(second.packageSha256, 10), 5);
+    await until(() => d.last()?.state === "active", "version 2 is active");
+    clearInterval(feed);
+    expect(d.updater.toRun?.packageSha256).toBe(second.packageSha256);
+  });
+
+  it("gives up an activation in which the agent stopped twice, and runs the old version", async () => {
+    const { device: d, first } = await withVersionOne();
+    await d.updater.stop();
+    const path = join(folder.path, "state", "deployment.json");
+    const second = await makePackage(2);
+    const assignment = await fleet.publish(second, "d2");
+    const file = JSON.parse(readFileSync(path, "utf8")) as Record<string, unknown>;
+    const statement = Buffer.from(assignment.statement).toString("base64");
+    file["deployment"] = { assignment: { ...assignment, statement }, state: "activating", attempts: 1 };
+    writeFileSync(path, JSON.stringify(file));
+    device = await new Device().start();
+    await device.settled();
+    expect(device.last()).toMatchObject({ state: "failed", error: { code: "host_crashed" } });
+    expect(device.updater.toRun?.packageSha256).toBe(first);
+  });
+
+  it("starts with nothing, and says so, when its file was truncated", async () => {
+    const { device: d } = await withVersionOne();
+    await d.updater.stop();
+    const path = join(folder.path, "state", "deployment.json");
+    truncateSync(path, 40);
+    device = await new Device().start();
+    expect(device.updater.toRun).toBeUndefined();
+    expect(existsSync(`${path}.corrupt`)).toBe(true);
+  });
+});

@@ -1,0 +1,197 @@
+import { randomBytes } from "node:crypto";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { SigningKey } from "@fieldloop/protocol";
+import { AuthService } from "./auth/auth.js";
+import { loadSigningKey } from "./auth/files.js";
+import type { BlobStore } from "./blob/blob.js";
+import { FileBlobStore } from "./blob/files.js";
+import { Broker } from "./broker/broker.js";
+import type { Clock } from "./context.js";
+import { settleVersion } from "./ingest/feedback.js";
+import { Ingest } from "./ingest/ingest.js";
+import { createLoop, type Loop } from "./loop.js";
+import type { ServerOptions } from "./server.js";
+import { DesiredService } from "./services/desired.js";
+import { DeviceService } from "./services/devices.js";
+import { EnrolmentService } from "./services/enrolment.js";
+import { randomIds, type NewId } from "./services/ids.js";
+import { LabelService } from "./services/labels.js";
+import { LiveHub } from "./services/live.js";
+import { RateMeter } from "./services/rates.js";
+import { TelemetryService } from "./services/telemetry.js";
+import { AuthStore } from "./store/auth.js";
+import type { Database } from "./store/database.js";
+import { DeploymentStore } from "./store/deployments.js";
+import { DesiredStore } from "./store/desired.js";
+import { DeviceStore } from "./store/devices.js";
+import { EventStore } from "./store/events.js";
+import { LabelStore } from "./store/labels.js";
+import { SampleIngestStore } from "./store/samples.js";
+import { TelemetryStore } from "./store/telemetry.js";
+
+export interface Stores {
+  readonly auth: AuthStore;
+  readonly devices: DeviceStore;
+  readonly deployments: DeploymentStore;
+  readonly desired: DesiredStore;
+  readonly events: EventStore;
+  readonly samples: SampleIngestStore;
+  readonly telemetry: TelemetryStore;
+}
+
+/** Everything that runs, made but not started. */
+export interface Parts {
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly newId: NewId;
+  readonly stores: Stores;
+  readonly blobs: BlobStore;
+  readonly live: LiveHub;
+  readonly rates: RateMeter;
+  readonly auth: AuthService;
+  readonly enrolment: EnrolmentService;
+  readonly broker: Broker;
+  readonly desired: DesiredService;
+  readonly devices: DeviceService;
+  readonly telemetry: TelemetryService;
+  readonly ingest: Ingest;
+  readonly loop: Loop;
+}
+
+const SILENCE_MS = 60_000;
+
+/** Makes every part and gives each only what it uses. */
+export async function assemble(options: ServerOptions, database: Database, clock: Clock): Promise<Parts> {
+  const { dataDir, logger, policy, guard, silenceMs = SILENCE_MS } = options;
+  const stores = createStores(database);
+  const signingKey = await loadSigningKey(dataDir);
+  const blobs = new FileBlobStore(join(dataDir, "blobs"));
+  await blobs.open();
+  const live = new LiveHub();
+  const rates = new RateMeter();
+  const labels = new LabelService(new LabelStore(database));
+  labels.onKnown((model, version) => settleVersion(database, stores.telemetry, labels, model, version));
+  const telemetry = new TelemetryService(stores.telemetry, labels);
+  const auth = new AuthService({ store: stores.auth, devices: stores.devices, clock });
+  const broker = new Broker({
+    authorize: { kind: "devices", authenticate: (device, credential) => auth.connect(device, credential) },
+    logger,
+    ...(guard ? { guard } : {}),
+  });
+  const ingest = new Ingest({
+    database,
+    stores: { ...stores, labels, blobs },
+    downlink: broker,
+    live,
+    rates,
+    clock,
+    logger,
+  });
+  const fleet = createFleet({
+    database,
+    stores,
+    broker,
+    signingKey,
+    clock,
+    live,
+    rates,
+    telemetry,
+    silenceMs,
+    policy,
+  });
+  const { desired, devices } = fleet;
+  const { deployments } = stores;
+  const workDir = join(dataDir, "work");
+  await mkdir(workDir, { recursive: true, mode: 0o700 });
+  const loop = await createLoop({
+    database,
+    blobs,
+    clock,
+    logger,
+    live,
+    devices,
+    deployments,
+    desired,
+    telemetry,
+    labels,
+    signingKey,
+    workDir,
+  });
+  const newId = randomIds((length) => randomBytes(length));
+  return {
+    database,
+    clock,
+    newId,
+    stores,
+    blobs,
+    live,
+    rates,
+    auth,
+    broker,
+    telemetry,
+    ingest,
+    loop,
+    ...fleet,
+  };
+}
+
+function createStores(database: Database): Stores {
+  return {
+    auth: new AuthStore(database),
+    devices: new DeviceStore(database),
+    deployments: new DeploymentStore(database),
+    desired: new DesiredStore(database),
+    events: new EventStore(database),
+    samples: new SampleIngestStore(),
+    telemetry: new TelemetryStore(database),
+  };
+}
+
+/** The services about devices: what they are told, what they are, how they come to be. */
+function createFleet(given: {
+  database: Database;
+  stores: Stores;
+  broker: Broker;
+  signingKey: SigningKey;
+  clock: Clock;
+  live: LiveHub;
+  rates: RateMeter;
+  telemetry: TelemetryService;
+  silenceMs: number;
+  policy: ServerOptions["policy"];
+}): { desired: DesiredService; devices: DeviceService; enrolment: EnrolmentService } {
+  const { database, stores, broker, signingKey, clock, live, rates, telemetry, silenceMs, policy } = given;
+  const desired = new DesiredService({
+    database,
+    desired: stores.desired,
+    devices: stores.devices,
+    deployments: stores.deployments,
+    downlink: broker,
+    signingKey,
+    clock,
+    live,
+    ...(policy ? { policy } : {}),
+  });
+  const devices = new DeviceService({
+    devices: stores.devices,
+    deployments: stores.deployments,
+    desired,
+    telemetry,
+    rates,
+    live,
+    clock,
+    silenceMs,
+    disconnect: (device) => broker.disconnect(device),
+  });
+  const enrolment = new EnrolmentService({
+    database,
+    auth: stores.auth,
+    devices: stores.devices,
+    desired,
+    signingKey,
+    clock,
+    live,
+  });
+  return { desired, devices, enrolment };
+}

@@ -1,0 +1,50 @@
+import { sql } from "drizzle-orm";
+import type { PackageRef } from "../domain/rollout.js";
+import type { Database } from "./database.js";
+
+export interface ObservedDevice {
+  readonly device: string;
+  readonly lastSeen: number | null;
+  /** What it reports as running. */
+  readonly running: PackageRef | null;
+}
+
+interface Row {
+  device: string;
+  lastSeen: number | null;
+  model: string | null;
+  version: number | null;
+  packageSha256: string | null;
+}
+
+/** Devices named in one statement. */
+const DEVICES_PER_QUERY = 500;
+
+/** The little of many devices that a rollout looks at every second. */
+export class ObservedDeviceStore {
+  readonly #database: Database;
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  /** Those that are known, by id. */
+  async observe(devices: readonly string[]): Promise<Map<string, ObservedDevice>> {
+    const observed = new Map<string, ObservedDevice>();
+    for (let at = 0; at < devices.length; at += DEVICES_PER_QUERY) {
+      const ids = devices.slice(at, at + DEVICES_PER_QUERY).map((device) => sql`${device}`);
+      const rows =
+        await this.#database.all<Row>(sql`select device, last_seen as "lastSeen", running_model as model,
+        running_version as version, running_package_sha256 as "packageSha256" from devices
+        where device in (${sql.join(ids, sql`, `)})`);
+      for (const { device, lastSeen, model, version, packageSha256 } of rows) {
+        const running =
+          model !== null && version !== null && packageSha256 !== null
+            ? { model, version, packageSha256 }
+            : null;
+        observed.set(device, { device, lastSeen, running });
+      }
+    }
+    return observed;
+  }
+}

@@ -1,0 +1,71 @@
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import {
+  createSigningKey,
+  DESIRED_TYPE,
+  encodeMessage,
+  fromHex,
+  PACKAGE_TYPE,
+  sign,
+  type Assignment,
+  type Desired,
+  type SigningKey,
+} from "@fieldloop/protocol";
+import { Broker } from "@fieldloop/fleet-server";
+import type { ModelPackage } from "@fieldloop/runtime/node";
+import { silentLogger } from "./logger.js";
+
+/** The key of a fleet, as a thief of the server's disk would read it. */
+export function stolenKey(dataDir: string): SigningKey {
+  const { secretKey } = JSON.parse(readFileSync(join(dataDir, "fleet-key.json"), "utf8")) as {
+    secretKey: string;
+  };
+  return createSigningKey(() => fromHex(secretKey));
+}
+
+/** A key that no device trusts. */
+export const STRANGER: SigningKey = createSigningKey((length) => new Uint8Array(length).fill(7));
+
+/** What is assigned to a device for a package, with a statement about it that `key` signed. */
+export function assignmentOf(made: ModelPackage, deployment: string, key: SigningKey): Assignment {
+  const { model, version } = made.manifest;
+  const { packageSha256 } = made;
+  const manifestBytes = made.manifestBytes.length;
+  const statement = encodeMessage("packageStatement", {
+    model,
+    version,
+    manifestSha256: packageSha256,
+    manifestBytes,
+  });
+  return {
+    deployment,
+    model,
+    version,
+    packageSha256,
+    manifestBytes,
+    statement: new Uint8Array(sign(PACKAGE_TYPE, statement, key)),
+    probation: { seconds: 0, predictions: 5 },
+  };
+}
+
+/** A broker that takes any device in and says what it likes: the real one, in a stranger's hands. */
+export class HostileBroker {
+  readonly #broker = new Broker({ authorize: { kind: "open" }, logger: silentLogger });
+  port = 0;
+
+  async start(): Promise<void> {
+    this.port = await this.#broker.start(0, "127.0.0.1");
+  }
+
+  stop(): Promise<void> {
+    return this.#broker.stop();
+  }
+
+  desire(desired: Desired, key: SigningKey): Promise<void> {
+    return this.send(desired.device, sign(DESIRED_TYPE, encodeMessage("desired", desired), key));
+  }
+
+  send(device: string, envelope: Uint8Array): Promise<void> {
+    return this.#broker.publish(device, "desired", envelope);
+  }
+}
