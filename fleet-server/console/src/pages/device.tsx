@@ -18,9 +18,9 @@ import { notifyDone, notifyError } from "../lib/toast.js";
 import { Badge, Copy, State, Time } from "../ui/atoms.js";
 import { Empty, Facts, Loaded, Page, Panel, Problem, Skeleton, Tile } from "../ui/layout.js";
 import { Share } from "../ui/share.js";
-import { SampleTile } from "./sampleParts.js";
-import { DeviceCharts } from "./deviceCharts.js";
-import { DeviceRuns } from "./deviceRuns.js";
+import { SampleTile } from "./sample-parts.js";
+import { DeviceCharts } from "./device-charts.js";
+import { DeviceRuns } from "./device-runs.js";
 
 const PREDICTIONS_SHOWN = 20;
 const SAMPLES_SHOWN = 12;

@@ -21,8 +21,8 @@ import { Icon } from "../ui/icons.js";
 import { Empty, Loaded, Page, Tile } from "../ui/layout.js";
 import { Search } from "../ui/search.js";
 import { Share } from "../ui/share.js";
-import { AddDevice } from "./addDevice.js";
-import { DeviceTable } from "./fleetTable.js";
+import { AddDevice } from "./add-device.js";
+import { DeviceTable } from "./fleet-table.js";
 
 type Show = "all" | "attention" | DeviceSummary["health"];
 const HEALTHS = Object.keys(HEALTH) as DeviceSummary["health"][];

@@ -12,11 +12,11 @@ import { useQuery } from "../lib/url.js";
 import { Meter } from "../ui/atoms.js";
 import { Empty, Page, Problem, Skeleton } from "../ui/layout.js";
 import { FixDialog } from "./fix.js";
-import { InboxFilters, apiQuery, isFiltered } from "./inboxFilters.js";
-import { type Queue, useQueue } from "./inboxQueue.js";
-import { InboxStatistics } from "./inboxStatistics.js";
-import { QueueTile } from "./sampleParts.js";
-import { SampleFocus } from "./sampleFocus.js";
+import { InboxFilters, apiQuery, isFiltered } from "./inbox-filters.js";
+import { type Queue, useQueue } from "./inbox-queue.js";
+import { InboxStatistics } from "./inbox-statistics.js";
+import { QueueTile } from "./sample-parts.js";
+import { SampleFocus } from "./sample-focus.js";
 
 const PAGE_SIZE = 60;
 

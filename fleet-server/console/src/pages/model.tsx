@@ -11,7 +11,7 @@ import { rowClick, useListKeys } from "../ui/list.js";
 import { EvaluationPanel } from "./evaluation.js";
 import { LineageChain } from "./lineage.js";
 import { MODELS_LIVE } from "./models.js";
-import { TrainingTable } from "./trainingParts.js";
+import { TrainingTable } from "./training-parts.js";
 
 export function ModelPage({ model: name }: { model: string }) {
   const models = useResource<{ items: Model[] }>("/models", MODELS_LIVE);

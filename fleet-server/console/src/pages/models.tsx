@@ -6,7 +6,7 @@ import { mainVersion } from "../lib/models.js";
 import { Command } from "../ui/atoms.js";
 import { Empty, Loaded, Page, Panel } from "../ui/layout.js";
 import { LineageChain } from "./lineage.js";
-import { TrainingTable } from "./trainingParts.js";
+import { TrainingTable } from "./training-parts.js";
 
 export const MODELS_LIVE = { live: ["model", "evaluation", "device"], reloadMinMs: 4_000 } as const;
 

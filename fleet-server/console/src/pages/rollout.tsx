@@ -22,7 +22,7 @@ import { Badge, Copy, Hash, Time } from "../ui/atoms.js";
 import { Dialog } from "../ui/dialog.js";
 import { Facts, Loaded, Page, Panel, Tile } from "../ui/layout.js";
 import { Intervals } from "../ui/share.js";
-import { Wave } from "./rolloutParts.js";
+import { Wave } from "./rollout-parts.js";
 
 export function RolloutPage({ rollout: id }: { rollout: string }) {
   const rollout = useResource<RolloutView>(`/rollouts/${encodeURIComponent(id)}`, {

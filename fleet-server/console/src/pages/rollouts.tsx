@@ -10,7 +10,7 @@ import { Command, State, Time } from "../ui/atoms.js";
 import { Empty, Loaded, Page } from "../ui/layout.js";
 import { rowClick, useListKeys } from "../ui/list.js";
 import { Share } from "../ui/share.js";
-import { DeviceBar } from "./rolloutParts.js";
+import { DeviceBar } from "./rollout-parts.js";
 
 export function RolloutsPage() {
   const rollouts = useResource<{ items: RolloutView[] }>("/rollouts", { live: ["rollout"] });

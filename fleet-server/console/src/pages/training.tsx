@@ -12,7 +12,7 @@ import { Badge, Copy, Hash, Meter, Time } from "../ui/atoms.js";
 import { Empty, Facts, Loaded, Page, Panel } from "../ui/layout.js";
 import { Plot } from "../ui/plot.js";
 import { EvaluationPanel } from "./evaluation.js";
-import { tookMs } from "./trainingParts.js";
+import { tookMs } from "./training-parts.js";
 
 export function TrainingPage({ run: id }: { run: string }) {
   const run = useResource<TrainingRun>(`/training-runs/${encodeURIComponent(id)}`, {

@@ -10,7 +10,7 @@ import { newestFirst } from "../lib/models.js";
 import { rolloutPath, useQuery } from "../lib/url.js";
 import { Command } from "../ui/atoms.js";
 import { Empty, Loaded, Page, Panel, Problem } from "../ui/layout.js";
-import { DevicePicker } from "./devicePicker.js";
+import { DevicePicker } from "./device-picker.js";
 import { Field, NumberField } from "../ui/fields.js";
 
 /** Devices that run the model already, every device, chosen ones, or a group. */

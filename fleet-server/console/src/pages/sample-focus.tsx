@@ -8,7 +8,7 @@ import { devicePath, versionPath } from "../lib/url.js";
 import { Badge, Copy, Meter, Time } from "../ui/atoms.js";
 import { Facts } from "../ui/layout.js";
 import { SampleMedia } from "../ui/media.js";
-import type { Queue } from "./inboxQueue.js";
+import type { Queue } from "./inbox-queue.js";
 
 const STRATUM = { worth: "for worth", random: "by chance", campaign: "asked for" } as const;
 
