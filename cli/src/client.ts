@@ -20,7 +20,7 @@ export function withServerOptions(command: Command): Command {
     .option("--token <token>", "API token (default: FIELDLOOP_TOKEN)");
 }
 
-/** @throws FieldloopError `unauthenticated` where no token was given anywhere */
+/** @throws FieldloopError `unauthenticated` where no token was given anywhere, `invalid_argument` for an address that is none */
 export function resolveServer(
   options: ServerOptions,
   environment: NodeJS.ProcessEnv = process.env,
@@ -32,10 +32,14 @@ export function resolveServer(
       "Talk to the fleet server: no API token; give --token or set FIELDLOOP_TOKEN",
     );
   }
-  return {
-    url: (options.server ?? environment.FIELDLOOP_URL ?? "http://127.0.0.1:7300").replace(/\/+$/, ""),
-    token,
-  };
+  const url = (options.server ?? environment.FIELDLOOP_URL ?? "http://127.0.0.1:7300").replace(/\/+$/, "");
+  if (!/^https?:\/\//.test(url) || !URL.canParse(url)) {
+    throw new FieldloopError(
+      "invalid_argument",
+      `Talk to the fleet server: "${url}" is no address, wanted http://HOST:PORT`,
+    );
+  }
+  return { url, token };
 }
 
 /** The HTTP API for programs: JSON in and out, problem+json becomes a coded error. */

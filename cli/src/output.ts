@@ -1,4 +1,4 @@
-import { toFieldloopError } from "@fieldloop/protocol";
+import { toFieldloopError, type ErrorCode } from "@fieldloop/protocol";
 import pc from "picocolors";
 
 /** Exit codes of the command line: 0 done, 1 the work failed, 2 the call itself was wrong. */
@@ -24,12 +24,15 @@ export function printTable(rows: readonly (readonly string[])[]): void {
   });
 }
 
+/** What only another call can mend. */
+const USAGE_CODES: ReadonlySet<ErrorCode> = new Set(["invalid_argument", "source_unknown", "preset_unknown"]);
+
 /** Prints a coded error and returns the exit code for it. */
 export function reportError(error: unknown): number {
   const coded = toFieldloopError(error);
   note(`${pc.red("error")} ${coded.code}: ${coded.message}`);
   if (coded.code === "internal" && process.env.FIELDLOOP_DEBUG) note(String((error as Error)?.stack));
-  return coded.code === "invalid_argument" ? EXIT.usage : EXIT.failed;
+  return USAGE_CODES.has(coded.code) ? EXIT.usage : EXIT.failed;
 }
 
 /** Wraps a command's action: errors are printed by code and decide the exit code. */

@@ -1,5 +1,5 @@
 import { Command, CommanderError } from "commander";
-import { EXIT } from "./output.js";
+import { EXIT, reportError } from "./output.js";
 
 type Register = (program: Command) => void;
 
@@ -38,7 +38,7 @@ export async function main(argv: readonly string[]): Promise<void> {
     const program = await createProgram(argv[2]);
     await program.parseAsync([...argv]);
   } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    else process.exitCode = reportError(error);
   }
 }

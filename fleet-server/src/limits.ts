@@ -25,9 +25,12 @@ export const SERVER_LIMITS = {
   loginAddressesMax: 10_000,
   enrolAttemptsPerMinute: 60,
 
+  /** Connections that wait to be accepted: a fleet that comes back at once. The system may allow fewer. */
+  listenBacklog: 4_096,
   brokerSocketsMax: 20_000,
   brokerConnectTimeoutMs: 5_000,
-  brokerDrainTimeoutMs: 5_000,
+  /** The broker waits for a full socket, and everybody with it. */
+  brokerDrainTimeoutMs: 1_000,
   brokerFiltersPerSubscribeMax: 8,
   brokerSubscriptionsPerDeviceMax: 8,
   brokerKeepAliveSecondsMin: 10,
@@ -46,6 +49,9 @@ export const SERVER_LIMITS = {
   ingestQueueMessagesMax: 20_000,
   ingestQueueBytesMax: 128 * 1024 * 1024,
   ingestCommitMessagesMax: 2_000,
+  /** Rows that one unit of work touches, and those of one device in it: what keeps the others waiting. */
+  ingestCommitRowsMax: 20_000,
+  ingestCommitDeviceRowsMax: 2_000,
   ingestCommitDelayMs: 3,
   deadLettersMax: 10_000,
   deadLetterBytesMax: 4 * 1024,

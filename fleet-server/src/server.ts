@@ -3,7 +3,7 @@ import { mkdir } from "node:fs/promises";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { fileURLToPath } from "node:url";
-import { UP_FILTER } from "@fieldloop/protocol";
+import { FieldloopError, UP_FILTER } from "@fieldloop/protocol";
 import { createAdaptorServer } from "@hono/node-server";
 import { assemble, type Parts } from "./assemble.js";
 import type { AuthService } from "./auth/auth.js";
@@ -16,6 +16,7 @@ import type { App } from "./http/env.js";
 import { registerRoutes } from "./http/register.js";
 import type { Ingest } from "./ingest/ingest.js";
 import { SERVER_LIMITS } from "./limits.js";
+import { listenOn } from "./listen.js";
 import type { Loop } from "./loop.js";
 import type { DevicePolicy } from "./services/policy.js";
 import type { AuthStore } from "./store/auth.js";
@@ -78,7 +79,7 @@ export const SERVER_VERSION = (
  */
 export async function startServer(options: ServerOptions): Promise<ServerHandle> {
   const { dataDir } = options;
-  await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  await makeDataDir(dataDir);
   const unlock = await lockDataDir(dataDir);
   const undo: (() => Promise<void>)[] = [unlock];
   try {
@@ -141,6 +142,16 @@ async function startBroker(parts: Parts, port: number, host: string): Promise<nu
   return broker.listen(port, host);
 }
 
+/** @throws FieldloopError `storage_failed` */
+async function makeDataDir(dataDir: string): Promise<void> {
+  try {
+    await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new FieldloopError("storage_failed", `Open data folder "${dataDir}": ${reason}`, { cause });
+  }
+}
+
 async function bootstrapAdmin(
   auth: AuthService,
   store: AuthStore,
@@ -163,13 +174,7 @@ async function listen(app: App, port: number, host: string): Promise<Server> {
   }) as Server;
   server.maxConnections = SERVER_LIMITS.httpSocketsMax;
   server.maxRequestsPerSocket = SERVER_LIMITS.httpRequestsPerSocketMax;
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(port, host, () => {
-      server.off("error", reject);
-      resolve();
-    });
-  });
+  await listenOn(server, port, host, "HTTP");
   return server;
 }
 

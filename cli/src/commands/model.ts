@@ -3,6 +3,7 @@ import { registerModelBench } from "./model-bench.js";
 import { registerModelImport } from "./model-import.js";
 import { registerModelInspect } from "./model-inspect.js";
 import { registerModelRun } from "./model-run.js";
+import { registerTrainShipped } from "./model-train-shipped.js";
 import { registerModelVerify } from "./model-verify.js";
 import { registerPublish } from "./publish.js";
 
@@ -16,4 +17,5 @@ export function registerModelCommand(program: Command): void {
   registerModelBench(model);
   registerModelVerify(model);
   registerPublish(model);
+  registerTrainShipped(model);
 }

@@ -1,5 +1,4 @@
 import { resolve } from "node:path";
-import { FieldloopError } from "@fieldloop/protocol";
 import { startServer, type Logger } from "@fieldloop/fleet-server";
 import { InvalidArgumentError, type Command } from "commander";
 import { action, note } from "../output.js";
@@ -117,7 +116,6 @@ function readPort(text: string): number {
 
 function readLevel(text: string): Level {
   const level = LEVELS.find((candidate) => candidate === text);
-  if (!level)
-    throw new FieldloopError("invalid_argument", `Read log level: "${text}" is none of ${LEVELS.join(", ")}`);
+  if (!level) throw new InvalidArgumentError(`"${text}" is no level, wanted ${LEVELS.join(", ")}`);
   return level;
 }

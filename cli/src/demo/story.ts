@@ -1,45 +1,23 @@
-import type {
-  Evaluation,
-  Overview,
-  Page,
-  RolloutView,
-  SampleView,
-  Snapshot,
-  TrainingRun,
-} from "@fieldloop/protocol";
+import type { Evaluation, Overview, Page, RolloutView } from "@fieldloop/protocol";
 import { shippedModels } from "@fieldloop/models";
 import { publishPackage } from "../commands/publish.js";
+import { failureCases, foundErrors, label } from "./failures.js";
+import { retrain, rollOut, swapFigures } from "./fix.js";
 import { CHANGED_CAMERAS, DEMO_DEVICES, type DemoFleet } from "./fleet.js";
 import { fieldAccuracy, percent, round, type Span } from "./measure.js";
 import type { Narrator } from "./narrator.js";
+import { DEMO_TIMES, type StoryOptions } from "./options.js";
 import { unmetBars, type DemoReport } from "./report.js";
 import { until } from "./until.js";
 
-/** Lengths of the chapters, seconds. Accuracy over two cameras at 15 fps for 36 s is known to about ±1 point. */
-export const DEMO_TIMES = {
-  measureS: 36,
-  collectS: 36,
-  feedbackDelayS: 5,
-  firstPredictionS: 60,
-  trainingS: 150,
-  rolloutS: 150,
-} as const;
 /** How eagerly the demo's devices sample: a fleet would take days over what the demo takes half a minute for. */
 const DEMO_SAMPLING = {
   bytesPerHour: 200 * 1024 * 1024,
-  randomShare: 0.08,
+  randomShare: 0.06,
   worthMin: 0.7,
   worthPerMinute: 300,
   predictionsIntervalSeconds: 2,
 } as const;
-const LABELS_BY_HAND_MIN = 40;
-/** Labels written at a time. */
-const LABELLERS = 6;
-
-export interface StoryOptions {
-  /** Label by the simulator's truth instead of waiting for a person in the console. */
-  readonly unattended: boolean;
-}
 
 /** Everything that the chapters measure on the way. */
 interface Measured {
@@ -190,191 +168,6 @@ async function measure(
     `${name}: ${percent(result.accuracy)} of ${result.count} predictions of ${CHANGED_CAMERAS.join(" and ")} were right, says the application`,
   );
   return result;
-}
-
-async function failureCases(fleet: DemoFleet, span: Span): Promise<SampleView[]> {
-  const samples: SampleView[] = [];
-  for await (const sample of fleet.client.list<SampleView>(
-    `/api/v1/samples?model=parts&after=${span.from}&before=${span.to}&order=worth&limit=200`,
-  )) {
-    if (CHANGED_CAMERAS.includes(sample.device)) samples.push(sample);
-  }
-  return samples;
-}
-
-async function label(
-  fleet: DemoFleet,
-  narrator: Narrator,
-  samples: SampleView[],
-  options: StoryOptions,
-): Promise<number> {
-  narrator.say(`${samples.length} failure cases from the two cameras, worth most first`);
-  if (!options.unattended) return labelByHand(fleet, narrator);
-  let labelled = 0;
-  const queue = samples.values();
-  const labelOnes = async (): Promise<void> => {
-    for (const sample of queue) {
-      const id = sample.predictionId.split("/").at(-1);
-      const truth = await fleet.local<{ label: string }>(sample.device, `/simulator/truth?prediction=${id}`);
-      if (truth === undefined) continue;
-      await fleet.client.post(`/api/v1/samples/${sample.sample}/annotations`, { label: truth.label });
-      labelled += 1;
-      narrator.progress(`labelling by the simulator's truth, ${labelled} of ${samples.length}`);
-    }
-  };
-  await Promise.all(Array.from({ length: LABELLERS }, labelOnes));
-  narrator.say(
-    `${labelled} of them labelled by the simulator's truth (a person would use the console's failure inbox)`,
-  );
-  return labelled;
-}
-
-async function labelByHand(fleet: DemoFleet, narrator: Narrator): Promise<number> {
-  narrator.say(`label them in the failure inbox, one key each: ${fleet.client.url}/failures`);
-  narrator.say(
-    `the story goes on by itself after ${LABELS_BY_HAND_MIN} labels, best more (or run with --once to have the simulator's truth do it)`,
-  );
-  let still = 0;
-  let last = 0;
-  return until(
-    "enough samples are labelled",
-    3_600_000,
-    async () => {
-      fleet.assertRunning();
-      const { samplesTotal, samplesUnlabelled } = await fleet.client.get<Overview>("/api/v1/overview");
-      const total = samplesTotal - samplesUnlabelled;
-      still = total === last ? still + 1 : 0;
-      last = total;
-      narrator.progress(`${total} labelled`);
-      // Fifteen quiet seconds after enough labels: the person has stopped.
-      return total >= LABELS_BY_HAND_MIN && still >= 15 ? total : undefined;
-    },
-    1000,
-  );
-}
-
-interface FailureStatistics {
-  readonly strata: readonly {
-    readonly stratum: string;
-    readonly samples: number;
-    readonly wrong: number;
-    readonly right: number;
-  }[];
-}
-
-async function foundErrors(
-  fleet: DemoFleet,
-  span: Span,
-): Promise<{ precision: number; randomShare: number; worthKnown: number; randomKnown: number }> {
-  const statistics = await fleet.client.get<FailureStatistics>(
-    `/api/v1/failures/statistics?model=parts&version=1&after=${span.from}&before=${span.to}`,
-  );
-  const share = (name: string): { share: number; known: number } => {
-    const stratum = statistics.strata.find((candidate) => candidate.stratum === name);
-    const known = stratum ? stratum.wrong + stratum.right : 0;
-    return { share: known === 0 ? Number.NaN : stratum!.wrong / known, known };
-  };
-  const [worth, random] = [share("worth"), share("random")];
-  return {
-    precision: worth.share,
-    randomShare: random.share,
-    worthKnown: worth.known,
-    randomKnown: random.known,
-  };
-}
-
-async function retrain(
-  fleet: DemoFleet,
-  narrator: Narrator,
-): Promise<{ run: TrainingRun; evaluation: Evaluation }> {
-  const { client } = fleet;
-  const dataset = await client.post<{ dataset: string }>("/api/v1/datasets", {
-    name: "dim light, oily lens",
-    model: "parts",
-    query: { labelled: true, devices: CHANGED_CAMERAS },
-  });
-  const snapshot = await client.post<Snapshot>(`/api/v1/datasets/${dataset.dataset}/snapshots`);
-  narrator.say(`snapshot ${snapshot.snapshot.slice(0, 12)} froze ${snapshot.sampleCount} labelled samples`);
-  const { run: id } = await client.post<TrainingRun>("/api/v1/training-runs", {
-    model: "parts",
-    baseVersion: 1,
-    snapshot: snapshot.snapshot,
-  });
-  const run = await until("the training run ends", DEMO_TIMES.trainingS * 1000, async () => {
-    fleet.assertRunning();
-    const current = await client.get<TrainingRun>(`/api/v1/training-runs/${id}`);
-    const { step, steps, loss, message } = current.progress;
-    narrator.progress(
-      `${current.state}: step ${step} of ${steps}${loss === null ? "" : `, loss ${loss.toFixed(3)}`} ${message}`,
-    );
-    return ["succeeded", "failed", "cancelled"].includes(current.state) ? current : undefined;
-  });
-  if (run.state !== "succeeded" || run.candidate === null)
-    throw new Error(`Training run ${id} ${run.state}: ${run.errorCode} ${run.errorMessage}`);
-  const { items } = await client.get<Page<Evaluation>>("/api/v1/evaluations?model=parts");
-  const evaluation = items.find((candidate) => candidate.run === id);
-  if (!evaluation) throw new Error(`Training run ${id} has no evaluation`);
-  for (const slice of evaluation.slices) {
-    narrator.say(
-      `${slice.slice === "old" ? "old data" : "new data, kept out of training"}: ${percent(slice.base.accuracy.value ?? Number.NaN)} → ${percent(slice.candidate.accuracy.value ?? Number.NaN)} (${slice.candidate.accuracy.count} inputs)`,
-    );
-  }
-  narrator.say(`evaluation ${evaluation.verdict}: ${evaluation.reasons.join("; ")}`);
-  return { run, evaluation };
-}
-
-async function rollOut(fleet: DemoFleet, narrator: Narrator, version: number): Promise<RolloutView> {
-  const { client } = fleet;
-  const cameras = DEMO_DEVICES.filter((device) => device.model === "parts").map((device) => device.device);
-  const created = await client.post<RolloutView>("/api/v1/rollouts", {
-    model: "parts",
-    version,
-    target: { devices: cameras },
-    waves: [{ devices: [CHANGED_CAMERAS[0]] }, { percent: 100 }],
-    gate: { soakSeconds: 10, predictionsMin: 60 },
-    probation: { seconds: 5, predictions: 50 },
-    onFailure: "roll_back",
-  });
-  const told = new Set<string>();
-  return until("the rollout ends", DEMO_TIMES.rolloutS * 1000, async () => {
-    fleet.assertRunning();
-    const rollout = await client.get<RolloutView>(`/api/v1/rollouts/${created.rollout}`);
-    for (const wave of rollout.waves) {
-      narrator.progress(
-        `wave ${wave.wave} of ${rollout.waves.length} ${wave.state}: ${wave.devices.map((device) => `${device.device} ${device.state}`).join(", ")}`,
-      );
-      if (
-        ["passed", "failed", "inconclusive"].includes(wave.state) &&
-        !told.has(`${wave.wave} ${wave.state}`)
-      ) {
-        told.add(`${wave.wave} ${wave.state}`);
-        narrator.say(
-          `wave ${wave.wave} (${wave.devices.map((device) => device.device).join(", ")}) ${wave.state}: ${wave.gate?.tests.map((test) => test.detail).join("; ") ?? ""}`,
-        );
-      }
-    }
-    if (rollout.state === "paused") return rollout;
-    return ["succeeded", "aborted", "rolled_back"].includes(rollout.state) ? rollout : undefined;
-  });
-}
-
-/** What the devices measured while they swapped: the sum of dropped frames and the longest gap between two predictions. */
-async function swapFigures(
-  fleet: DemoFleet,
-  version: number,
-): Promise<{ framesDropped: number; gapMs: number }> {
-  let framesDropped = 0;
-  let gapMs = 0;
-  for (const { device } of DEMO_DEVICES.filter((candidate) => candidate.model === "parts")) {
-    const { items } = await fleet.client.get<Page<{ version: number; measured: Record<string, number> }>>(
-      `/api/v1/devices/${device}/deployments`,
-    );
-    for (const deployment of items.filter((candidate) => candidate.version === version)) {
-      framesDropped += deployment.measured.framesDroppedDuringSwap ?? Number.NaN;
-      gapMs = Math.max(gapMs, deployment.measured.swapGapMs ?? Number.NaN);
-    }
-  }
-  return { framesDropped, gapMs };
 }
 
 /** Stops the devices and waits until the server holds every prediction that they say they made. */

@@ -160,6 +160,20 @@ describe("startAgent", () => {
     expect(agent.state().running).toMatchObject({ version: 1, packageSha256: first.packageSha256 });
   }, 120_000);
 
+  it("follows the last of several desired states that arrive at once", async () => {
+    agent = await start();
+    await until(() => fleet.online === true, "it is connected");
+    const assignment = await fleet.publish(
+      await writeTestPackage(join(folder.path, "v1"), { version: 1 }),
+      "d1",
+    );
+    for (let count = 0; count < 8; count++) fleet.desire([]);
+    const { revision } = fleet.desire([assignment]);
+    await until(() => fleet.deploymentStates("d1").includes("active"), "version 1 is active");
+    expect(agent.state().desiredRevision).toBe(revision);
+    expect(agent.state().warnings).toEqual([]);
+  }, 40_000);
+
   it("refuses a desired state that is forged, older or another device's, and goes on", async () => {
     fleet.desire([
       await fleet.publish(await writeTestPackage(join(folder.path, "v1"), { version: 1 }), "d1"),

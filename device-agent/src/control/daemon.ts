@@ -67,6 +67,7 @@ export class Daemon implements AgentHandle {
   #uplink: Uplink | undefined;
   #localApi!: LocalApi;
   #tickTimer: NodeJS.Timeout | undefined;
+  #desiring: Promise<void> = Promise.resolve();
   #stopping: Promise<void> | undefined;
 
   constructor(parts: DaemonParts) {
@@ -251,7 +252,10 @@ export class Daemon implements AgentHandle {
       random: options.random ?? Math.random,
       log: options.log,
       state: () => encodeMessage("state", this.state()),
-      onDesired: (envelope) => void this.#receiveDesired(envelope),
+      onDesired: (envelope) => {
+        // One after the other: two at once would write one file, and the older might be followed last.
+        this.#desiring = this.#desiring.then(() => this.#receiveDesired(envelope));
+      },
       onCommand: (envelope) => {
         commands.receive(envelope).catch((error: unknown) => this.#refused("command", error));
       },

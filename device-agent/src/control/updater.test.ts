@@ -353,6 +353,33 @@ describe("Updater", { timeout: 120_000 }, () => {
     expect(d.running).toBe(third.packageSha256);
   });
 
+  it("loses neither a step nor a newer revision of the desired state where both are written at once", async () => {
+    const { device: d } = await withVersionOne();
+    const second = await fleet.publish(await makePackage(2), "d2");
+    let revision = 1;
+    await d.follow(second, ++revision);
+    while (!SETTLED.has(d.states().at(-1) ?? "")) await d.follow(second, ++revision);
+    expect(d.states()).toEqual([
+      "offered",
+      "downloading",
+      "verifying",
+      "installed",
+      "self_testing",
+      "activating",
+      "probation",
+      "active",
+    ]);
+    expect(revision).toBeGreaterThan(5);
+    expect(d.updater.revisionFloor).toBe(revision);
+    const path = join(folder.path, "state", "deployment.json");
+    const file = JSON.parse(readFileSync(path, "utf8")) as { active: unknown; deployment: { state: string } };
+    expect(file).toMatchObject({
+      revisionFloor: revision,
+      active: { version: 2 },
+      deployment: { state: "active" },
+    });
+  });
+
   it("goes on where the download was cut, at every offset, without fetching twice what it has", async () => {
     const { device: d } = await withVersionOne();
     const second = await makePackage(2);

@@ -59,6 +59,7 @@ const REJECTED = /^(package_|manifest_|onnx_|cbor_|message_|limit_exceeded)/;
 export class Updater {
   readonly #options: UpdaterOptions;
   #file!: DeploymentFile;
+  #saving: Promise<void> = Promise.resolve();
   #assignment: Assignment | undefined;
   #waiting: Assignment | undefined;
   #abort = new AbortController();
@@ -357,8 +358,14 @@ export class Updater {
     this.#report(measured);
   }
 
-  async #save(change: Partial<DeploymentFile>): Promise<void> {
-    const file = { ...this.#file, ...change };
+  /** One after the other: a change made while another is being written (a new revision during a step) must not undo it. */
+  #save(change: Partial<DeploymentFile>): Promise<void> {
+    const saved = this.#saving.then(() => this.#write({ ...this.#file, ...change }));
+    this.#saving = saved.catch(() => undefined);
+    return saved;
+  }
+
+  async #write(file: DeploymentFile): Promise<void> {
     await saveDeploymentFile(this.#options.directory, file);
     this.#file = file;
     if (file.deployment) this.#options.onPersisted?.(file.deployment.state);

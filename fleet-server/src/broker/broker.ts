@@ -18,6 +18,7 @@ import {
 } from "aedes";
 import type { Logger } from "../context.js";
 import { SERVER_LIMITS } from "../limits.js";
+import { listenOn } from "../listen.js";
 import { DEVICE_GUARD, GuardedConnection, type GuardSettings } from "./connection.js";
 import { WireMeter } from "./meter.js";
 import { markRedelivered, type OutgoingPersistence } from "./redelivery.js";
@@ -131,13 +132,7 @@ export class Broker {
 
   /** Lets clients in. @param port 0 for any free one @returns the port */
   async listen(port: number, host: string): Promise<number> {
-    await new Promise<void>((resolve, reject) => {
-      this.#server.once("error", reject);
-      this.#server.listen(port, host, () => {
-        this.#server.off("error", reject);
-        resolve();
-      });
-    });
+    await listenOn(this.#server, port, host, "MQTT");
     return (this.#server.address() as AddressInfo).port;
   }
 

@@ -25,6 +25,7 @@ import { applyProfile } from "./handlers/profile.js";
 import { applySample, storeWholeSample } from "./handlers/sample.js";
 import { applyState } from "./handlers/state.js";
 import { decode, deliveryOfPoison, streamOf, type Decoded } from "./message.js";
+import { nextShare } from "./share.js";
 
 export interface IngestOptions {
   readonly database: Database;
@@ -137,7 +138,8 @@ export class Ingest {
 
   async #drain(): Promise<void> {
     while (this.#queue.length > 0) {
-      const items = this.#queue.splice(0, SERVER_LIMITS.ingestCommitMessagesMax);
+      const { taken: items, left } = nextShare(this.#queue, tryDecode);
+      this.#queue = left;
       for (const item of items) this.#queueBytes -= item.payload.length;
       try {
         await this.#take(items);
@@ -145,12 +147,13 @@ export class Ingest {
         this.counters.failedCommits++;
         this.#options.logger.error({ err: error, messages: items.length }, "ingest commit failed");
       }
+      // Between two units sockets are read and answered; the database's own work never leaves the microtask queue.
+      if (this.#queue.length > 0) await new Promise((resolve) => setImmediate(resolve));
     }
   }
 
   /** First all in one go; where one message fails, again with each for itself, so that only it is set aside. */
   async #take(items: Item[]): Promise<void> {
-    for (const item of items) tryDecode(item);
     await Promise.all(items.map((item) => this.#prepare(item)));
     let effects: CommitEffects;
     try {

@@ -29,9 +29,14 @@ function openConnection(path: string, readonly: boolean): Sqlite.Database {
   try {
     const connection = new Sqlite(path, { readonly, timeout: BUSY_TIMEOUT_MS });
     connection.pragma("foreign_keys = ON");
+    // SQLite reads the file at the first question, not when it opens it.
+    connection.pragma("schema_version");
     return connection;
   } catch (cause) {
-    throw new FieldloopError("storage_failed", `Open database: "${path}" cannot be opened`, { cause });
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new FieldloopError("storage_failed", `Open database: "${path}" cannot be opened: ${reason}`, {
+      cause,
+    });
   }
 }
 

@@ -1,6 +1,6 @@
 /** `@fieldloop/runtime/simulate`: deterministic scenes and signals. Platform-free. */
 export { hashSeed, hashText, normalAt, Random } from "./random.js";
-export { newPartClass, type PartClass, partClasses } from "./partShapes.js";
+export { newPartClass, type PartClass, partClasses } from "./part-shapes.js";
 export {
   blurredCondition,
   type CameraCondition,
@@ -13,9 +13,9 @@ export {
   type Interval,
   isCameraConditionName,
   normalCondition,
-} from "./partsCondition.js";
-export type { CameraDraw } from "./partsCamera.js";
-export type { PartPose } from "./partsPaint.js";
+} from "./parts-condition.js";
+export type { CameraDraw } from "./parts-camera.js";
+export type { PartPose } from "./parts-paint.js";
 export {
   createPartsScene,
   type PartsFrame,
@@ -23,7 +23,7 @@ export {
   type PartsScene,
   type PartsSceneOptions,
   type PartsTruth,
-} from "./partsScene.js";
+} from "./parts-scene.js";
 export {
   type BearingCondition,
   type BearingFault,
@@ -36,4 +36,4 @@ export {
   type BearingWindow,
   createBearingSignal,
   developingFault,
-} from "./bearingSignal.js";
+} from "./bearing-signal.js";

@@ -256,6 +256,7 @@ describe.concurrent("a package that must not run", () => {
         expectWhole(agent.stateDir, wanted.packageSha256);
         running = wanted;
       }
+      await killInEveryProbation(site, running);
       const places = [...killedIn].map(([state, count]) => `${count} ${state}`).join(", ");
       await closeSite(
         "updates",
@@ -266,6 +267,24 @@ describe.concurrent("a package that must not run", () => {
     TIMEOUT_MS,
   );
 });
+
+/** A version with which the device never lives long enough: after three starts in its probation it goes back by itself. */
+async function killInEveryProbation(site: Site, running: ModelVersion): Promise<void> {
+  const { server, agent, folder } = site;
+  const number = KILLS + 2;
+  const directory = join(folder, `tiny-${number}`);
+  const next = await server.publish(await writeTinyPackage(directory, { version: number, seed: number }));
+  const { rollout } = await server.rollOut(next, [DEVICE], { seconds: 300, predictions: 10 });
+  for (let kill = 0; kill < 3; kill++) {
+    await reached(agent.stateDir, next.packageSha256, "probation");
+    await until("the candidate runs", async () => (await agent.state()).running?.version === number);
+    await agent.kill();
+    await agent.start();
+  }
+  const view = await server.settled(rollout, STEP_MS);
+  expect(view.waves[0]!.devices[0]).toMatchObject({ state: "rolled_back", errorCode: "probation_failed" });
+  await expectRuns(agent, running.packageSha256);
+}
 
 /** Statements and desired states that a stranger between server and device makes: the server itself would not send them. */
 async function forgeries(site: Site, said: string[]): Promise<void> {

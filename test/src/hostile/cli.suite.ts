@@ -3,9 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ErrorCode } from "@fieldloop/protocol";
 import { encodeJpeg } from "@fieldloop/runtime/node";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { runCli, type CliResult } from "../kit/run-cli.js";
-import { encodePng, tinyPng, writeTinyPackage, type PngPlan } from "../kit/tiny-package.js";
+import { encodePng, pngHead, tinyPng, writeTinyPackage, type PngPlan } from "../kit/tiny-package.js";
 import type { Stage } from "./stage.js";
 
 /** At a time; each is a process of its own. */
@@ -15,6 +15,7 @@ const RSS_BYTES_MAX = 400 * 1024 * 1024;
 interface Place {
   readonly dir: string;
   readonly server: string;
+  readonly serverData: string;
   readonly httpPort: string;
   readonly token: string;
 }
@@ -133,8 +134,8 @@ const CALLS: Readonly<Record<string, CliRow>> = {
     "nothing.png",
   ),
   "a variant that is none": fails(
-    2,
-    "invalid_argument",
+    1,
+    "not_found",
     ({ dir }) => ["model", "run", join(dir, "package"), join(dir, "tiny.png"), "--variant", "none"],
     "none",
     "fp32",
@@ -205,6 +206,12 @@ const CALLS: Readonly<Record<string, CliRow>> = {
     ({ dir }) => ["server", "--data", join(dir, "garbage.onnx"), "--http-port", "0", "--mqtt-port", "0"],
     "garbage.onnx",
   ),
+  "a data folder that a server uses": fails(
+    1,
+    "conflict",
+    ({ serverData }) => ["server", "--data", serverData, "--http-port", "0", "--mqtt-port", "0"],
+    /process \d+/,
+  ),
   "a database that is none": fails(
     1,
     "storage_failed",
@@ -246,11 +253,9 @@ const gray = (bitDepth: 1 | 8 | 16, width: number, height: number): Buffer =>
   });
 const colours = (plan: Pick<PngPlan, "bitDepth" | "colourType">, bytesPerPixel: number): Buffer =>
   encodePng({ ...plan, width: 32, height: 32, rows: (y) => Buffer.alloc(32 * bytesPerPixel, y * 7) });
-const claims = (width: number, height: number): Buffer => {
-  const bytes = tinyPng();
-  const whole = encodePng({ width, height, bitDepth: 8, colourType: 0, rows: () => Buffer.alloc(0) });
-  return Buffer.concat([whole.subarray(0, 33), bytes.subarray(33)]);
-};
+/** A small PNG whose header claims another size. */
+const claims = (width: number, height: number): Buffer =>
+  Buffer.concat([pngHead({ width, height, bitDepth: 8, colourType: 0 }), tinyPng().subarray(33)]);
 /** 8×8 pixels of four colour components (ITU-T T.81, one DC code and one end-of-block code), as printers' files have. */
 const CMYK = Buffer.from(
   [
@@ -333,8 +338,14 @@ export function cliRows(stage: () => Stage): void {
     beforeAll(async () => {
       dir = await mkdtemp(join(tmpdir(), "fieldloop-cli-"));
       await prepare(dir);
-      const { httpUrl, httpPort, adminToken } = stage().server;
-      const place = { dir, server: httpUrl, httpPort: String(httpPort), token: adminToken };
+      const { httpUrl, httpPort, adminToken, dataDir } = stage().server;
+      const place = {
+        dir,
+        server: httpUrl,
+        serverData: dataDir,
+        httpPort: String(httpPort),
+        token: adminToken,
+      };
       const calls = Object.entries(CALLS);
       const files = Object.keys(IMAGES).map((_, at) => join(dir, `image-${at}`));
       const work = [
@@ -354,8 +365,10 @@ export function cliRows(stage: () => Stage): void {
         }),
       );
     }, 60_000);
-    afterAll(() => rm(dir, { recursive: true, force: true }));
-    afterEach(() => stage().intact());
+    afterAll(async () => {
+      await rm(dir, { recursive: true, force: true });
+      await stage().intact();
+    });
 
     it.each(Object.entries(CALLS))("%s", (name, { args, exit, says }) => {
       stage().count("command line");
@@ -364,7 +377,7 @@ export function cliRows(stage: () => Stage): void {
       for (const word of says) expect(stderr).toMatch(word);
       expect(stderr).not.toMatch(/\n\s+at |node:internal|Error: \{|\[object Object\]/);
       expect(stderr).not.toContain("internal");
-      const wantsJson = args({ dir, server: "", httpPort: "", token: "" }).includes("--json");
+      const wantsJson = args({ dir, server: "", serverData: "", httpPort: "", token: "" }).includes("--json");
       if (wantsJson && stdout !== "") expect(() => JSON.parse(stdout) as unknown).not.toThrow();
     });
 

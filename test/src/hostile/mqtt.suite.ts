@@ -260,7 +260,7 @@ const BATCHES: readonly MessageRow[] = [
   ).map(([field, value]) =>
     row(
       "predictions",
-      `${field} = ${String(value).slice(0, 30)}`,
+      `${field} = ${JSON.stringify(value).slice(0, 30)}`,
       batchField(field, value),
       aside("message_schema"),
     ),

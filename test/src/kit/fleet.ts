@@ -35,7 +35,12 @@ function spawn(options: ConstructorParameters<typeof ChildProgram>[0]): ChildPro
 /** A folder of its own for one fleet, below the system's temporary one. */
 export function scratchFolder(name: string): { path: string; remove: () => void } {
   const path = mkdtempSync(join(tmpdir(), `fieldloop-${name}-`));
-  return { path, remove: () => rmSync(path, { recursive: true, force: true, maxRetries: 5 }) };
+  // Logs and databases of a failure can be kept to look at.
+  const kept = process.env["FIELDLOOP_TEST_KEEP"] === "1";
+  return {
+    path,
+    remove: () => (kept ? undefined : rmSync(path, { recursive: true, force: true, maxRetries: 5 })),
+  };
 }
 
 export interface ServerProgramOptions {
@@ -131,15 +136,20 @@ export class ServerProgram {
   }
 
   /** Waits until the rollout ended or paused, and says how. */
-  settled(rollout: string, timeoutMs = 30_000): Promise<RolloutView> {
-    return until(
-      `rollout ${rollout} settles`,
-      async () => {
-        const view = await this.client.get<RolloutView>(`/api/v1/rollouts/${rollout}`);
-        return ["running", "scheduled", "rolling_back"].includes(view.state) ? undefined : view;
-      },
-      { timeoutMs, everyMs: 100 },
-    );
+  async settled(rollout: string, timeoutMs = 30_000): Promise<RolloutView> {
+    let last: RolloutView | undefined;
+    try {
+      return await until(
+        `rollout ${rollout} settles`,
+        async () => {
+          last = await this.client.get<RolloutView>(`/api/v1/rollouts/${rollout}`);
+          return ["running", "scheduled", "rolling_back"].includes(last.state) ? undefined : last;
+        },
+        { timeoutMs, everyMs: 100 },
+      );
+    } catch (error) {
+      throw new Error(`Rollout ${rollout}: ${last?.state} ${JSON.stringify(last?.waves)}`, { cause: error });
+    }
   }
 
   device(device: string): Promise<DeviceDetail> {

@@ -199,19 +199,27 @@ export interface PngPlan {
   readonly rows: (y: number) => Uint8Array;
 }
 
-export function encodePng({ width, height, bitDepth, colourType, rows }: PngPlan): Buffer {
+export function encodePng(plan: PngPlan): Buffer {
+  const body = Buffer.concat(
+    Array.from({ length: plan.height }, (_, y) => [Buffer.alloc(1), plan.rows(y)]).flat(),
+  );
+  return Buffer.concat([
+    pngHead(plan),
+    pngChunk("IDAT", deflateSync(body, { level: 1 })),
+    pngChunk("IEND", Buffer.alloc(0)),
+  ]);
+}
+
+/** Signature and header chunk: 33 bytes that say how large the image is. */
+export function pngHead({ width, height, bitDepth, colourType }: Omit<PngPlan, "rows">): Buffer {
   const header = Buffer.alloc(13);
   header.writeUInt32BE(width, 0);
   header.writeUInt32BE(height, 4);
   header[8] = bitDepth;
   header[9] = colourType;
-  const body = Buffer.concat(Array.from({ length: height }, (_, y) => [Buffer.alloc(1), rows(y)]).flat());
-  const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
   return Buffer.concat([
-    signature,
+    Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]),
     pngChunk("IHDR", header),
-    pngChunk("IDAT", deflateSync(body, { level: 1 })),
-    pngChunk("IEND", Buffer.alloc(0)),
   ]);
 }
 

@@ -1,5 +1,5 @@
 /** Paints belt and part as light (RGB, HWC, 0..255 scale) before the camera has its say. */
-import { drawPart, type PartClass } from "./partShapes.js";
+import { drawPart, type PartClass } from "./part-shapes.js";
 import { hashText, Random } from "./random.js";
 
 /** Where a part lies: centre in pixels, radius in pixels, turn in radians. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { newPartClass, partClasses } from "./partShapes.js";
-import { cameraConditions, isCameraConditionName } from "./partsCondition.js";
-import { createPartsScene, type PartsFrame } from "./partsScene.js";
+import { newPartClass, partClasses } from "./part-shapes.js";
+import { cameraConditions, isCameraConditionName } from "./parts-condition.js";
+import { createPartsScene, type PartsFrame } from "./parts-scene.js";
 
 const meanOf = (pixels: Uint8Array): number => pixels.reduce((sum, value) => sum + value, 0) / pixels.length;
 

@@ -1,5 +1,5 @@
 /** The way from light to 8-bit pixels: lamp, dirt on the lens, blur, sensor. All buffers are RGB, HWC, 0..255 scale. */
-import type { CameraCondition, Interval } from "./partsCondition.js";
+import type { CameraCondition, Interval } from "./parts-condition.js";
 import { hashText, Random } from "./random.js";
 
 /** The drawn values of one frame, kept as part of its truth. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { bearingFaults, bearingSampling, createBearingSignal, developingFault } from "./bearingSignal.js";
+import { bearingFaults, bearingSampling, createBearingSignal, developingFault } from "./bearing-signal.js";
 
 const { windowLength, hop } = bearingSampling;
 const rmsOf = (samples: Float32Array): number =>

@@ -3,7 +3,7 @@
  * model's data and of the demo's cameras. A frame is a pure function of (seed, index, condition): the part and
  * its place depend on seed and index only, so the same part can be seen under two conditions.
  */
-import { type CameraCondition, type CameraConditionName, cameraConditions } from "./partsCondition.js";
+import { type CameraCondition, type CameraConditionName, cameraConditions } from "./parts-condition.js";
 import {
   applyLight,
   blur,
@@ -12,9 +12,9 @@ import {
   drawLensDirt,
   type LensDirt,
   readSensor,
-} from "./partsCamera.js";
-import { newPartClass, type PartClass, partClasses } from "./partShapes.js";
-import { paintBelt, type PartPose, paintPart } from "./partsPaint.js";
+} from "./parts-camera.js";
+import { newPartClass, type PartClass, partClasses } from "./part-shapes.js";
+import { paintBelt, type PartPose, paintPart } from "./parts-paint.js";
 import { hashText, Random } from "./random.js";
 
 /** Width and height of a frame in pixels. */

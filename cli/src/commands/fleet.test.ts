@@ -1,0 +1,129 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { startServer, type ServerHandle } from "@fieldloop/fleet-server";
+import { packagePath } from "@fieldloop/models";
+import type { Dataset, ModelVersion } from "@fieldloop/protocol";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { main } from "../program.js";
+
+let dir: string;
+let server: ServerHandle;
+const quiet = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), "fieldloop-cli-fleet-"));
+  server = await startServer({ dataDir: dir, httpPort: 0, mqttPort: 0, logger: quiet });
+  vi.stubEnv("FIELDLOOP_URL", server.httpUrl);
+  vi.stubEnv("FIELDLOOP_TOKEN", server.adminToken!);
+}, 60_000);
+afterAll(async () => {
+  process.exitCode = undefined;
+  vi.unstubAllEnvs();
+  await server.stop();
+  await rm(dir, { recursive: true, force: true });
+});
+
+/** Runs one command line in this process. */
+async function fieldloop(...args: string[]): Promise<{ code: number; out: string; err: string }> {
+  let out = "";
+  let err = "";
+  const stdout = vi
+    .spyOn(process.stdout, "write")
+    .mockImplementation((text) => ((out += text.toString()), true));
+  const stderr = vi
+    .spyOn(process.stderr, "write")
+    .mockImplementation((text) => ((err += text.toString()), true));
+  process.exitCode = 0;
+  try {
+    await main(["node", "fieldloop", ...args]);
+    return { code: Number(process.exitCode), out, err };
+  } finally {
+    stdout.mockRestore();
+    stderr.mockRestore();
+  }
+}
+
+describe("commands over the fleet server's API", () => {
+  it("publish a package, and again without sending anything twice", async () => {
+    const packageDir = packagePath("parts");
+    const first = await fieldloop("model", "publish", packageDir, "--json");
+    expect(first.code).toBe(0);
+    const version = JSON.parse(first.out) as ModelVersion;
+    expect(version).toMatchObject({ model: "parts", evidence: "none", runningOn: 0 });
+    expect(JSON.parse((await fieldloop("model", "publish", packageDir, "--json")).out)).toEqual(version);
+  }, 60_000);
+
+  it.each([
+    [["rollout", "list"], "ROLLOUT"],
+    [["sample", "list", "--wrong", "yes"], "SAMPLE"],
+    [["sample", "statistics"], "STRATUM"],
+    [["dataset", "list"], "DATASET"],
+    [["train", "list"], "RUN"],
+    [["evaluate", "list", "--model", "parts"], "EVALUATION"],
+  ])("%j prints a table, and a document with --json", async (args, heading) => {
+    expect((await fieldloop(...args)).out).toContain(heading);
+    expect(JSON.parse((await fieldloop(...args, "--json")).out)).toBeDefined();
+  });
+
+  it("save a dataset and say why it cannot be frozen yet", async () => {
+    const made = await fieldloop(
+      "dataset",
+      "create",
+      "dark",
+      "--model",
+      "parts",
+      "--devices",
+      "cam-a,cam-b",
+      "--json",
+    );
+    const { dataset, query } = JSON.parse(made.out) as Dataset;
+    expect(query).toEqual({ labelled: true, devices: ["cam-a", "cam-b"] });
+    expect(await fieldloop("dataset", "snapshot", dataset)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining("training_no_labels"),
+    });
+  });
+
+  it.each<[string[], number, string]>([
+    [["rollout", "create", "parts@1", "--group", "all"], 1, "rollout_needs_evidence"],
+    [
+      ["rollout", "create", "parts@1", "--group", "all", "--force", "the first version here"],
+      2,
+      "invalid_argument",
+    ],
+    [["rollout", "create", "parts@1"], 2, "invalid_argument"],
+    [["rollout", "create", "parts", "--group", "all"], 2, "invalid_argument"],
+    [["rollout", "create", "parts@1", "--group", "all", "--on-failure", "panic"], 2, "none of pause"],
+    [["rollout", "pause", "rol_none"], 1, "not_found"],
+    [["rollout", "show", "../x"], 2, "invalid_argument"],
+    [["sample", "label", "smp_00000000x", "bolt"], 1, "not_found"],
+    [["sample", "list", "--order", "best"], 2, "invalid_argument"],
+    [["train", "start", "parts@1"], 2, "--snapshot"],
+    [["train", "start", "parts@1", "--snapshot", "a".repeat(64)], 1, "not_found"],
+    [["train", "watch", "trn_none"], 1, "not_found"],
+    [["evaluate", "run", "parts@1", "--base", "1", "--snapshot", "a".repeat(64)], 2, "itself"],
+    [["model", "publish", "/nonexistent"], 1, "not_found"],
+  ])("%j exits with %i", async (args, code, text) => {
+    const outcome = await fieldloop(...args);
+    expect(outcome.err).toContain(text);
+    expect(outcome.code).toBe(code);
+  });
+
+  it.each(["rollout", "sample", "dataset", "train", "evaluate"])(
+    "%s has help for each of its commands",
+    async (name) => {
+      const { code, out } = await fieldloop(name, "--help");
+      expect(code).toBe(0);
+      for (const [, command] of out.matchAll(/^ {2}([a-z-]+)(?: |$)/gm)) {
+        if (command === "help") continue;
+        expect((await fieldloop(name, command!, "--help")).out).toContain("--json");
+      }
+    },
+  );
+});
