@@ -61,6 +61,8 @@ export class HostLink {
   readonly frames = new FrameCounters();
   readonly #options: HostLinkOptions;
   #running: DeviceState["running"] = null;
+  /** A host was asked to change its model and has not answered yet. */
+  #activating = false;
   #samplesTaken = 0;
   #upSince = 0;
   #predictionsTimer: NodeJS.Timeout | undefined;
@@ -136,12 +138,18 @@ export class HostLink {
       this.#options.onChange();
       return undefined;
     }
-    const activation = await this.supervisor.request(
-      { kind: "activate", package: target },
-      AGENT_LIMITS.activateTimeoutMs,
-    );
-    this.#setRunning(activation);
-    return activation;
+    this.#activating = true;
+    try {
+      const request = { kind: "activate", package: target } as const;
+      const activation = await this.supervisor.request(request, AGENT_LIMITS.activateTimeoutMs);
+      this.#setRunning(activation);
+      this.#activating = false;
+      return activation;
+    } catch (error) {
+      // A dead host is told about in #crashed, which wants to know.
+      if (toFieldloopError(error).code !== "host_crashed") this.#activating = false;
+      throw error;
+    }
   }
 
   async restart(): Promise<void> {
@@ -255,6 +263,8 @@ export class HostLink {
     const { log, emit, warnings, quarantine } = this.#options;
     const { reason, unresponsive, frameSha256 } = crash;
     const running = this.#running;
+    const activating = this.#activating;
+    this.#activating = false;
     this.#running = null;
     this.frames.hostEnded();
     this.#options.updater().noteHostCrash();
@@ -263,7 +273,8 @@ export class HostLink {
       type: "crash",
       process: "host",
       reason: unresponsive ? `unresponsive, killed (${reason})` : reason,
-      ...(running ? { model: running.model, version: running.version } : {}),
+      // Between two versions nobody can say which of them had the frame.
+      ...(running && !activating ? { model: running.model, version: running.version } : {}),
       ...(frameSha256 ? { frameSha256 } : {}),
     });
     const code = unresponsive ? "host_unresponsive" : "host_crashed";

@@ -1,5 +1,5 @@
 import { connect as connectTcp, type Socket } from "node:net";
-import { FieldloopError } from "@fieldloop/protocol";
+import { FieldloopError, encodeAck } from "@fieldloop/protocol";
 import mqtt from "mqtt";
 import mqttPacket from "mqtt-packet";
 import { afterEach, describe, expect, it } from "vitest";
@@ -7,6 +7,8 @@ import { silent, until } from "../kit.test.support.js";
 import { Broker, type BrokerOptions } from "./broker.js";
 import { matches } from "./retained.js";
 import { TokenBucket } from "./token-bucket.js";
+
+const ACK = encodeAck([{ stream: "predictions", boot: 3, seq: 70_000 }]);
 
 let broker: Broker | undefined;
 const clients: mqtt.MqttClient[] = [];
@@ -256,7 +258,7 @@ describe("broker: who receives what", () => {
     }
     for (const device of ["cam-2", "cam-1"]) {
       for (const kind of ["desired", "command", "ack"] as const)
-        await broker!.publish(device, kind, Uint8Array.of(1));
+        await broker!.publish(device, kind, kind === "ack" ? ACK : Uint8Array.of(1));
     }
     await until("its own arrived", () => arrived.length >= 3);
     expect(new Set(arrived)).toEqual(
@@ -355,13 +357,13 @@ describe("broker: bytes on the wire", () => {
     await cam.publishAsync("fieldloop/1/cam-1/up/event", Buffer.alloc(10), { qos: 1 });
     let acked = false;
     cam.on("message", () => (acked = true));
-    await broker!.publish("cam-1", "ack", new Uint8Array(12));
+    await broker!.publish("cam-1", "ack", ACK);
     await until("the acknowledgement", () => acked);
     const publish = (bytes: number): number => publishPacket(topic, 1, bytes).length;
     const { meter } = broker!;
     expect(meter.byKind.get("up/predictions")).toEqual({ packets: 2, bytes: publish(200) + publish(10) });
     expect(meter.predictionPubacks).toEqual({ packets: 2, bytes: 8 });
-    const ack = publishPacket("fieldloop/1/cam-1/down/ack", 0, 12).length;
+    const ack = publishPacket("fieldloop/1/cam-1/down/ack", 0, ACK.length).length;
     expect(meter.byKind.get("down/ack")).toEqual({ packets: 1, bytes: ack });
     expect(meter.predictionBytes).toBe(publish(200) + publish(10) + 8 + ack);
   });
