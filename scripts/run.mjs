@@ -8,6 +8,14 @@ import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
+/** A program that was run ended badly; it has said why itself. */
+class CommandFailed extends Error {
+  constructor(code) {
+    super(`exit code ${code}`);
+    this.code = code;
+  }
+}
+
 const root = fileURLToPath(new URL("..", import.meta.url));
 const [command = "help", ...args] = process.argv.slice(2);
 
@@ -105,13 +113,6 @@ function fingerprint(paths) {
   };
   paths.forEach(visit);
   return hash.digest("hex");
-}
-
-class CommandFailed extends Error {
-  constructor(code) {
-    super(`exit code ${code}`);
-    this.code = code;
-  }
 }
 
 /** Runs a program in the repository root with this terminal; Ctrl-C reaches it directly, so it is only waited for. */
