@@ -43,8 +43,6 @@ export const LIMITS = {
   packageFilesMax: 256,
   packageFileBytesMax: 256 * 1024 * 1024,
   onnxBytesMax: 256 * 1024 * 1024,
-  onnxNodesMax: 20_000,
-  onnxSubgraphDepthMax: 2,
   /** Replay or holdout data of a package, inflated. */
   dataFileBytesMax: 64 * 1024 * 1024,
   dataFileItemsMax: 100_000,

@@ -4,6 +4,7 @@ import type { AgentHandle } from "@fieldloop/device-agent";
 import { type Command, InvalidArgumentError } from "commander";
 import pc from "picocolors";
 import { action, note } from "../output.js";
+import { LOG_LEVELS, readLogLevel, readPort, stopSignal, warnOfOldNode, type LogLevel } from "../service.js";
 
 interface AgentCommandOptions {
   server?: string;
@@ -16,14 +17,9 @@ interface AgentCommandOptions {
   threads?: number;
   spoolMb?: number;
   uplinkKbps?: number;
-  logLevel: Level;
+  logLevel: LogLevel;
   json?: boolean;
 }
-
-const LEVELS = ["debug", "info", "warn", "error"] as const;
-type Level = (typeof LEVELS)[number];
-/** Node 20 gets no security fixes since April 2026. */
-const OLDEST_MAINTAINED_NODE = 22;
 
 const EXAMPLES = `
 Sources:
@@ -55,7 +51,7 @@ export function registerAgentCommand(program: Command): void {
     .option("--threads <n>", "threads inside one operator (default: half of the cores)", readCount)
     .option("--spool-mb <n>", "disk budget for what waits for the server (default: 256)", readCount)
     .option("--uplink-kbps <n>", "uplink budget in kilobytes a second (default: 256)", readCount)
-    .option("--log-level <level>", `least that is logged: ${LEVELS.join(", ")}`, readLevel, "info")
+    .option("--log-level <level>", `least that is logged: ${LOG_LEVELS.join(", ")}`, readLogLevel, "info")
     .option("--json", "one JSON object a line, for programs")
     .addHelpText("after", EXAMPLES)
     .action(action(runAgent));
@@ -72,9 +68,7 @@ async function runAgent(options: AgentCommandOptions): Promise<void> {
       ? (line) => void process.stdout.write(line)
       : (line) => void process.stderr.write(`${readable(line)}\n`),
   });
-  if (Number(process.versions.node.split(".")[0]) < OLDEST_MAINTAINED_NODE) {
-    log.warn({ node: process.versions.node }, "this version of Node.js gets no security fixes any more");
-  }
+  warnOfOldNode(log);
   const stopped = stopSignal();
   const agent = await startAgent({
     directory: resolve(options.state ?? join(homedir(), ".fieldloop", options.name ?? "device")),
@@ -121,32 +115,14 @@ function readable(line: string): string {
   return `${pc.dim(clock)} ${LEVEL_NAMES[Number(level)] ?? ""} ${typeof msg === "string" ? msg : ""}${texts.length > 0 ? pc.dim(` ${texts.join(" ")}`) : ""}`;
 }
 
-function stopSignal(): Promise<void> {
-  return new Promise((done) => {
-    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => done());
-  });
-}
-
 function readTag(text: string, before: Record<string, string>): Record<string, string> {
   const match = /^([a-z0-9][a-z0-9._-]{0,62})=(.{0,128})$/.exec(text);
   if (!match) throw new InvalidArgumentError("wanted key=value");
   return { ...before, [match[1]!]: match[2]! };
 }
 
-function readPort(text: string): number {
-  const port = Number(text);
-  if (!/^\d{1,5}$/.test(text) || port > 65_535) throw new InvalidArgumentError("wanted a port, 0 to 65535");
-  return port;
-}
-
 function readCount(text: string): number {
   const count = Number(text);
   if (!/^\d{1,9}$/.test(text) || count < 1) throw new InvalidArgumentError("wanted a whole number from 1");
   return count;
-}
-
-function readLevel(text: string): Level {
-  const level = LEVELS.find((candidate) => candidate === text);
-  if (!level) throw new InvalidArgumentError(`wanted ${LEVELS.join(", ")}`);
-  return level;
 }

@@ -1,7 +1,8 @@
 import { resolve } from "node:path";
 import { startServer, type Logger } from "@fieldloop/fleet-server";
-import { InvalidArgumentError, type Command } from "commander";
+import type { Command } from "commander";
 import { action, note } from "../output.js";
+import { LOG_LEVELS, readLogLevel, readPort, stopSignal, warnOfOldNode, type LogLevel } from "../service.js";
 
 interface ServerCommandOptions {
   data: string;
@@ -10,14 +11,9 @@ interface ServerCommandOptions {
   host: string;
   database?: string;
   publicMqttUrl?: string;
-  logLevel: Level;
+  logLevel: LogLevel;
   json?: boolean;
 }
-
-const LEVELS = ["debug", "info", "warn", "error"] as const;
-type Level = (typeof LEVELS)[number];
-/** Node 20 gets no security fixes since April 2026. */
-const OLDEST_MAINTAINED_NODE = 22;
 
 export function registerServerCommand(program: Command): void {
   program
@@ -29,7 +25,7 @@ export function registerServerCommand(program: Command): void {
     .option("--host <address>", "address to listen on", "127.0.0.1")
     .option("--database <url>", "postgres://… instead of SQLite (default: FIELDLOOP_DATABASE_URL)")
     .option("--public-mqtt-url <url>", "what devices connect to, where it is not the host they enrolled at")
-    .option("--log-level <level>", `least that is logged: ${LEVELS.join(", ")}`, readLevel, "info")
+    .option("--log-level <level>", `least that is logged: ${LOG_LEVELS.join(", ")}`, readLogLevel, "info")
     .option("--json", "one JSON object a line, for programs")
     .action(action(runServer));
 }
@@ -38,9 +34,7 @@ export function registerServerCommand(program: Command): void {
 async function runServer(options: ServerCommandOptions): Promise<void> {
   const { json = false } = options;
   const logger = lineLogger(options.logLevel, json);
-  if (Number(process.versions.node.split(".")[0]) < OLDEST_MAINTAINED_NODE) {
-    logger.warn({ node: process.versions.node }, "this version of Node.js gets no security fixes any more");
-  }
+  warnOfOldNode(logger);
   if (options.host !== "127.0.0.1" && options.host !== "::1" && options.host !== "localhost") {
     logger.warn(
       { host: options.host },
@@ -79,16 +73,10 @@ function announce(httpUrl: string, mqttUrl: string, token: string | undefined, d
     note(`admin token (this once; also in ${data}/admin-token, readable by you only): ${token}`);
 }
 
-function stopSignal(): Promise<void> {
-  return new Promise((resolved) => {
-    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolved());
-  });
-}
-
 /** Log lines: JSON on standard output, or short ones for people on standard error. */
-function lineLogger(least: Level, json: boolean): Logger {
-  const write = (level: Level) => (fields: object, message: string) => {
-    if (LEVELS.indexOf(level) < LEVELS.indexOf(least)) return;
+function lineLogger(least: LogLevel, json: boolean): Logger {
+  const write = (level: LogLevel) => (fields: object, message: string) => {
+    if (LOG_LEVELS.indexOf(level) < LOG_LEVELS.indexOf(least)) return;
     const entries = Object.entries(fields).map(([key, value]) => [key, readable(value)] as const);
     if (json) {
       const line = { level, time: Date.now(), message, ...Object.fromEntries(entries) };
@@ -104,18 +92,4 @@ function lineLogger(least: Level, json: boolean): Logger {
 
 function readable(value: unknown): unknown {
   return value instanceof Error ? (value.stack ?? value.message) : value;
-}
-
-function readPort(text: string): number {
-  const port = Number(text);
-  if (!Number.isInteger(port) || port < 0 || port > 65_535) {
-    throw new InvalidArgumentError(`"${text}" is no port, wanted 0 to 65535`);
-  }
-  return port;
-}
-
-function readLevel(text: string): Level {
-  const level = LEVELS.find((candidate) => candidate === text);
-  if (!level) throw new InvalidArgumentError(`"${text}" is no level, wanted ${LEVELS.join(", ")}`);
-  return level;
 }

@@ -81,7 +81,7 @@ describe("local interface", () => {
     ["/simulator", '{"condition":5}', 400, "invalid_body"],
     ["/simulator", '{"condition":"fog"}', 400, "invalid_argument"],
     ["/nothing", "{}", 404, "not_found"],
-  ])("refuses %s %s with a coded problem", async (path, body, status, code) => {
+  ])("refuses %s, case %#, with a coded problem", async (path, body, status, code) => {
     const response = await post(path, body);
     expect(response.status).toBe(status);
     expect(response.headers.get("content-type")).toBe("application/problem+json");

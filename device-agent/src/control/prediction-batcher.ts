@@ -50,9 +50,12 @@ export class PredictionBatcher {
         `Number predictions: the host began at ${firstN}, wanted ${this.#nextN}`,
       );
     }
-    if (this.#origin && !sameOrigin(this.#origin, origin)) this.cut();
+    const isNew = !this.#origin || !sameOrigin(this.#origin, origin);
+    if (isNew) this.cut();
     this.#origin = origin;
     for (const row of rows) this.#addRow(row);
+    // The first of a version travel at once: that it predicts should not be known an interval later.
+    if (isNew) this.cut();
   }
 
   #addRow(row: PredictionRow): void {
