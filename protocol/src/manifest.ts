@@ -226,14 +226,16 @@ export type GoldenCase = z.output<typeof goldenCaseSchema>;
 export type Lineage = z.output<typeof lineageSchema>;
 export type Precision = (typeof PRECISIONS)[number];
 
-/** Every file that the manifest names, each once; the package folder holds these and `manifest.json`, nothing else. */
-export function manifestFiles(manifest: Manifest): PackageFile[] {
+/**
+ * The files of a package, each once. `all` is what its folder holds beside `manifest.json`; `running` leaves out the training data, which
+ * stays where models are made: a device never gets other devices' samples.
+ */
+export function manifestFiles(manifest: Manifest, purpose: "all" | "running" = "all"): PackageFile[] {
+  const trainingData = purpose === "all" ? [manifest.replay, manifest.holdout] : [];
   const files = [
     ...manifest.variants,
     ...manifest.golden.flatMap((golden) => [...golden.inputs, ...golden.outputs]),
-    ...(manifest.baseline ? [manifest.baseline] : []),
-    ...(manifest.replay ? [manifest.replay] : []),
-    ...(manifest.holdout ? [manifest.holdout] : []),
+    ...[manifest.baseline, ...trainingData].filter((file) => file !== undefined),
   ];
   const byName = new Map<string, PackageFile>();
   for (const { file, sha256, bytes } of files) byName.set(file, { file, sha256, bytes });

@@ -80,7 +80,7 @@ export class PackageStore {
     };
     bytesDownloaded += await this.#fetchFile(manifestFile, directory, parts, options);
     const manifest = await this.#readManifest(directory, assignment);
-    const files = manifestFiles(manifest);
+    const files = manifestFiles(manifest, "running");
     await this.#checkSpace(files);
     const known = await this.#installedFiles();
     for (const file of files) {
@@ -131,7 +131,8 @@ export class PackageStore {
       const text = await readFile(join(directory, MANIFEST_FILE), "utf8").catch(() => undefined);
       const parsed = text === undefined ? undefined : manifestSchema.safeParse(safeJson(text));
       if (!parsed?.success) continue;
-      for (const file of manifestFiles(parsed.data)) byHash.set(file.sha256, join(directory, file.file));
+      for (const file of manifestFiles(parsed.data, "running"))
+        byHash.set(file.sha256, join(directory, file.file));
     }
     return byHash;
   }
@@ -158,7 +159,7 @@ export class PackageStore {
       : this.#staged(assignment.packageSha256);
     try {
       const manifest = await this.#readManifest(directory, assignment);
-      for (const file of manifestFiles(manifest)) await verifyFile(directory, file);
+      for (const file of manifestFiles(manifest, "running")) await verifyFile(directory, file);
     } catch (error) {
       // A harmed copy is fetched anew the next time.
       if (!installed) await this.discardStaged(assignment.packageSha256);

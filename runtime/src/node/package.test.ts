@@ -57,6 +57,14 @@ describe("a written package", () => {
     const more = { ...files, "notes.txt": new Uint8Array(1) };
     await expect(writePackage(dir, draft, more)).rejects.toMatchObject({ code: "package_file_unexpected" });
   });
+  it("runs without its training data, and is not whole without it", async () => {
+    const { draft, files } = brightnessDraft();
+    const replay = { file: "replay.bin", count: 1, format: "fieldloop-samples-1" } as const;
+    await writePackage(dir, { ...draft, replay }, { ...files, "replay.bin": new Uint8Array(8) });
+    await rm(join(dir, "replay.bin"));
+    await expect(openPackage(dir)).rejects.toMatchObject({ code: "package_file_missing" });
+    expect((await openPackage(dir, { purpose: "running" })).manifest.replay?.file).toBe("replay.bin");
+  });
 });
 
 describe("a package folder that was tampered with", () => {

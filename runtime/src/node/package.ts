@@ -18,11 +18,13 @@ export interface ModelPackage {
 export interface OpenPackageOptions {
   /** False skips the hashes of the files (they were checked before and nobody else writes here); names, sizes and links are always checked. Default true. */
   readonly verifyFiles?: boolean;
+  /** Where a model only runs, the training data of its package may be absent. Default `all`: nothing may. */
+  readonly purpose?: "all" | "running";
 }
 
 /**
  * Opens a package folder. Parties: whoever made or carried the folder is not trusted, its manifest's hash was or will be
- * checked by the caller against a signed statement. The folder must hold exactly the files that the manifest names, each
+ * checked by the caller against a signed statement. The folder must hold exactly the files that the manifest names (see `purpose`), each
  * a regular file with one name (no link of either kind, so that nothing outside the folder is read or shared), with the
  * size and SHA-256 that it says.
  * @throws FieldloopError `not_found`, `manifest_*`, `package_file_missing`, `package_file_unexpected`, `package_link_refused`,
@@ -31,9 +33,9 @@ export interface OpenPackageOptions {
 export async function openPackage(dir: string, options: OpenPackageOptions = {}): Promise<ModelPackage> {
   const manifestBytes = await readManifest(dir);
   const manifest = parseManifest(manifestBytes);
-  const files = manifestFiles(manifest);
-  await refuseUnexpected(dir, files);
-  for (const file of files) await checkFile(dir, file, options.verifyFiles ?? true);
+  await refuseUnexpected(dir, manifestFiles(manifest));
+  for (const file of manifestFiles(manifest, options.purpose))
+    await checkFile(dir, file, options.verifyFiles ?? true);
   const packageSha256 = createHash("sha256").update(manifestBytes).digest("hex");
   return { dir, manifest, manifestBytes, packageSha256 };
 }

@@ -53,7 +53,10 @@ async function handle(message: WorkerEnvelope): Promise<unknown> {
 async function load(message: Extract<WorkerEnvelope, { kind: "load" }>): Promise<LoadedInfo> {
   const { slot, packageDir, options } = message;
   const { verifyFiles, ...modelOptions } = options;
-  const pkg = await openPackage(packageDir, verifyFiles === undefined ? {} : { verifyFiles });
+  const pkg = await openPackage(packageDir, {
+    purpose: "running",
+    ...(verifyFiles === undefined ? {} : { verifyFiles }),
+  });
   const model = await openModel(pkg, modelOptions);
   const old = slots.get(slot);
   slots.set(slot, model);
