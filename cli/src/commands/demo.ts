@@ -2,7 +2,7 @@ import { writeFileSync } from "node:fs";
 import { resolve } from "node:path";
 import type { Command } from "commander";
 import pc from "picocolors";
-import { DemoFleet } from "../demo/fleet.js";
+import { DEMO_DEVICES, DemoFleet } from "../demo/fleet.js";
 import { percent } from "../demo/measure.js";
 import { Narrator } from "../demo/narrator.js";
 import type { DemoReport } from "../demo/report.js";
@@ -50,7 +50,8 @@ async function runDemo(options: DemoOptions): Promise<void> {
     conclude(narrator, outcome);
     process.exitCode = outcome.closed ? EXIT.ok : EXIT.failed;
     if (!options.once) {
-      narrator.say(`the console stays up: ${fleet.consoleUrl} (Ctrl-C ends the demo)`);
+      await Promise.all(DEMO_DEVICES.map((device) => fleet.resumeAgent(device)));
+      narrator.say(`the fleet goes on and the console stays up: ${fleet.consoleUrl} (Ctrl-C ends the demo)`);
       await interrupted;
     }
   } finally {

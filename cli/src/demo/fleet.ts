@@ -98,22 +98,32 @@ export class DemoFleet {
       ttlSeconds: 120,
       uses: 1,
     });
+    const tags = Object.entries(device.tags).flatMap(([key, value]) => ["--tag", `${key}=${value}`]);
+    await this.#run(device, device.source, ["--server", this.client.url, "--enroll", token, ...tags]);
+  }
+
+  /** Starts an agent that was stopped, from what it kept; the changed cameras still see what they saw. */
+  async resumeAgent(device: DemoDevice): Promise<void> {
+    const changed = CHANGED_CAMERAS.includes(device.device);
+    await this.#run(device, changed ? `${device.source}&condition=degraded` : device.source, []);
+  }
+
+  async #run(device: DemoDevice, source: string, enrolment: readonly string[]): Promise<void> {
+    const state = join(this.#folder, "agents", device.device);
     const program = new ChildProgram({
       name: `agent ${device.device}`,
       args: [
         "agent",
-        ...[
-          "--server",
-          this.client.url,
-          "--enroll",
-          token,
-          "--name",
-          device.device,
-          "--source",
-          device.source,
-        ],
-        ...["--state", join(this.#folder, "agents", device.device), "--port", "0", "--json"],
-        ...Object.entries(device.tags).flatMap(([key, value]) => ["--tag", `${key}=${value}`]),
+        "--name",
+        device.device,
+        "--state",
+        state,
+        "--source",
+        source,
+        "--port",
+        "0",
+        "--json",
+        ...enrolment,
       ],
       logPath: join(this.#folder, "logs", `${device.device}.log`),
     });

@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -10,8 +11,8 @@ import { openPglite, openPostgres } from "./postgres.js";
 import { openSqlite } from "./sqlite.js";
 
 /**
- * Declares the same cases for every database: a file of SQLite, PostgreSQL in this process, and the server of
- * `FIELDLOOP_TEST_POSTGRES_URL`, whose public schema is emptied. `database()` is empty but migrated before each case.
+ * Declares the same cases for every database: a file of SQLite, PostgreSQL in this process, and a database
+ * of its own on the server of `FIELDLOOP_TEST_POSTGRES_URL` (test files run side by side). `database()` is empty but migrated before each case.
  */
 export function describeDatabases(name: string, cases: (database: () => Database) => void): void {
   describe(`${name} on SQLite`, () => {
@@ -32,7 +33,19 @@ export function describeDatabases(name: string, cases: (database: () => Database
   const url = process.env.FIELDLOOP_TEST_POSTGRES_URL;
   if (url === undefined) {
     it.skip(`${name} on a PostgreSQL server: FIELDLOOP_TEST_POSTGRES_URL is not set`, () => undefined);
-  } else describePostgres(`${name} on a PostgreSQL server`, async () => openPostgres(url), cases);
+  } else describePostgres(`${name} on a PostgreSQL server`, () => openOwnDatabase(url), cases);
+}
+
+async function openOwnDatabase(url: string): Promise<Database> {
+  const own = new URL(url);
+  own.pathname = `fieldloop_test_${randomBytes(6).toString("hex")}`;
+  const server = openPostgres(url);
+  try {
+    await server.run(sql.raw(`create database ${own.pathname.slice(1)}`));
+  } finally {
+    await server.close();
+  }
+  return openPostgres(own.href);
 }
 
 function describePostgres(
