@@ -1,3 +1,4 @@
+import { randomInt } from "node:crypto";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 
 /** `pass` forwards; `refuse` drops every connection at once; `half_open` accepts and then swallows everything, both ways. */
@@ -152,11 +153,21 @@ export class FaultProxy {
   }
 }
 
-/** A port that was free a moment ago, for a program that is to come back on the same one. */
+/**
+ * A port that a server can be started on again and again: outside the range that the system gives to outgoing connections
+ * (32768 to 60999 on Linux), so that nobody takes it while the server is down. Files that run side by side seldom meet in it.
+ */
 export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  return port;
+  for (;;) {
+    const port = 20_000 + randomInt(12_000);
+    if (await isFree(port)) return port;
+  }
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = createServer();
+    probe.once("error", () => resolve(false));
+    probe.listen(port, "127.0.0.1", () => probe.close(() => resolve(true)));
+  });
 }
