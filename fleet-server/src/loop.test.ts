@@ -187,6 +187,7 @@ class LoopKit {
         time: now,
         boot: 1,
         agentVersion: "0.1.0",
+        lanes: [],
         facts: FACTS,
         running: {
           model: "shapes",

@@ -42,31 +42,47 @@ export {
   versionSchema,
 } from "./names.js";
 export { decodeDataFile, encodeDataFile, type DataItem } from "./data-file.js";
+export { ELEMENT_TYPES, type Affine } from "./manifest/tensors.js";
+export { fileNameSchema, fileSchema, type PackageFile } from "./manifest/files.js";
+export {
+  featuresSchema,
+  inputSchema,
+  type ColumnEncoding,
+  type ConstantInput,
+  type ImageInput,
+  type ModelInput,
+  type StateInput,
+  type TableInput,
+  type TensorInput,
+  type WindowFeatures,
+  type WindowInput,
+} from "./manifest/inputs.js";
 export {
   DETECTION_FORMATS,
-  ELEMENT_TYPES,
-  PRECISIONS,
-  fileNameSchema,
-  fileSchema,
-  goldenCaseSchema,
+  decidingHead,
   headSchema,
-  inputSchema,
+  type Anchors,
+  type DecidingHead,
+  type Head,
+} from "./manifest/heads.js";
+export {
+  PRECISIONS,
+  TASKS,
+  goldenCaseSchema,
   lineageSchema,
   manifestFiles,
   manifestSchema,
   variantSchema,
   type GoldenCase,
-  type Head,
-  type ImageInput,
   type Lineage,
   type Manifest,
   type ManifestInput,
-  type ModelInput,
-  type PackageFile,
+  type NodeSource,
+  type PipelineNode,
   type Precision,
+  type Task,
   type Variant,
-  type WindowInput,
-} from "./manifest.js";
+} from "./manifest/manifest.js";
 export {
   DEPLOYMENT,
   DEPLOYMENT_STATES,
@@ -146,12 +162,22 @@ export {
   type WireError,
 } from "./messages/event.js";
 export { presenceSchema, type Presence } from "./messages/presence.js";
-export { factsSchema, runningSchema, stateSchema, type DeviceState, type Facts } from "./messages/state.js";
+export {
+  factsSchema,
+  runningSchema,
+  stateSchema,
+  type DeviceState,
+  type LaneState,
+  laneStateSchema,
+  type Facts,
+} from "./messages/state.js";
 export {
   COMMAND_TYPE,
   DESIRED_TYPE,
   PACKAGE_TYPE,
+  MAIN_LANE,
   assignmentSchema,
+  laneNameSchema,
   commandSchema,
   desiredSchema,
   packageStatementSchema,

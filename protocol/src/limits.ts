@@ -39,6 +39,7 @@ export const LIMITS = {
   textLengthMax: 2_000,
   tagsMax: 64,
 
+  pipelineNodesMax: 16,
   manifestBytesMax: 1024 * 1024,
   packageFilesMax: 256,
   packageFileBytesMax: 256 * 1024 * 1024,

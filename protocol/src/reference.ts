@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { ERROR_CODES } from "./errors.js";
 import { LIMITS } from "./limits.js";
-import { manifestSchema } from "./manifest.js";
+import { manifestSchema } from "./manifest/manifest.js";
 import { MESSAGES } from "./messages/codec.js";
 import { STREAMS } from "./messages/delivery.js";
 import { CONFIDENCE_SCALE, LATENCY_SCALE, SIGNALS, type ColumnScale } from "./signals.js";

@@ -78,6 +78,12 @@ export const SIGNALS = {
     scale: { kind: "linear", min: 0, max: 1 },
     worse: "low",
   },
+  value: {
+    id: 10,
+    title: "First value of a regression within its expected range, 0..1",
+    scale: { kind: "linear", min: 0, max: 1 },
+    worse: "high",
+  },
 } as const satisfies Record<string, SignalDefinition>;
 
 export type SignalName = keyof typeof SIGNALS;

@@ -62,6 +62,10 @@ export interface SessionOptions {
 export interface Session {
   readonly inputs: readonly TensorInfo[];
   readonly outputs: readonly TensorInfo[];
+  /** Outputs of the graph that this binding cannot return (sequences, maps, optionals), left out of `outputs`. */
+  readonly omitted: readonly string[];
+  /** Share of the graph's nodes that each execution provider runs, 0..1; undefined where the backend cannot tell. */
+  providerShares?(): Promise<Readonly<Record<string, number>>>;
   /** Runs the graph once; `fetches` limits the outputs that are computed and copied. */
   run(feeds: Readonly<Record<string, Tensor>>, fetches?: readonly string[]): Promise<Record<string, Tensor>>;
   /** Frees native memory. Must be awaited after the last run and before the process or thread ends. */
@@ -72,6 +76,8 @@ export interface Backend {
   readonly name: string;
   /** Version of the library that executes graphs, for lineage. */
   readonly version: string;
+  /** Execution providers that this backend could try here; whether one works shows only when it runs. */
+  executionProviders(): readonly string[];
   /** Opens a model by path (preferred: a model loaded from bytes may read files as weights) or from bytes that we built ourselves. */
   openSession(model: string | Uint8Array, options: SessionOptions): Promise<Session>;
 }

@@ -124,7 +124,11 @@ function shapeOf(input: Input): string {
       return `${input.width}×${input.height} ${input.colour}, ${input.resize}, ${input.layout}, ${input.elementType}`;
     case "window":
       return `${input.length}×${input.channels} at ${input.sampleRateHz} Hz, hop ${input.hop}, ${input.normalization}`;
+    case "table":
+      return `row of ${input.columns.map((column) => column.name).join(", ")}`;
     case "tensor":
+    case "state":
+    case "constant":
       return formatTensor({
         type: input.elementType,
         dims: input.dims.map((size) => (size === 0 ? "?" : size)),

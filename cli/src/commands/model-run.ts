@@ -1,4 +1,4 @@
-import { toFieldloopError, type Manifest } from "@fieldloop/protocol";
+import { decidingHead, toFieldloopError, type Manifest } from "@fieldloop/protocol";
 import type { Prediction } from "@fieldloop/runtime";
 import { openModel, openPackage, type LoadedModel } from "@fieldloop/runtime/node";
 import type { Command } from "commander";
@@ -46,7 +46,7 @@ export function registerModelRun(model: Command): void {
 
 async function run(dir: string, inputs: string[], flags: RunFlags): Promise<void> {
   const pkg = await openPackage(dir);
-  const head = pkg.manifest.heads.find((candidate) => candidate.kind !== "embedding");
+  const head = decidingHead(pkg.manifest.heads);
   const truth = flags.labels === undefined ? undefined : await readTruth(flags.labels, head?.labels ?? []);
   const model = await openModel(pkg, {
     threadCount: flags.threads,

@@ -243,6 +243,8 @@ describe("inputs of people", () => {
     length: 2,
     channels: 1,
     hop: 1,
+    context: 0,
+    elementType: "float32",
     sampleRateHz: 1,
     normalization: "none",
     mean: 0,

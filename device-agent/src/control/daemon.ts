@@ -388,6 +388,7 @@ export class Daemon implements AgentHandle {
       running,
       previous: this.#updater.previous,
       deployment: this.#updater.deployment,
+      lanes: [],
       desiredRevision: this.#desired.revision,
       warnings: this.#warnings.list(),
       counters: {

@@ -131,6 +131,7 @@ function frameBytes({ frame }: SourceFrame): number {
       return frame.data.length;
     case "window":
       return frame.samples.byteLength;
+    case "row":
     case "tensors":
       return 0;
   }

@@ -353,6 +353,8 @@ function hashFrame(frame: Frame): string {
       const { buffer, byteOffset, byteLength } = frame.samples;
       return hash.update(new Uint8Array(buffer, byteOffset, byteLength)).digest("hex");
     }
+    case "row":
+      return hash.update(JSON.stringify(frame.values)).digest("hex");
     case "tensors":
       for (const tensor of Object.values(frame.feeds)) {
         if (!Array.isArray(tensor.data)) {

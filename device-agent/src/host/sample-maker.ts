@@ -48,6 +48,7 @@ async function encode(frame: Frame): Promise<{ payload: Uint8Array; mediaType: M
         mediaType: "application/x-fieldloop-window",
       };
     }
+    case "row":
     case "tensors":
       throw new FieldloopError(
         "invalid_argument",

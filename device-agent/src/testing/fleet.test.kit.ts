@@ -4,6 +4,7 @@ import { createServer as createHttpServer, type Server as HttpServer, type Serve
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import {
+  MAIN_LANE,
   createSigningKey,
   decodeMessage,
   decodePredictions,
@@ -177,6 +178,7 @@ export class TestFleet {
     });
     return {
       deployment,
+      lane: MAIN_LANE,
       model,
       version,
       packageSha256: pkg.packageSha256,

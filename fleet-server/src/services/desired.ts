@@ -2,6 +2,7 @@ import {
   COMMAND_TYPE,
   DESIRED_TYPE,
   FieldloopError,
+  MAIN_LANE,
   decodeMessage,
   encodeMessage,
   sign,
@@ -42,7 +43,10 @@ export interface DesiredServiceOptions {
 }
 
 /** What is assigned, and for which rollout (none: by hand). */
-export type AssignRequest = Assignment & { readonly rollout?: string | null };
+export type AssignRequest = Omit<Assignment, "lane"> & {
+  readonly lane?: string;
+  readonly rollout?: string | null;
+};
 
 const PUBLISH_PAGE = 500;
 const COMMAND_TTL_MS = 60_000;
@@ -65,7 +69,8 @@ export class DesiredService {
    * @throws FieldloopError `not_found`, `device_suspended`, `already_exists` where the deployment id was used
    */
   async assign(device: string, request: AssignRequest): Promise<{ revision: number }> {
-    const { rollout = null, ...assignment } = request;
+    const { rollout = null, ...rest } = request;
+    const assignment: Assignment = { lane: MAIN_LANE, ...rest };
     const record = await this.#options.devices.get(device);
     if (!record) throw new FieldloopError("not_found", `Assign: there is no device "${device}"`);
     if (record.suspended)

@@ -10,6 +10,7 @@ import {
   type Model,
   type ModelVersion,
   type SigningKey,
+  decidingHead,
 } from "@fieldloop/protocol";
 import { checkModel, parseManifest } from "@fieldloop/runtime";
 import type { BlobStore } from "../blob/blob.js";
@@ -222,6 +223,5 @@ export class RegistryService {
 
 /** Labels of the first head that decides something: what a prediction's class number means. */
 export function labelsOf(manifest: Manifest): readonly string[] {
-  for (const head of manifest.heads) if (head.kind !== "embedding") return head.labels;
-  return [];
+  return decidingHead(manifest.heads)?.labels ?? [];
 }

@@ -6,7 +6,10 @@ import type { OpenAssignment, StoredRollout } from "../store/rollouts.js";
 export interface RolloutAssignerOptions {
   readonly registry: { require(model: string, version: number): Promise<StoredVersion> };
   readonly desired: {
-    assign(device: string, request: Assignment & { readonly rollout: string }): Promise<unknown>;
+    assign(
+      device: string,
+      request: Omit<Assignment, "lane"> & { readonly rollout: string },
+    ): Promise<unknown>;
   };
 }
 

@@ -1,5 +1,5 @@
 import { readFile, rename, writeFile } from "node:fs/promises";
-import { FieldloopError, type Manifest } from "@fieldloop/protocol";
+import { FieldloopError, decidingHead, type Manifest } from "@fieldloop/protocol";
 import type { ClassificationHead } from "@fieldloop/runtime";
 import { openPackage, ortNode } from "@fieldloop/runtime/node";
 import { fit } from "@fieldloop/runtime/train";
@@ -59,11 +59,11 @@ export async function runTrainJob(
 }
 
 function classificationHead(manifest: Manifest): ClassificationHead {
-  const head = manifest.heads.find(({ kind }) => kind !== "embedding");
+  const head = decidingHead(manifest.heads);
   if (head?.kind === "classification" && head.activation === "softmax") return head;
   throw new FieldloopError(
     "training_unsupported_op",
-    `Train "${manifest.model}": the built-in trainer trains softmax classifiers, its head is "${head?.kind ?? "embedding"}"`,
+    `Train "${manifest.model}": the built-in trainer trains softmax classifiers, its head is "${head?.kind ?? manifest.task}"`,
   );
 }
 

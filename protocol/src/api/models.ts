@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { manifestSchema } from "../manifest.js";
+import { manifestSchema } from "../manifest/manifest.js";
 import {
   countSchema,
   labelSchema,

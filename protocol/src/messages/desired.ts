@@ -21,8 +21,14 @@ export const packageStatementSchema = z.object({
 });
 export type PackageStatement = z.output<typeof packageStatementSchema>;
 
+/** One source of a device and what it runs; a device with one source has the lane `main`. */
+export const laneNameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/);
+export const MAIN_LANE = "main";
+
 export const assignmentSchema = z.object({
   deployment: z.string().min(1).max(64),
+  /** Which lane of the device it is for; the lanes are told in the reported state. */
+  lane: laneNameSchema.default(MAIN_LANE),
   model: modelNameSchema,
   version: versionSchema,
   /** SHA-256 of manifest.json: the package's identity. */

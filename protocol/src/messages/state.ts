@@ -2,6 +2,7 @@ import { z } from "zod";
 import { countSchema, modelNameSchema, sha256Schema, timeSchema, versionSchema } from "../names.js";
 import { DEPLOYMENT_STATES } from "../states.js";
 import { bootSchema } from "./delivery.js";
+import { laneNameSchema } from "./desired.js";
 import { SEVERITIES, wireErrorSchema } from "./event.js";
 
 /** What a device is: its hardware profile decides which variant it gets. */
@@ -19,7 +20,15 @@ export const factsSchema = z.object({
 });
 export type Facts = z.output<typeof factsSchema>;
 
+const deploymentStateSchema = z.object({
+  deployment: z.string().max(64),
+  state: z.enum(DEPLOYMENT_STATES),
+  error: wireErrorSchema.optional(),
+});
+
 export const runningSchema = z.object({
+  /** Share of the graph's nodes that each execution provider runs, 0..1; told where it was measured. */
+  providerShares: z.record(z.string().max(32), z.number().min(0).max(1)).optional(),
   model: modelNameSchema,
   version: versionSchema,
   /** Hash of the package whose session answers right now: not what was asked for, what runs. */
@@ -28,6 +37,23 @@ export const runningSchema = z.object({
   executionProvider: z.string().max(32),
   since: timeSchema,
 });
+
+/** One source of the device, and what it runs. `running` and `deployment` of the state are those of the first lane. */
+export const laneStateSchema = z.object({
+  name: laneNameSchema,
+  source: z.string().max(200),
+  /** The model that this lane is for; any where there is none. */
+  model: modelNameSchema.nullable(),
+  priority: z.int().min(0).max(100),
+  running: runningSchema.nullable(),
+  deployment: deploymentStateSchema.nullable(),
+  framesSeen: countSchema,
+  framesDropped: countSchema,
+  framesFailed: countSchema,
+  /** Frames a second that the governor allows at the moment; null where nothing limits it. */
+  rateMax: z.number().min(0).nullable(),
+});
+export type LaneState = z.output<typeof laneStateSchema>;
 
 /** `up/state`: the reported state, retained. */
 export const stateSchema = z.object({
@@ -39,13 +65,8 @@ export const stateSchema = z.object({
   previous: z
     .object({ model: modelNameSchema, version: versionSchema, packageSha256: sha256Schema })
     .nullable(),
-  deployment: z
-    .object({
-      deployment: z.string().max(64),
-      state: z.enum(DEPLOYMENT_STATES),
-      error: wireErrorSchema.optional(),
-    })
-    .nullable(),
+  deployment: deploymentStateSchema.nullable(),
+  lanes: z.array(laneStateSchema).max(8).default([]),
   desiredRevision: countSchema,
   warnings: z
     .array(

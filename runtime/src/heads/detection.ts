@@ -28,6 +28,14 @@ export function readDetection(
   switch (head.format) {
     case "ultraface":
       return decide(head, readUltraface(head, scores, boxes, geometry));
+    case "ssd":
+    case "fastestdet":
+    case "yolov5":
+    case "yolox":
+    case "yolov8":
+    case "yolov10":
+    case "rtdetr":
+      throw new FieldloopError("onnx_unsupported", `Read head "${head.name}": format "${head.format}"`);
   }
 }
 

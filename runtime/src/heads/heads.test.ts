@@ -109,6 +109,8 @@ const detector: DetectionHead = {
   scores: "s",
   labels: ["face"],
   scoreThreshold: 0.7,
+  suppression: "class",
+  strides: [8, 16, 32],
   iouThreshold: 0.3,
   detectionsMax: 100,
 };

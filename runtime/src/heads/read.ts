@@ -12,7 +12,7 @@ type Tensors = Readonly<Record<string, Tensor>>;
 /** The outputs of a model that its heads read, each once. */
 export function headOutputs(heads: readonly Head[]): string[] {
   const names = heads.flatMap((head) =>
-    head.kind === "detection" ? [head.scores, head.boxes] : [head.output],
+    head.kind === "detection" ? [head.boxes, ...(head.scores ? [head.scores] : [])] : [head.output],
   );
   return [...new Set(names)];
 }
@@ -35,7 +35,7 @@ export function readHeads(
       case "detection":
         return readDetection(
           head,
-          outputOf(head, outputs, head.scores),
+          outputOf(head, outputs, head.scores ?? head.boxes),
           outputOf(head, outputs, head.boxes),
           geometry,
         );
@@ -47,6 +47,11 @@ export function readHeads(
         );
       case "embedding":
         return readEmbedding(head, outputOf(head, outputs, head.output));
+      case "segmentation":
+      case "keypoints":
+      case "regression":
+      case "image":
+        throw new FieldloopError("onnx_unsupported", `Read head "${head.name}": kind "${head.kind}"`);
     }
   });
 }

@@ -25,14 +25,68 @@ export interface DetectionResult extends Decision {
   readonly kind: "detection";
   /** Best score first; corners in 0..1 of the source image. */
   readonly boxes: readonly Box[];
+  /** Pose models: the points of each box, in the order of the boxes. */
+  readonly keypoints?: readonly (readonly Keypoint[])[];
+  /** Instance segmentation: for each box, 1 where the pixel of the box belongs to it, at the resolution of the prototypes. */
+  readonly masks?: readonly Mask[];
 }
 
 export interface AnomalyResult extends Decision {
   readonly kind: "anomaly";
-  /** Mean squared difference of input and reconstruction. */
+  /** Mean squared difference of input and reconstruction, or the distance, or the score itself. */
   readonly error: number;
   /** `error` over the head's threshold: above 1 is anomalous. */
   readonly score: number;
+}
+
+/** Class numbers of the pixels of the model's output, row by row. */
+export interface Mask {
+  readonly width: number;
+  readonly height: number;
+  readonly classes: Uint8Array | Uint16Array;
+}
+
+export interface SegmentationResult extends Decision {
+  readonly kind: "segmentation";
+  readonly mask: Mask;
+  /** Share of the pixels of each label, 0..1, summing to 1. */
+  readonly shares: Float32Array;
+}
+
+/** Corners and points in 0..1 of the source image. */
+export interface Keypoint {
+  readonly label: string;
+  readonly x: number;
+  readonly y: number;
+  /** 0..1; 1 where the model gives none. */
+  readonly score: number;
+}
+
+export interface KeypointsResult {
+  readonly kind: "keypoints";
+  readonly name: string;
+  readonly points: readonly Keypoint[];
+  /** Mean score of the points, 0..1. */
+  readonly confidence: number;
+}
+
+export interface RegressionResult {
+  readonly kind: "regression";
+  readonly name: string;
+  /** In the order and units of the head's targets. */
+  readonly values: Float32Array;
+  /** Place of the first value between its `min` and `max`, unclipped; absent without them. */
+  readonly position?: number;
+}
+
+/** Image to image. */
+export interface ImageResult {
+  readonly kind: "image";
+  readonly name: string;
+  readonly data: Uint8Array;
+  readonly width: number;
+  readonly height: number;
+  readonly channels: 1 | 3;
 }
 
 export interface EmbeddingResult {
@@ -41,7 +95,15 @@ export interface EmbeddingResult {
   readonly embedding: Float32Array;
 }
 
-export type HeadResult = ClassificationResult | DetectionResult | AnomalyResult | EmbeddingResult;
+export type HeadResult =
+  | ClassificationResult
+  | DetectionResult
+  | SegmentationResult
+  | KeypointsResult
+  | RegressionResult
+  | AnomalyResult
+  | EmbeddingResult
+  | ImageResult;
 
 /** Label where no class was found. */
 export const NO_LABEL = "none";

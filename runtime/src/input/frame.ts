@@ -27,8 +27,16 @@ export interface TensorFrame {
   readonly feeds: Readonly<Record<string, Tensor>>;
 }
 
+export type RowValue = number | string | boolean | null;
+
+/** One row of a table by column name, before the manifest's encodings. */
+export interface RowFrame {
+  readonly kind: "row";
+  readonly values: Readonly<Record<string, RowValue>>;
+}
+
 /** What a source delivers and a model predicts on. */
-export type Frame = EncodedFrame | PixelFrame | WindowFrame | TensorFrame;
+export type Frame = EncodedFrame | PixelFrame | WindowFrame | RowFrame | TensorFrame;
 
 /**
  * Where the model's input lies in the source image: `source = model · scale + offset`, both in 0..1 of their own size.

@@ -128,6 +128,8 @@ const window = (more: Partial<WindowInput> = {}): WindowInput => ({
   length: 4,
   channels: 1,
   hop: 2,
+  context: 0,
+  elementType: "float32",
   sampleRateHz: 10,
   normalization: "none",
   mean: 0,

@@ -120,6 +120,10 @@ function zeroTensor(input: ModelInput): Tensor | undefined {
     }
     case "window":
       return windowTensor(input, new Float32Array(input.length * input.channels));
+    case "table":
+    case "constant":
+      return undefined;
+    case "state":
     case "tensor": {
       if (input.elementType === "string") return undefined;
       const dims = input.dims.map((size) => (size === 0 ? 1 : size));

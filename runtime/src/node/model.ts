@@ -9,9 +9,9 @@ import { checkModel } from "../onnx/check.js";
 import { chooseVariant } from "../package/variant.js";
 import { Predictor, type Prediction } from "../predict.js";
 import { decodeBaseline, type Baseline } from "../profile/baseline.js";
+import { backendFor } from "./backends.js";
 import { hostFacts } from "./facts.js";
 import { prepareImage } from "./image.js";
-import { ortNode } from "./ort.js";
 import type { ModelPackage } from "./package.js";
 
 export interface OpenModelOptions {
@@ -63,7 +63,8 @@ export async function openModel(pkg: ModelPackage, options: OpenModelOptions): P
   const path = join(pkg.dir, variant.file);
   checkModel(await readFile(path));
   const baseline = manifest.baseline && decodeBaseline(await readFile(join(pkg.dir, manifest.baseline.file)));
-  const session = await ortNode.openSession(path, {
+  const backend = await backendFor(executionProvider);
+  const session = await backend.openSession(path, {
     threadCount: options.threadCount,
     executionProvider,
     spinDurationUs: options.spinDurationUs ?? DEFAULT_SPIN_DURATION_US,

@@ -14,6 +14,7 @@ import type {
 export const ortNode: Backend = {
   name: "onnxruntime-node",
   version: ort.env.versions.node ?? ort.env.versions.common,
+  executionProviders: () => ort.listSupportedBackends().map((backend) => backend.name),
   openSession,
 };
 
@@ -97,12 +98,14 @@ export async function openBareRunner(
 class OrtSession implements Session {
   readonly inputs: readonly TensorInfo[];
   readonly outputs: readonly TensorInfo[];
+  readonly omitted: readonly string[];
   readonly #native: ort.InferenceSession;
 
   constructor(native: ort.InferenceSession) {
     this.#native = native;
     this.inputs = native.inputMetadata.map(toTensorInfo);
     this.outputs = native.outputMetadata.map(toTensorInfo);
+    this.omitted = native.outputMetadata.filter((meta) => !meta.isTensor).map((meta) => meta.name);
   }
 
   async run(

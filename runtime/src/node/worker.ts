@@ -154,6 +154,8 @@ function viewsOf(frame: Frame): ArrayBufferView[] {
       return [frame.data];
     case "window":
       return [frame.samples];
+    case "row":
+      return [];
     case "tensors":
       return Object.values(frame.feeds)
         .map((tensor) => tensor.data)

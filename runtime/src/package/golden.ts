@@ -12,6 +12,7 @@ export const DEFAULT_TOLERANCE: Readonly<Record<Precision, Tolerance>> = {
   fp32: { absolute: 1e-4, relative: 1e-3 },
   fp16: { absolute: 1e-2, relative: 1e-2 },
   int8: { absolute: 1e-1, relative: 1e-1 },
+  int4: { absolute: 1e-1, relative: 1e-1 },
 };
 
 export function toleranceOf(golden: GoldenCase, precision: Precision): Tolerance {

@@ -47,5 +47,7 @@ function rank(variant: Variant, facts: DeviceFacts): number {
       return variant.cpuFlags.length === 0 || suits ? 1 : 3;
     case "fp16":
       return 2;
+    case "int4":
+      return 3;
   }
 }

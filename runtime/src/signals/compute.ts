@@ -54,6 +54,8 @@ function computeSignal(name: SignalName, context: SignalContext): number | undef
       return context.brightness;
     case "instability":
       return context.instability;
+    case "value":
+      return results.find((result) => result.kind === "regression")?.position;
     case "disagreement":
     case "rule":
       return undefined;
@@ -61,10 +63,8 @@ function computeSignal(name: SignalName, context: SignalContext): number | undef
 }
 
 /** The first head that decides something: its class is the prediction's class. */
-export function deciding(
-  results: readonly HeadResult[],
-): Exclude<HeadResult, { kind: "embedding" }> | undefined {
-  return results.find((result) => result.kind !== "embedding");
+export function deciding(results: readonly HeadResult[]): Extract<HeadResult, { class: number }> | undefined {
+  return results.find((result) => "class" in result);
 }
 
 function outsideShare(input: Tensor, range: { min: number; max: number }): number {

@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import {
+  MAIN_LANE,
   createSigningKey,
   DESIRED_TYPE,
   encodeMessage,
@@ -39,6 +40,7 @@ export function assignmentOf(made: ModelPackage, deployment: string, key: Signin
   });
   return {
     deployment,
+    lane: MAIN_LANE,
     model,
     version,
     packageSha256,

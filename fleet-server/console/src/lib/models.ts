@@ -1,9 +1,8 @@
-import type { Model, ModelVersion } from "@fieldloop/protocol";
+import { decidingHead, type Model, type ModelVersion } from "@fieldloop/protocol";
 
 /** Labels of the version's first head that has some: what a sample can be labelled as. */
 export function labelsOf(version: ModelVersion | undefined): readonly string[] {
-  for (const head of version?.manifest.heads ?? []) if (head.kind !== "embedding") return head.labels;
-  return [];
+  return decidingHead(version?.manifest.heads ?? [])?.labels ?? [];
 }
 
 export function findVersion(

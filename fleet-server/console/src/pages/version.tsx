@@ -178,7 +178,11 @@ function sayInput(input: ModelVersion["manifest"]["inputs"][number]): string {
       return `image ${input.width} × ${input.height} ${input.colour}, ${input.resize}`;
     case "window":
       return `window of ${formatCount(input.length)} × ${input.channels} at ${formatNumber(input.sampleRateHz)} Hz, ${input.normalization}`;
+    case "table":
+      return `row of ${formatCount(input.columns.length)} columns`;
     case "tensor":
-      return `tensor ${input.elementType} [${input.dims.join(", ")}]`;
+    case "state":
+    case "constant":
+      return `${input.kind} ${input.elementType} [${input.dims.join(", ")}]`;
   }
 }
