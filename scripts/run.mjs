@@ -82,6 +82,15 @@ async function build() {
     "cli/dist/main.js",
     () => run("node_modules/.bin/tsc", ["-b"]),
   );
+  await buildStep(
+    "agent",
+    [
+      ...["protocol", "runtime", "device-agent", "cli"].map((name) => join(name, "dist/.tsbuildinfo")),
+      "scripts/bundle-agent.mjs",
+    ],
+    "cli/dist/agent/main.js",
+    () => run("node", ["scripts/bundle-agent.mjs"]),
+  );
   const page = "fleet-server/console";
   await buildStep(
     "console",

@@ -1,4 +1,9 @@
 #!/usr/bin/env node
-import { main } from "./program.js";
+import { agentBuild } from "./agent-build.js";
+import type * as AgentMain from "./agent-main.js";
 
-await main(process.argv);
+const build = process.argv[2] === "agent" ? agentBuild() : undefined;
+const program: Pick<typeof AgentMain, "main"> = build
+  ? ((await import(build)) as typeof AgentMain)
+  : await import("./program.js");
+await program.main(process.argv);

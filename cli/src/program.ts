@@ -1,5 +1,5 @@
-import { Command, CommanderError } from "commander";
-import { EXIT, reportError } from "./output.js";
+import type { Command } from "commander";
+import { runCommandLine } from "./run.js";
 
 type Register = (program: Command) => void;
 
@@ -18,27 +18,12 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   tap: async () => (await import("./commands/tap.js")).registerTapCommand,
 };
 
-/** The command line: with the one command that is named, or, where `name` is none of them, with all. */
-export async function createProgram(name?: string): Promise<Command> {
-  const program = new Command("fieldloop")
-    .description(
-      "See how models fail in the field, fix them, ship them back: devices, fleet server and models in one command",
-    )
-    .version("0.1.0")
-    .showHelpAfterError("(add --help for the options)")
-    .exitOverride();
+/** Adds the one command that is named, or, where `name` is none of them, all. */
+export async function registerCommands(program: Command, name?: string): Promise<void> {
   const wanted = name !== undefined && Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
   for (const load of wanted ? [wanted] : Object.values(COMMANDS)) (await load())(program);
-  return program;
 }
 
-/** Runs one command line; sets `process.exitCode` instead of exiting, so that streams drain and native sessions are released. */
-export async function main(argv: readonly string[]): Promise<void> {
-  try {
-    const program = await createProgram(argv[2]);
-    await program.parseAsync([...argv]);
-  } catch (error) {
-    if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? EXIT.ok : EXIT.usage;
-    else process.exitCode = reportError(error);
-  }
+export function main(argv: readonly string[]): Promise<void> {
+  return runCommandLine(argv, (program) => registerCommands(program, argv[2]));
 }
