@@ -9,6 +9,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   server: async () => (await import("./commands/server.js")).registerServerCommand,
   agent: async () => (await import("./commands/agent.js")).registerAgentCommand,
   model: async () => (await import("./commands/model.js")).registerModelCommand,
+  pipeline: async () => (await import("./commands/pipeline.js")).registerPipelineCommand,
   device: async () => (await import("./commands/device.js")).registerDeviceCommand,
   rollout: async () => (await import("./commands/rollout.js")).registerRolloutCommand,
   sample: async () => (await import("./commands/sample.js")).registerSampleCommand,

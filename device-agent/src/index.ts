@@ -1,4 +1,20 @@
 export { startAgent, type AgentHandle, type AgentOptions } from "./control/agent.js";
 export { AGENT_LIMITS, AGENT_VERSION } from "./limits.js";
 export { createAgentLog, type LogOptions } from "./log.js";
-export { parseSourceSpec, SOURCE_FORMS, type SourceSpec } from "./source-spec.js";
+export { readSource, type ReadWants } from "./host/sources/read.js";
+export type { SourceFrame, WindowShape } from "./host/sources/source.js";
+export { LANE_FORM, parseLaneSpec, parseLaneSpecs, type LaneSpec } from "./lane-spec.js";
+export { parseSourceSpec, SOURCE_FORMS, sourceName, type SourceSpec } from "./source-spec.js";
+export {
+  inspectMachine,
+  installService,
+  serviceStatus,
+  uninstallService,
+  type InstallReport,
+  type ServicePlace,
+  type ServiceStatus,
+  type UninstallReport,
+} from "./service/install.js";
+export { ServiceNotifier, type NotifyEnvironment } from "./service/notify.js";
+export { planInstall, type InstallOptions, type InstallPlan, type Machine } from "./service/plan.js";
+export { unitText, type UnitPlan } from "./service/unit.js";

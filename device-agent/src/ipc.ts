@@ -7,7 +7,9 @@ import type {
   SamplingPolicy,
 } from "@fieldloop/protocol";
 import type { PredictionOrigin } from "./control/prediction-batcher.js";
-import type { SourceSpec } from "./source-spec.js";
+import type { GovernorTimes } from "./host/governor.js";
+import type { LocalRequest, LocalResponses } from "./ipc-local.js";
+import type { LaneSpec } from "./lane-spec.js";
 
 /**
  * What control and the inference host say to each other, over Node's IPC channel with structured clone
@@ -18,6 +20,39 @@ import type { SourceSpec } from "./source-spec.js";
 export interface PackageToRun {
   readonly directory: string;
   readonly packageSha256: string;
+  /** What to run it on, best first; each is tried when the one before does not work. The CPU in the end, and where there are none. */
+  readonly providers?: readonly ProviderToRun[];
+}
+
+/** An execution provider with the variant that it runs. */
+export interface ProviderToRun {
+  readonly executionProvider: string;
+  readonly variant: string;
+}
+
+/** How a package's execution provider is chosen. */
+export interface ProviderSearch {
+  /** Only these; all that this device may have where there are none. */
+  readonly executionProviders: readonly string[] | undefined;
+  /** Open Inference Protocol servers. */
+  readonly endpoints: readonly string[];
+  /** Where results are remembered. */
+  readonly directory: string;
+  readonly threadCount: number;
+}
+
+/** Numbers of predictions that a lane has reserved and not used yet: `next` up to `end`, exclusive. */
+export interface NumberRange {
+  readonly next: number;
+  readonly end: number;
+}
+
+export interface LaneStart {
+  readonly spec: LaneSpec;
+  readonly package: PackageToRun | undefined;
+  readonly numbers: NumberRange;
+  /** Where the hashes of its frames in hand are noted before each run. */
+  readonly frameMarkPath: string;
 }
 
 /** The first message to a host that is to run; it answers `ready`. */
@@ -25,31 +60,42 @@ export interface StartMessage {
   readonly kind: "start";
   readonly device: string;
   readonly boot: number;
-  /** Number of its first prediction. */
-  readonly nextN: number;
-  readonly source: SourceSpec;
+  readonly lanes: readonly LaneStart[];
+  /** The first block of prediction numbers that no lane has reserved. */
+  readonly nextBlock: number;
   readonly sampling: SamplingPolicy;
   readonly profileIntervalSeconds: number;
-  readonly package: PackageToRun | undefined;
   /** Frames that killed a host before; they are not run again. */
   readonly quarantined: readonly string[];
-  /** Where the hash of the frame in hand is noted before each run. */
-  readonly frameMarkPath: string;
+  /** Threads that run models at the same time, over all lanes. */
   readonly threadCount: number;
+  /** Folder of the `thermal_zone*` files; undefined where temperatures are not looked at. */
+  readonly thermalPath: string | undefined;
+  /** Those of the limits by default. */
+  readonly governorTimes: GovernorTimes | undefined;
 }
 
 export type ControlRequest =
-  | { readonly kind: "activate"; readonly package: PackageToRun }
-  | { readonly kind: "deactivate" }
+  | { readonly kind: "activate"; readonly lane: string; readonly package: PackageToRun }
+  | { readonly kind: "deactivate"; readonly lane: string }
   | { readonly kind: "capture"; readonly count: number }
-  | { readonly kind: "set_condition"; readonly condition: string }
+  | { readonly kind: "set_condition"; readonly condition: string; readonly lane: string | undefined }
   | { readonly kind: "truth"; readonly n: number }
   | { readonly kind: "facts" }
-  | { readonly kind: "self_test"; readonly package: PackageToRun; readonly threadCount: number };
+  | {
+      readonly kind: "self_test";
+      readonly package: PackageToRun;
+      readonly threadCount: number;
+      /** Undefined: the CPU, without a search. */
+      readonly search?: ProviderSearch;
+    }
+  | LocalRequest;
 
 export type ControlMessage =
   | StartMessage
   | { readonly kind: "request"; readonly id: number; readonly request: ControlRequest }
+  /** Nobody waits for the answer to this request any more. */
+  | { readonly kind: "cancel"; readonly id: number }
   | {
       readonly kind: "policy";
       readonly sampling: SamplingPolicy;
@@ -58,7 +104,7 @@ export type ControlMessage =
   | { readonly kind: "stop" };
 
 /** What is answered to each request. */
-export interface ControlResponses {
+export interface ControlResponses extends LocalResponses {
   readonly activate: Activation;
   readonly deactivate: Record<string, never>;
   readonly capture: Record<string, never>;
@@ -73,6 +119,8 @@ export interface Activation {
   readonly origin: PredictionOrigin;
   readonly variant: string;
   readonly executionProvider: string;
+  /** Share of the graph's nodes that each execution provider runs, where it is known. */
+  readonly providerShares?: Readonly<Record<string, number>>;
   readonly loadMs: number;
   /** How long the loop could take no frame because of the swap, milliseconds. */
   readonly swapGapMs: number;
@@ -88,6 +136,10 @@ export interface SelfTest {
   readonly differenceMax: number;
   readonly loadMs: number;
   readonly residentBytes: number;
+  /** What to run it on, best first; empty without a search. */
+  readonly providers?: readonly ProviderToRun[];
+  /** The provider that was asked for does not run the package. */
+  readonly providerTrouble?: WireFailure;
 }
 
 export interface WireFailure {
@@ -95,24 +147,48 @@ export interface WireFailure {
   readonly message: string;
 }
 
+/** Frames of one lane since the host started. */
+export interface FrameCounts {
+  readonly framesSeen: number;
+  /** Found no place in the queue. */
+  readonly framesDropped: number;
+  /** Beyond the lane's rate. */
+  readonly framesSkipped: number;
+  readonly framesFailed: number;
+}
+
+export interface LaneBeat extends FrameCounts {
+  readonly name: string;
+  /** How long the run in hand takes already; 0 between runs. */
+  readonly runningMs: number;
+  /** What such a run usually takes; 0 before the first. */
+  readonly expectedMs: number;
+  /** Frames a second that the governor allows; null where it limits nothing. */
+  readonly rateMax: number | null;
+}
+
 export interface Heartbeat {
   readonly kind: "heartbeat";
-  /** How long the frame in hand has been running; 0 between frames. */
-  readonly runningMs: number;
-  /** What a run usually takes; 0 before the first. */
-  readonly expectedMs: number;
-  readonly framesSeen: number;
-  readonly framesDropped: number;
-  readonly framesFailed: number;
-  readonly samplesTaken: number;
+  readonly lanes: readonly LaneBeat[];
+  /** How long the inference in hand for a program on this machine takes already; 0 where none is. */
+  readonly localRunningMs: number;
   readonly residentBytes: number;
 }
 
+/** What a lane runs from now on; undefined where nothing is assigned to it, or what is did not load. */
+export interface LaneActivation {
+  readonly lane: string;
+  readonly activation: Activation | undefined;
+}
+
 export type HostMessage =
-  | { readonly kind: "ready"; readonly activation: Activation | undefined }
+  | { readonly kind: "ready"; readonly lanes: readonly LaneActivation[] }
   | Heartbeat
+  /** The host changed what a lane runs by itself: another variant, or another execution provider. */
+  | { readonly kind: "changed"; readonly lane: string; readonly activation: Activation }
   | {
       readonly kind: "predictions";
+      readonly lane: string;
       readonly origin: PredictionOrigin;
       readonly firstN: number;
       readonly rows: readonly PredictionRow[];
@@ -132,7 +208,13 @@ export type HostMessage =
       readonly kind: "feedback";
       readonly items: readonly { readonly n: number; readonly label: string }[];
     }
-  | { readonly kind: "warning"; readonly failure: WireFailure; readonly active: boolean }
+  | {
+      readonly kind: "warning";
+      readonly failure: WireFailure;
+      readonly active: boolean;
+      /** Whose trouble it is; the whole host's where there is none. */
+      readonly lane?: string;
+    }
   | { readonly kind: "response"; readonly id: number; readonly value: unknown }
   | { readonly kind: "refused"; readonly id: number; readonly failure: WireFailure }
   | { readonly kind: "stopped" };

@@ -51,7 +51,34 @@ export const AGENT_LIMITS = {
   probationTimeoutMinMs: 10 * 60_000,
   probationSlack: 20,
 
+  // Lanes
+  lanesMax: 8,
+  laneBatchMax: 64,
+  /** Prediction numbers that a lane reserves at a time: rows of one lane follow on, so that its batches stay large. */
+  predictionBlock: 1_024,
+  /** A lane that waits gains one level of priority in this time: even the lowest runs after two seconds. */
+  laneAgeingMs: 20,
+
+  // Governor
+  governorIntervalMs: 1_000,
+  /** Degrees Celsius from which it restricts, and below which it restores. */
+  governorHotC: 85,
+  governorCoolC: 77,
+  /** Share of all cores that is busy, from which it restricts lanes below the highest priority, and below which it restores. */
+  governorBusyShare: 0.97,
+  governorIdleShare: 0.75,
+  /** Between two restrictions, and between any change and a restoration. */
+  governorHoldMs: 10_000,
+  governorRestoreMs: 30_000,
+  /** Shares of its rate that a lane is brought down to, one after the other. */
+  governorShares: [0.5, 0.25] as readonly number[],
+  governorRateMin: 0.5,
+
   // Host
+  /** Above it the host is ended in order and started anew. */
+  hostBytesMaxDefault: 1024 * 1024 * 1024,
+  /** A host that is above its ceiling right after a start would be restarted for ever: not more often than this. */
+  hostRecycleIntervalMs: 60_000,
   heartbeatIntervalMs: 500,
   heartbeatTimeoutMs: 10_000,
   runTimeoutMinMs: 5_000,
@@ -81,6 +108,26 @@ export const AGENT_LIMITS = {
   simulatorFeedbackIntervalMs: 2_000,
   sourceRestartMinMs: 500,
   sourceRestartMaxMs: 30_000,
+  /** A live stream that gives no byte for so long is opened again. */
+  sourceStallMs: 10_000,
+  /** Until its first byte: a camera may take a while to wake. */
+  sourceFirstByteMs: 20_000,
+  sourceConnectTimeoutMs: 10_000,
+  /** A trouble with the content of a stream is told at most this often. */
+  sourceTroubleIntervalMs: 10_000,
+  /** Rows in order after which a trouble with one is over. */
+  rowsHealthy: 100,
+  rowLineBytesMax: 1024 * 1024,
+  rowColumnsMax: 1_024,
+  /** Of one window: length × channels. */
+  windowValuesMax: 1 << 22,
+  followPollMs: 200,
+  /** Between two rows that are played by their time. */
+  rowPaceWaitMsMax: 60_000,
+  tcpSourceConnectionsMax: 8,
+  mqttSourcePayloadBytesMax: 4 * 1024 * 1024,
+  /** Topics under one filter, each a stream of its own. */
+  mqttSourceTopicsMax: 256,
 
   // Sampler
   /** Frames that came as pixels are stored as JPEG of this quality (1..100), without chroma subsampling. */
@@ -91,6 +138,26 @@ export const AGENT_LIMITS = {
   localHeadersTimeoutMs: 5_000,
   localRequestTimeoutMs: 15_000,
   localConnectionsMax: 64,
+  /** Inference requests and answers, and images for `/v1/predict`: they are copied from process to process. */
+  localTensorBytesMax: 32 * 1024 * 1024,
+  /** Of all such bodies at one time. */
+  localBytesInHandMax: 64 * 1024 * 1024,
+  /** Inferences that wait for their turn, over all models. */
+  localWaitingMax: 16,
+  /** Against the lanes' 0..100, of which 50 is the default. */
+  localPriority: 40,
+  localInferTimeoutMs: 15_000,
+  /** A run that takes longer is taken for one that never ends. */
+  localRunTimeoutMs: 60_000,
+  /** Loaded on demand beside what the lanes run. */
+  localModelsMax: 4,
+  /** A model in memory against its file on disk: weights, and the working memory of a run. */
+  localModelMemoryFactor: 2,
+  localSubscribersMax: 8,
+  /** Predictions and boxes that wait for one subscriber; beyond it the oldest go. */
+  localSubscriberItemsMax: 4_096,
+  localSubscriberChunkRows: 256,
+  localHeartbeatMs: 15_000,
   feedbackWindowMs: 250,
   feedbackWaitingMax: 10_000,
 

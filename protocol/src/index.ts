@@ -67,7 +67,9 @@ export {
 } from "./manifest/heads.js";
 export {
   PRECISIONS,
+  ROOT_NODE,
   TASKS,
+  decidingHeadOf,
   goldenCaseSchema,
   lineageSchema,
   manifestFiles,
@@ -77,12 +79,14 @@ export {
   type Lineage,
   type Manifest,
   type ManifestInput,
+  type NodeCondition,
   type NodeSource,
   type PipelineNode,
   type Precision,
   type Task,
   type Variant,
 } from "./manifest/manifest.js";
+export { pipelineSpecSchema, type PipelineSpec } from "./manifest/pipeline-spec.js";
 export {
   DEPLOYMENT,
   DEPLOYMENT_STATES,

@@ -57,6 +57,10 @@ export interface SessionOptions {
   readonly optimizedModelPath?: string;
   /** Further ONNX Runtime session configuration entries, e.g. `{ "session.disable_quant_qdq": "1" }`. */
   readonly config?: Readonly<Record<string, string>>;
+  /** Let the library write its own log lines to the terminal. Default false: what goes wrong comes as an error. */
+  readonly nativeLog?: boolean;
+  /** One answer of a remote backend may take so long. Default 30 000. */
+  readonly requestTimeoutMs?: number;
 }
 
 export interface Session {
@@ -64,8 +68,11 @@ export interface Session {
   readonly outputs: readonly TensorInfo[];
   /** Outputs of the graph that this binding cannot return (sequences, maps, optionals), left out of `outputs`. */
   readonly omitted: readonly string[];
-  /** Share of the graph's nodes that each execution provider runs, 0..1; undefined where the backend cannot tell. */
-  providerShares?(): Promise<Readonly<Record<string, number>>>;
+  /**
+   * Share of the graph's nodes that each execution provider runs, 0..1; undefined where the backend cannot tell. Opens the
+   * model once more for it, beside this session, and runs it on `feeds` (zeros, open dimensions as 1, by default).
+   */
+  providerShares?(feeds?: Readonly<Record<string, Tensor>>): Promise<Readonly<Record<string, number>>>;
   /** Runs the graph once; `fetches` limits the outputs that are computed and copied. */
   run(feeds: Readonly<Record<string, Tensor>>, fetches?: readonly string[]): Promise<Record<string, Tensor>>;
   /** Frees native memory. Must be awaited after the last run and before the process or thread ends. */

@@ -27,8 +27,10 @@ export {
   intAttribute,
   intsAttribute,
   makeAttribute,
+  makeFunction,
   makeNode,
   namesRead,
+  nodeLabel,
   nodeProducing,
   producerMap,
   pruneDead,
@@ -38,7 +40,27 @@ export {
   subgraphsOf,
   type AttributeValue,
 } from "./onnx/graph.js";
-export { ONNX_LIMITS } from "./onnx/limits.js";
+export { setBatch, fixDims, type BatchReport } from "./onnx/dims.js";
+export {
+  embeddingCandidate,
+  exposeTensor,
+  extractModel,
+  splitModel,
+  type ExtractOptions,
+  type KnownTensors,
+  type ModelPart,
+  type SplitModel,
+} from "./onnx/extract.js";
+export {
+  externalTensors,
+  inlineExternalData,
+  type ExternalData,
+  type ReadExternal,
+} from "./onnx/external.js";
+export { modelCost, type KnownShapes, type ModelCost, type OperatorCost } from "./onnx/cost.js";
+export { nameNodes } from "./onnx/names.js";
+export { stripModel, type StripReport } from "./onnx/strip.js";
+export { ONNX_LIMITS, OPSETS_MAX } from "./onnx/limits.js";
 export { decodeModel, encodeModel, graphOf, opsetVersion } from "./onnx/model.js";
 export {
   boolTensor,
@@ -61,13 +83,36 @@ export {
   uint8Tensor,
 } from "./onnx/tensor.js";
 export { checkModel, type ModelFacts, type ModelLimits } from "./onnx/check.js";
-export { graphSignature, inspectModel, type ModelInspection } from "./onnx/inspect.js";
+export { graphSignature, inspectModel, type ForeignTensor, type ModelInspection } from "./onnx/inspect.js";
 export { tidyModel, type TidyReport } from "./onnx/tidy.js";
-export { UPGRADE_OPSET_MIN, UPGRADE_OPSET_TARGET, upgradeOpset } from "./onnx/upgrade.js";
+export { UPGRADE_OPSET_MAX, UPGRADE_OPSET_MIN, UPGRADE_OPSET_TARGET, upgradeOpset } from "./onnx/upgrade.js";
 export { replaceInitializers } from "./onnx/writeback.js";
 
 // Quantizer
+export {
+  measureSpeed,
+  refusalReasons,
+  requireWorth,
+  type AcceptanceBounds,
+  type AccuracyReport,
+  type QuantizeMethod,
+  type SpeedReport,
+  type VariantReport,
+} from "./quantize/assess.js";
 export { readQuantizedBase, type QuantizedBase } from "./quantize/base.js";
+export { compareModels, type Comparison, type TensorPair } from "./quantize/compare.js";
+export type { ConvertOptions, ConvertResult, LeftNode } from "./quantize/convert.js";
+export { quantizeDynamic, type DynamicOptions } from "./quantize/dynamic.js";
+export { convertToFloat16, FLOAT16_BLOCKED, type Float16Options } from "./quantize/fp16.js";
+export { halfBits, HALF_MAX } from "./quantize/half.js";
+export {
+  INT4_BLOCK_SIZES,
+  packInt4,
+  quantizeInt4,
+  unpackInt4,
+  type Int4Matrix,
+  type Int4Options,
+} from "./quantize/int4.js";
 export { countKernels } from "./quantize/kernels.js";
 export { QUANTIZE_LIMITS } from "./quantize/limits.js";
 export {
@@ -78,7 +123,29 @@ export {
 } from "./quantize/numeric.js";
 export type { CalibrationMethod } from "./quantize/observer.js";
 export { requireQuality, type QualityBound } from "./quantize/quality.js";
-export { quantizeStatic } from "./quantize/quantize.js";
+export {
+  makeVariant,
+  type Evaluation,
+  type MadeVariant,
+  type MakeVariantOptions,
+  type VariantSettings,
+} from "./quantize/make.js";
+export { openStaticQuantizer, quantizeStatic, type StaticQuantizer } from "./quantize/quantize.js";
+export {
+  needsReducedRange,
+  QUANTIZATION_SCHEMES,
+  schemeSettings,
+  variantCpuFlags,
+  type QuantizationScheme,
+  type SchemeSettings,
+} from "./quantize/scheme.js";
+export {
+  measureSensitivity,
+  searchFloatNodes,
+  type SearchOptions,
+  type SearchResult,
+  type Sensitivity,
+} from "./quantize/search.js";
 export type {
   Feeds,
   Fidelity,
@@ -89,6 +156,7 @@ export type {
   QuantizationReport,
   QuantizationScales,
   QuantizeOptions,
+  QuantizeProgress,
   QuantizeResult,
 } from "./quantize/types.js";
 
@@ -100,18 +168,41 @@ export {
   type Geometry,
   type PixelFrame,
   type PreparedFrame,
+  type RowFrame,
+  type RowValue,
   type TensorFrame,
   type WindowFrame,
 } from "./input/frame.js";
+export { FeatureExtractor } from "./input/features.js";
+export { INPUT_LIMITS } from "./input/limits.js";
+export { MAIN_STREAM } from "./input/stream.js";
 export { planResize, type ResizePlan } from "./input/geometry.js";
 export { PixelPacker } from "./input/pixels.js";
-export { FramePreparer, zeroFeeds, type ImageSizer, type SizedPixels } from "./input/prepare.js";
+export {
+  FramePreparer,
+  frameInput,
+  zeroFeeds,
+  type ImageSizer,
+  type SizedPixels,
+  type StreamCarry,
+} from "./input/prepare.js";
 export { windowDims, windowTensor } from "./input/window.js";
 
 // Heads
-export { ANOMALY_STEEPNESS, anomalyProbability, readAnomaly, type AnomalyHead } from "./heads/anomaly.js";
+export {
+  ANOMALY_STEEPNESS,
+  anomalyProbability,
+  readAnomaly,
+  type AnomalyHead,
+  type AnomalyReference,
+} from "./heads/anomaly.js";
 export { readClassification, type ClassificationHead } from "./heads/classification.js";
-export { readDetection, type DetectionHead } from "./heads/detection.js";
+export {
+  readDetection,
+  type DetectionHead,
+  type DetectionView,
+  type InputSize,
+} from "./heads/detection.js";
 export {
   argmax,
   binaryEntropy,
@@ -121,8 +212,12 @@ export {
   softmax,
   topMargin,
 } from "./heads/distribution.js";
-export { intersectionOverUnion, suppressOverlaps } from "./heads/nms.js";
+export { intersectionOverUnion, suppressOverlaps, type Suppression } from "./heads/nms.js";
 export { headOutputs, readHeads } from "./heads/read.js";
+export { readImage, type ImageHead } from "./heads/image.js";
+export { readKeypoints, type KeypointsHead } from "./heads/keypoints.js";
+export { readRegression, type RegressionHead } from "./heads/regression.js";
+export { readSegmentation, unlabelled, type SegmentationHead } from "./heads/segmentation.js";
 export {
   NO_LABEL,
   type AnomalyResult,
@@ -130,10 +225,23 @@ export {
   type DetectionResult,
   type EmbeddingResult,
   type HeadResult,
+  type ImageResult,
+  type Keypoint,
+  type KeypointsResult,
+  type Mask,
+  type RegressionResult,
+  type SegmentationResult,
 } from "./heads/result.js";
 
 // Predictions and signals
-export { Predictor, type Prediction, type PredictorOptions } from "./predict.js";
+export {
+  Predictor,
+  type BatchItem,
+  type DetailedPrediction,
+  type Prediction,
+  type PredictWithOptions,
+  type PredictorOptions,
+} from "./predict.js";
 export { computeSignals, type SignalContext, type SignalValues } from "./signals/compute.js";
 export { INSTABILITY_WINDOW, SignalTracker } from "./signals/tracker.js";
 export { predictionWorth } from "./signals/worth.js";
@@ -143,6 +251,19 @@ export { ProfileAccumulator, histogramBin, type ProfiledPrediction } from "./pro
 export { decodeBaseline, encodeBaseline, type Baseline, type NoveltyReference } from "./profile/baseline.js";
 export { fitNovelty, noveltyOf, unitVector, type NoveltyOptions } from "./profile/novelty.js";
 
+// Pipelines
+export { PIPELINE_BATCH_MAX } from "./pipeline/stage.js";
+export { composeGeometry, cropBox, type Crop } from "./pipeline/crop.js";
+export {
+  handedOn,
+  orderNodes,
+  pipelineParts,
+  wantedOutputs,
+  type PipelinePart,
+} from "./pipeline/graph.js";
+export { Pipeline, type PipelineOptions } from "./pipeline/pipeline.js";
+export type { NodeResult } from "./pipeline/result.js";
+
 // Packages
 export { DEFAULT_TOLERANCE, compareGolden, toleranceOf, type Tolerance } from "./package/golden.js";
 export { MANIFEST_FILE, formatManifest, parseManifest } from "./package/manifest.js";
@@ -150,6 +271,7 @@ export {
   asFloat32,
   elementCountOf,
   halfToNumber,
+  numberToHalf,
   tensorFromBytes,
   tensorToBytes,
 } from "./package/tensor-bytes.js";
@@ -157,4 +279,26 @@ export { INT8_CPU_FLAGS, chooseVariant } from "./package/variant.js";
 
 // Import presets
 export type { ModelSignature, Preset, PresetOptions, PresetResult } from "./presets/preset.js";
-export { PRESETS, PRESET_NAMES, applyPreset, type PresetName } from "./presets/presets.js";
+export { PRESETS, PRESET_NAMES, applyPreset, suggestPreset, type PresetName } from "./presets/presets.js";
+export { describeModel } from "./presets/boundary.js";
+export { COCO_KEYPOINTS, COCO_LABELS, KEYWORD_LABELS, NAMED_LABELS } from "./presets/labels.js";
+
+// Open Inference Protocol v2, apart from any transport
+export { checkFeeds, checkFetches, placeholderFeeds } from "./feeds.js";
+export type { OipClient, OipRemoteModel, OipRemoteTensor } from "./oip/client.js";
+export { OIP_LIMITS } from "./oip/limits.js";
+export { isOipProvider, parseOipProvider, type OipEndpoint, type OipTransport } from "./oip/provider-name.js";
+export { OipRestClient, type OipHttpTransport } from "./oip/rest-client.js";
+export { handleInference, type OipHttpRequest, type OipHttpResponse } from "./oip/rest-server.js";
+export type {
+  InferenceService,
+  OipDatatype,
+  OipEncodedInput,
+  OipInferRequest,
+  OipInferResponse,
+  OipModelIndexEntry,
+  OipModelMetadata,
+  OipServerMetadata,
+  OipTensorMetadata,
+} from "./oip/service.js";
+export { datatypeOf, elementTypeOfDatatype } from "./oip/tensors.js";

@@ -1,4 +1,4 @@
-import { FieldloopError, type DeviceDetail, type DeviceSummary } from "@fieldloop/protocol";
+import { FieldloopError, type DeviceDetail, type DeviceSummary, type LaneState } from "@fieldloop/protocol";
 import { InvalidArgumentError, type Command } from "commander";
 import { FleetClient, resolveServer, withServerOptions, type ServerOptions } from "../client.js";
 import { action, note, printJson, printTable } from "../output.js";
@@ -72,12 +72,27 @@ async function show(id: string, options: DeviceOptions): Promise<void> {
     ["mean confidence", share(device.meanConfidence)],
     ["accuracy", `${share(device.accuracy.value)} of ${device.accuracy.count} with feedback`],
     ["tags", tagText(device.tags)],
+    ...laneRows(device.state?.lanes ?? []),
     ...device.warnings.map((warning) => [`warning ${warning.code}`, warning.message]),
     ...device.deployments.map((deployment) => [
       `deployment ${new Date(deployment.updated).toISOString()}`,
       `${version(deployment)} ${deployment.state}${deployment.errorCode === null ? "" : ` ${deployment.errorCode}: ${deployment.errorMessage ?? ""}`}`,
     ]),
   ]);
+}
+
+/** With one lane the rows above say it all. */
+function laneRows(lanes: readonly LaneState[]): string[][] {
+  if (lanes.length < 2) return [];
+  return lanes.map((lane) => {
+    const { running } = lane;
+    const runs = running
+      ? `${version(running)} (${running.variant} on ${running.executionProvider})`
+      : `nothing${lane.model === null ? "" : `, wants ${lane.model}`}`;
+    const slowed = lane.rateMax === null ? "" : `, held to ${lane.rateMax} a second`;
+    const frames = `${lane.framesSeen} frames, ${lane.framesDropped} dropped, ${lane.framesSkipped} skipped, ${lane.framesFailed} failed`;
+    return [`lane ${lane.name}`, `${lane.source}: ${runs}, priority ${lane.priority}${slowed}; ${frames}`];
+  });
 }
 
 async function enrolToken(options: DeviceOptions & { ttl: number; uses: number }): Promise<void> {

@@ -1,6 +1,6 @@
 import { join } from "node:path";
-import { FieldloopError, type ModelInput } from "@fieldloop/protocol";
-import { headOutputs, zeroFeeds, type Frame } from "@fieldloop/runtime";
+import { FieldloopError, ROOT_NODE, type ModelInput } from "@fieldloop/protocol";
+import { pipelineParts, wantedOutputs, zeroFeeds, type Frame, type Tensor } from "@fieldloop/runtime";
 import {
   DEFAULT_SPIN_DURATION_US,
   openBareRunner,
@@ -96,16 +96,7 @@ async function bench(dir: string, flags: BenchFlags): Promise<void> {
 async function measure(model: LoadedModel, flags: BenchFlags): Promise<{ bare: Timing; predict: Timing }> {
   const frame = exampleFrame(model.manifest.inputs);
   const { feeds } = await model.prepare(frame);
-  const bare = await openBareRunner(
-    join(model.package.dir, model.variant.file),
-    {
-      threadCount: flags.threads,
-      executionProvider: model.executionProvider,
-      spinDurationUs: DEFAULT_SPIN_DURATION_US,
-    },
-    feeds,
-    headOutputs(model.manifest.heads),
-  );
+  const bare = await openBareParts(model, feeds, flags.threads);
   try {
     note(`measuring for ${flags.seconds} s`);
     const bareMs: number[] = [];
@@ -121,6 +112,32 @@ async function measure(model: LoadedModel, flags: BenchFlags): Promise<{ bare: T
   } finally {
     await bare.release();
   }
+}
+
+/** Every part of the model once: the root on the frame's feeds, further nodes of a pipeline on zeros. */
+async function openBareParts(
+  model: LoadedModel,
+  feeds: Readonly<Record<string, Tensor>>,
+  threadCount: number,
+): Promise<{ run: () => Promise<void>; release: () => Promise<void> }> {
+  const { manifest, executionProvider } = model;
+  const inputs = new Map(pipelineParts(manifest).map((part) => [part.name, part.inputs]));
+  const options = { threadCount, executionProvider, spinDurationUs: DEFAULT_SPIN_DURATION_US };
+  const runners: Awaited<ReturnType<typeof openBareRunner>>[] = [];
+  for (const { name, variant } of model.parts) {
+    const fed = name === ROOT_NODE ? feeds : zeroFeeds(inputs.get(name)!);
+    if (fed === undefined) continue;
+    const path = join(model.package.dir, variant.file);
+    runners.push(await openBareRunner(path, options, fed, wantedOutputs(manifest, name)));
+  }
+  return {
+    run: async () => {
+      for (const runner of runners) await runner.run();
+    },
+    release: async () => {
+      for (const runner of runners) await runner.release();
+    },
+  };
 }
 
 async function block(run: () => Promise<unknown>, into: number[]): Promise<void> {

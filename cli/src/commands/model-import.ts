@@ -1,117 +1,117 @@
-import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { FieldloopError, modelNameSchema } from "@fieldloop/protocol";
-import { PRESETS, PRESET_NAMES, type PresetOptions } from "@fieldloop/runtime";
+import {
+  PRESETS,
+  decodeModel,
+  describeModel,
+  suggestPreset,
+  type PresetName,
+  type PresetOptions,
+} from "@fieldloop/runtime";
 import {
   checkGolden,
   importModel,
   openModel,
+  readModelFile,
   type GoldenReport,
   type ModelPackage,
 } from "@fieldloop/runtime/node";
-import { Option, type Command } from "commander";
-import { action, printJson, printTable } from "../output.js";
-import {
-  formatBytes,
-  modelNameFrom,
-  parseLabels,
-  parseNumber,
-  parseNumbers,
-  parsePositiveInteger,
-  versionOf,
-} from "./model-options.js";
+import { InvalidArgumentError, type Command } from "commander";
+import { action, note, printJson, printTable } from "../output.js";
+import { addPresetOptions, presetHelp, readPresetOptions, type PresetFlags } from "./model-import-options.js";
+import { formatBytes, modelNameFrom, parsePositiveInteger, versionOf } from "./model-options.js";
 
-interface ImportFlags extends Omit<PresetOptions, "labels"> {
-  readonly preset: string;
+interface ImportFlags {
+  readonly preset?: string;
   readonly name?: string;
   readonly modelVersion: number;
-  readonly labels?: string;
   readonly out?: string;
   readonly licence: string;
   readonly description?: string;
   readonly golden: boolean;
+  readonly fold: boolean;
+  readonly dim?: Readonly<Record<string, number>>;
   readonly json?: boolean;
 }
 
 export function registerModelImport(model: Command): void {
-  const presets = PRESET_NAMES.map((name) => `  ${name.padEnd(20)} ${PRESETS[name].title}`);
-  model
+  const command = model
     .command("import")
     .description("Make a package of an ONNX file: checked, described by a preset, with a golden case")
     .argument("<file>", "ONNX file")
-    .requiredOption("--preset <name>", "what the file is; see below")
+    .option("--preset <name>", "what the file is; see below")
     .option("--name <name>", "model name (default: from the file name)")
     .option("--model-version <n>", "version number", parsePositiveInteger, 1)
-    .option("--labels <file>", "text file with one label a line")
     .option("--out <dir>", "package folder to make (default: NAME-VERSION here)")
     .option("--licence <id>", "licence of the weights", "unspecified")
-    .option("--description <text>", "a sentence about it")
-    .option("--width <pixels>", "where the file leaves it open", parsePositiveInteger)
-    .option("--height <pixels>", "where the file leaves it open", parsePositiveInteger)
-    .addOption(new Option("--colour <order>", "of three channels").choices(["rgb", "bgr"]))
-    .addOption(
-      new Option("--resize <mode>", "how images meet the size").choices(["stretch", "letterbox", "crop"]),
-    )
-    .addOption(new Option("--range <range>", "pixel values before mean and std").choices(["unit", "byte"]))
-    .option("--mean <numbers>", "one, or one a channel, with commas", parseNumbers)
-    .option("--std <numbers>", "one, or one a channel, with commas", parseNumbers)
-    .addOption(new Option("--activation <kind>", "of logits").choices(["softmax", "sigmoid"]))
-    .option("--temperature <number>", "divides logits", parseNumber)
-    .option("--score-threshold <number>", "of detections, 0..1", parseNumber)
-    .option("--iou-threshold <number>", "overlap that makes two boxes one, 0..1", parseNumber)
-    .option("--threshold <number>", "reconstruction error above which a window is anomalous", parseNumber)
-    .option("--sample-rate-hz <number>", "of windows", parseNumber)
-    .option("--hop <samples>", "between two windows", parsePositiveInteger)
-    .addOption(new Option("--normalization <kind>", "of windows").choices(["none", "zscore", "fixed"]))
-    .option("--embedding-output <name>", "an output that is an embedding")
+    .option("--description <text>", "a sentence about it");
+  addPresetOptions(command)
+    .option("--dim <name=size>", "size of a symbolic dimension, may be given again", parseDim)
+    .option("--no-fold", "keep the graph as its exporter wrote it")
     .option("--no-golden", "do not record a golden case")
     .option("--json", "result as JSON")
-    .addHelpText("after", `\nPresets:\n${presets.join("\n")}`)
+    .addHelpText("after", presetHelp())
     .action(action(importFile));
 }
 
-async function importFile(file: string, flags: ImportFlags): Promise<void> {
-  const name = flags.name ?? modelNameFrom(basename(file));
+async function importFile(file: string, flags: ImportFlags & PresetFlags): Promise<void> {
+  const {
+    preset: presetGiven,
+    name: nameGiven,
+    modelVersion,
+    out,
+    licence,
+    description,
+    golden: withGolden,
+    fold,
+    dim,
+    json,
+    ...presetFlags
+  } = flags;
+  const name = nameGiven ?? modelNameFrom(basename(file));
   if (!modelNameSchema.safeParse(name).success) {
     throw new FieldloopError(
       "invalid_argument",
       `Name the model: "${name}", wanted a-z, 0-9 and inner hyphens`,
     );
   }
-  const dir = flags.out ?? `${name}-${flags.modelVersion}`;
-  const { labels, ...presetOptions } = flags;
-  const pkg = await importModel(file, dir, {
-    preset: flags.preset,
-    presetOptions: {
-      ...presetOptions,
-      ...(labels === undefined ? {} : { labels: parseLabels(await readLabels(labels)) }),
-    },
+  const presetOptions = await readPresetOptions(presetFlags);
+  const preset = presetGiven ?? (await choosePreset(file, presetOptions));
+  const pkg = await importModel(file, out ?? `${name}-${modelVersion}`, {
+    preset,
+    presetOptions,
     model: name,
-    version: flags.modelVersion,
-    licence: flags.licence,
-    golden: flags.golden,
+    version: modelVersion,
+    licence,
+    golden: withGolden,
+    fold,
     created: new Date(),
-    ...(flags.description === undefined ? {} : { description: flags.description }),
+    onWarning: (text) => note(`warning: ${text}`),
+    ...(dim === undefined ? {} : { dims: dim }),
+    ...(description === undefined ? {} : { description }),
   });
   // The package must open and hold its own golden case before it is called good.
   const golden = await openAndCheck(pkg);
   const { manifest, packageSha256 } = pkg;
   const bytes = manifest.variants[0]!.bytes;
-  if (flags.json) {
+  if (json) {
     printJson({
       dir: pkg.dir,
       version: versionOf(manifest),
+      preset,
       packageSha256,
       task: manifest.task,
       bytes,
       golden,
+      warnings: pkg.warnings,
     });
     return;
   }
   printTable([
-    ["version", "task", "model", "golden cases", "package", "folder"],
+    ["version", "preset", "task", "model", "golden cases", "package", "folder"],
     [
       versionOf(manifest),
+      preset,
       manifest.task,
       formatBytes(bytes),
       String(golden.cases),
@@ -119,6 +119,22 @@ async function importFile(file: string, flags: ImportFlags): Promise<void> {
       pkg.dir,
     ],
   ]);
+}
+
+/** The only preset that fits; which one it is is said, and of several all are. */
+async function choosePreset(file: string, options: PresetOptions): Promise<PresetName> {
+  const names = suggestPreset(describeModel(decodeModel(await readModelFile(file))), options);
+  const [only] = names;
+  if (only !== undefined && names.length === 1) {
+    note(`preset ${only}: ${PRESETS[only].title}`);
+    return only;
+  }
+  throw new FieldloopError(
+    "invalid_argument",
+    names.length === 0
+      ? `Choose a preset: none fits "${file}", see its inputs and outputs with "fieldloop model inspect"`
+      : `Choose a preset: "${file}" fits ${names.join(", ")}; name one with --preset`,
+  );
 }
 
 async function openAndCheck(pkg: ModelPackage): Promise<GoldenReport> {
@@ -130,10 +146,12 @@ async function openAndCheck(pkg: ModelPackage): Promise<GoldenReport> {
   }
 }
 
-async function readLabels(file: string): Promise<string> {
-  try {
-    return await readFile(file, "utf8");
-  } catch (cause) {
-    throw new FieldloopError("not_found", `Read labels "${file}": ${(cause as Error).message}`, { cause });
+/** `batch=1`, added to those before. */
+function parseDim(text: string, before: Readonly<Record<string, number>> = {}): Record<string, number> {
+  const at = text.lastIndexOf("=");
+  const size = Number(text.slice(at + 1));
+  if (at < 1 || !Number.isInteger(size) || size < 1) {
+    throw new InvalidArgumentError("wanted name=size with a size of at least 1");
   }
+  return { ...before, [text.slice(0, at)]: size };
 }

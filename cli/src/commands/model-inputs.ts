@@ -3,12 +3,16 @@ import { join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { FieldloopError, LIMITS, type Manifest, type ModelInput } from "@fieldloop/protocol";
 import type { Frame } from "@fieldloop/runtime";
+import { isTensorFile, namedTensorFiles, namedTensorFrame, tensorFrames } from "./model-input-tensors.js";
 import { parseLabels } from "./model-options.js";
+import { sourceFrames, sourceText, tensorFileFrames, tensorFileSpec } from "./model-sources.js";
 
 /** A frame with the name under which its result is shown. */
 export interface NamedFrame {
   readonly name: string;
   readonly frame: Frame;
+  /** The first of a stream: what a model carried from frames before does not fit it. */
+  readonly fresh?: boolean;
 }
 
 const IMAGE_NAME = /\.(?:jpe?g|png|webp)$/i;
@@ -16,15 +20,45 @@ const IDX_NAME = /(?:\.idx|ubyte)(?:\.gz)?$|\.idx\d?\.gz$/i;
 /** Bytes of a data file after decompression. */
 const DATA_BYTES_MAX = 1024 * 1024 * 1024;
 
-/** The frames of inputs as a person names them: image files, folders of images, IDX files of images, CSV files of windows. */
+/**
+ * The frames of inputs as a person names them: image files, folders of images, IDX files of images, CSV files of windows or rows,
+ * tensors as .npy and .bin, one tensor an input as INPUT=FILE, files of sound and video, and any source that an agent takes.
+ */
 export async function* readFrames(paths: readonly string[], manifest: Manifest): AsyncGenerator<NamedFrame> {
+  const files = namedTensorFiles(paths, manifest.inputs);
+  if (files !== undefined) {
+    yield await namedTensorFrame(files, manifest.inputs);
+    return;
+  }
   for (const path of paths) {
     const info = await stat(path).catch(() => undefined);
-    if (info === undefined) throw new FieldloopError("not_found", `Read input: no file or folder "${path}"`);
-    if (info.isDirectory()) yield* readFolder(path);
+    if (info?.isFile() && isTensorFile(path, manifest.inputs)) {
+      yield* tensorFrames(path, manifest.inputs);
+      continue;
+    }
+    const tensors = tensorFileSpec(path, info !== undefined);
+    const source = sourceText(path, info !== undefined, manifest);
+    if (tensors !== undefined) {
+      yield* named(tensors.path, tensorFileFrames(tensors, await readData(tensors.path), manifest));
+    } else if (source !== undefined) yield* readFrom(source, manifest);
+    else if (info === undefined) throw new FieldloopError("not_found", `Read input: no file or folder "${path}"`);
+    else if (info.isDirectory()) yield* readFolder(path);
     else if (IDX_NAME.test(path)) yield* idxFrames(path, await readData(path));
     else if (/\.csv(?:\.gz)?$/i.test(path)) yield* csvFrames(path, await readData(path), manifest.inputs[0]!);
     else yield { name: path, frame: await imageFrame(path) };
+  }
+}
+
+function* named(name: string, frames: Iterable<Frame>): Generator<NamedFrame> {
+  let at = 0;
+  for (const frame of frames) yield { name: at++ === 0 ? name : `${name}#${at}`, frame };
+}
+
+async function* readFrom(source: string, manifest: Manifest): AsyncGenerator<NamedFrame> {
+  let at = 0;
+  for await (const { frame, fresh } of sourceFrames(source, manifest)) {
+    yield { name: String(at), frame, fresh: fresh === true || at === 0 };
+    at++;
   }
 }
 
@@ -47,7 +81,9 @@ async function imageFrame(path: string): Promise<Frame> {
 }
 
 async function readData(path: string): Promise<Buffer> {
-  const bytes = await readFile(path);
+  const bytes = await readFile(path).catch((cause: unknown) => {
+    throw new FieldloopError("not_found", `Read "${path}": ${(cause as Error).message}`, { cause });
+  });
   if (!path.endsWith(".gz")) return bytes;
   try {
     return gunzipSync(bytes, { maxOutputLength: DATA_BYTES_MAX });

@@ -1,21 +1,28 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { toFieldloopError } from "@fieldloop/protocol";
-import { checkModel, inspectModel, type ModelInspection } from "@fieldloop/runtime";
-import { openPackage, readModelFile } from "@fieldloop/runtime/node";
+import { checkModel, inspectModel, zeroFeeds, type ModelInspection } from "@fieldloop/runtime";
+import { feedsFor, openPackage, readModelFile } from "@fieldloop/runtime/node";
 import type { Command } from "commander";
 import { action, printJson, printTable } from "../output.js";
-import { formatBytes, formatTensor, versionOf } from "./model-options.js";
+import { measureCost, printCost } from "./model-inspect-cost.js";
+import { collectDims, formatBytes, formatTensor, versionOf } from "./model-options.js";
 
 interface InspectFlags {
+  readonly run: boolean;
+  readonly providers?: boolean;
+  readonly dim: Record<string, number>;
   readonly json?: boolean;
 }
 
 export function registerModelInspect(model: Command): void {
   model
     .command("inspect")
-    .description("Show what an ONNX file or a package folder holds, without running it")
+    .description("Show what an ONNX file or a package folder holds, and what a run of it costs")
     .argument("<path>", "ONNX file or package folder")
+    .option("--no-run", "do not run it once (in a process of its own) to learn shapes and cost")
+    .option("--providers", "also try every execution provider of this machine")
+    .option("--dim <name=size>", "size of a symbolic dimension in that run", collectDims, {})
     .option("--json", "result as JSON")
     .action(action(inspect));
 }
@@ -29,9 +36,20 @@ async function inspectFile(path: string, flags: InspectFlags): Promise<void> {
   const bytes = await readModelFile(path);
   const inspection = inspectModel(bytes);
   const refusal = refusalOf(bytes);
-  if (flags.json) printJson({ ...inspection, acceptable: refusal === undefined, refusal: refusal ?? null });
-  else {
+  const cost =
+    flags.run && refusal === undefined && inspection.unfedInputs.length === 0
+      ? await measureCost(bytes, feedsFor(inspection.inputs, flags.dim), flags.providers === true)
+      : undefined;
+  if (flags.json) {
+    printJson({
+      ...inspection,
+      acceptable: refusal === undefined,
+      refusal: refusal ?? null,
+      cost: cost ?? null,
+    });
+  } else {
     printInspection(inspection);
+    if (cost !== undefined) printCost(cost);
     process.stdout.write(
       refusal === undefined ? "acceptable: yes\n" : `acceptable: no, ${refusal.code}: ${refusal.message}\n`,
     );
@@ -41,6 +59,9 @@ async function inspectFile(path: string, flags: InspectFlags): Promise<void> {
 async function inspectPackage(dir: string, flags: InspectFlags): Promise<void> {
   const pkg = await openPackage(dir, { verifyFiles: false });
   const { manifest } = pkg;
+  const feeds = flags.run ? zeroFeeds(manifest.inputs) : undefined;
+  const firstFile = join(dir, manifest.variants[0]!.file);
+  const cost = feeds && (await measureCost(await readFile(firstFile), feeds, flags.providers === true));
   const variants = await Promise.all(
     manifest.variants.map(async (variant) => ({
       variant,
@@ -51,7 +72,7 @@ async function inspectPackage(dir: string, flags: InspectFlags): Promise<void> {
     const inspections = Object.fromEntries(
       variants.map(({ variant, inspection }) => [variant.name, inspection]),
     );
-    printJson({ packageSha256: pkg.packageSha256, manifest, inspections });
+    printJson({ packageSha256: pkg.packageSha256, manifest, inspections, cost: cost ?? null });
     return;
   }
   printTable([
@@ -77,6 +98,7 @@ async function inspectPackage(dir: string, flags: InspectFlags): Promise<void> {
       variant.cpuFlags.join(" ") || "-",
     ]),
   ]);
+  if (cost !== undefined) printCost(cost);
   const baseline = manifest.baseline === undefined ? "no" : "yes";
   process.stdout.write(`signals: ${manifest.signals.join(", ") || "none"}\n`);
   process.stdout.write(`golden cases: ${manifest.golden.length}, baseline: ${baseline}\n`);
@@ -100,6 +122,8 @@ function printInspection(inspection: ModelInspection): void {
     ["tensor", "way", "shape"],
     ...inspection.inputs.map((info) => [info.name, "in", formatTensor(info)]),
     ...inspection.outputs.map((info) => [info.name, "out", formatTensor(info)]),
+    ...inspection.unfedInputs.map(({ name, kind }) => [name, "in, cannot be fed", kind]),
+    ...inspection.omittedOutputs.map(({ name, kind }) => [name, "out, left out", kind]),
   ]);
   const operators = Object.entries(inspection.operators).map(([name, count]) => `${name} ${count}`);
   process.stdout.write(`operators: ${operators.join(", ")}\n`);

@@ -58,3 +58,10 @@ export function formatTensor(info: { type: string; dims: readonly (number | stri
   const dims = info.dims.map((size) => (typeof size === "number" && size < 0 ? "?" : size));
   return `${info.type}[${dims.join(", ")}]`;
 }
+
+/** Collects `N=1` and `input:0=1` into sizes by name. */
+export function collectDims(text: string, before: Record<string, number>): Record<string, number> {
+  const at = text.lastIndexOf("=");
+  if (at < 1) throw new InvalidArgumentError("wanted NAME=SIZE");
+  return { ...before, [text.slice(0, at)]: parsePositiveInteger(text.slice(at + 1)) };
+}

@@ -198,7 +198,7 @@ describe("fieldloop model", () => {
 
   const usage: [string, string[], number, RegExp][] = [
     ["no arguments", [], 2, /Usage: fieldloop model/],
-    ["no preset", ["import", "x.onnx"], 2, /required option '--preset/],
+    ["a version below one", ["import", "x.onnx", "--model-version", "0"], 2, /at least 1/],
     ["an unknown option", ["bench", "x", "--fast"], 2, /unknown option/],
     ["seconds that are no number", ["bench", "x", "--seconds", "many"], 2, /wanted a number/],
     ["threads below one", ["run", "x", "y", "--threads", "0"], 2, /at least 1/],

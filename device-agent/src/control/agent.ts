@@ -3,12 +3,14 @@ import { join } from "node:path";
 import { FieldloopError, type DeviceState, type Facts } from "@fieldloop/protocol";
 import type { Logger } from "pino";
 import type { Clock, RandomSource } from "../clock.js";
-import { parseSourceSpec } from "../source-spec.js";
+import { parseLaneSpecs } from "../lane-spec.js";
+import type { GovernorTimes } from "../host/governor.js";
 import { Daemon } from "./daemon.js";
 import { deviceFacts } from "./facts.js";
 import { ensureDirectory } from "./files.js";
 import { enrol, type Identity, loadIdentity, nextBoot } from "./identity.js";
 import { endLeftoverHost, lockState } from "./process-lock.js";
+import type { ProviderOption } from "./provider-plans.js";
 
 export interface AgentOptions {
   /** Everything that the agent keeps lies here; one agent per folder. */
@@ -20,12 +22,20 @@ export interface AgentOptions {
   /** Wanted device id at enrolment. */
   readonly device?: string | undefined;
   readonly tags?: Readonly<Record<string, string>>;
-  /** See `parseSourceSpec`. */
-  readonly source: string;
+  /** One for each lane, see `parseLaneSpec`; the first is the one that a device with one source has. */
+  readonly source: string | readonly string[];
   /** Port of the local interface on loopback; 0 for any free one. */
   readonly port?: number;
-  /** Threads inside one operator of the model; half of the cores by default. */
+  /** Threads that run models at the same time, over all lanes; half of the cores by default. */
   readonly threadCount?: number;
+  /** Where models run: `auto` (the fastest that is right), `cpu` (default), an execution provider, or the URL of a server. */
+  readonly provider?: ProviderOption;
+  /** Resident memory of the inference host above which it is started anew, in order. */
+  readonly hostBytesMax?: number;
+  /** Folder of the `thermal_zone*` files, e.g. `/sys/class/thermal`; temperatures are not looked at where there is none. */
+  readonly thermalPath?: string | undefined;
+  /** How soon it restricts further, and gives back. */
+  readonly governorTimes?: GovernorTimes;
   readonly spoolBytesMax?: number;
   readonly uplinkBytesPerSecond?: number;
   /** Environment of the inference host. */
@@ -54,7 +64,8 @@ export interface AgentHandle {
  * `source_unknown`, `conflict` (another agent has the folder), `storage_failed`
  */
 export async function startAgent(options: AgentOptions): Promise<AgentHandle> {
-  const source = parseSourceSpec(options.source);
+  const sources = typeof options.source === "string" ? [options.source] : options.source;
+  const lanes = parseLaneSpecs(sources);
   await ensureDirectory(options.directory);
   const unlock = await lockState(options.directory);
   try {
@@ -69,7 +80,7 @@ export async function startAgent(options: AgentOptions): Promise<AgentHandle> {
     const facts = await deviceFacts(options.directory, host);
     const identity = await identify(options, facts, onCorrupt);
     const boot = await nextBoot(options.directory, onCorrupt);
-    const daemon = new Daemon({ options, source, identity, facts, boot, host, corrupt, unlock });
+    const daemon = new Daemon({ options, lanes, identity, facts, boot, host, corrupt, unlock });
     await daemon.start();
     return daemon;
   } catch (error) {

@@ -1,28 +1,43 @@
-import type { Heartbeat } from "../ipc.js";
+import type { FrameCounts, Heartbeat } from "../ipc.js";
 
-/** Frames over all hosts of this boot: each host counts from 0, the last beat of one that ended stays in the sum. */
+const NOTHING: FrameCounts = { framesSeen: 0, framesDropped: 0, framesSkipped: 0, framesFailed: 0 };
+
+/** Frames by lane over all hosts of this boot: each host counts from 0, the last beat of one that ended stays in the sum. */
 export class FrameCounters {
-  #dropped = 0;
-  #failed = 0;
-  #last: Heartbeat | undefined;
+  readonly #ended = new Map<string, FrameCounts>();
+  readonly #last = new Map<string, FrameCounts>();
 
-  /** Returns how many frames failed since the beat before. */
-  beat(heartbeat: Heartbeat): number {
-    const failed = heartbeat.framesFailed - (this.#last?.framesFailed ?? 0);
-    this.#last = heartbeat;
+  /** Returns how many frames of each lane failed since the beat before. */
+  beat(heartbeat: Heartbeat): ReadonlyMap<string, number> {
+    const failed = new Map<string, number>();
+    for (const lane of heartbeat.lanes) {
+      failed.set(lane.name, lane.framesFailed - (this.#last.get(lane.name)?.framesFailed ?? 0));
+      this.#last.set(lane.name, lane);
+    }
     return failed;
   }
 
   hostEnded(): void {
-    this.#dropped += this.#last?.framesDropped ?? 0;
-    this.#failed += this.#last?.framesFailed ?? 0;
-    this.#last = undefined;
+    for (const [lane, last] of this.#last) this.#ended.set(lane, sum(this.#ended.get(lane) ?? NOTHING, last));
+    this.#last.clear();
   }
 
-  get dropped(): number {
-    return this.#dropped + (this.#last?.framesDropped ?? 0);
+  of(lane: string): FrameCounts {
+    return sum(this.#ended.get(lane) ?? NOTHING, this.#last.get(lane) ?? NOTHING);
   }
-  get failed(): number {
-    return this.#failed + (this.#last?.framesFailed ?? 0);
+
+  /** Over all lanes. */
+  get total(): FrameCounts {
+    const lanes = new Set([...this.#ended.keys(), ...this.#last.keys()]);
+    return [...lanes].map((lane) => this.of(lane)).reduce(sum, NOTHING);
   }
+}
+
+function sum(a: FrameCounts, b: FrameCounts): FrameCounts {
+  return {
+    framesSeen: a.framesSeen + b.framesSeen,
+    framesDropped: a.framesDropped + b.framesDropped,
+    framesSkipped: a.framesSkipped + b.framesSkipped,
+    framesFailed: a.framesFailed + b.framesFailed,
+  };
 }

@@ -13,27 +13,31 @@ import {
 import type { Logger } from "pino";
 import { type Clock, systemClock } from "../clock.js";
 import { AGENT_LIMITS, AGENT_VERSION } from "../limits.js";
-import { sourceName, type SourceSpec } from "../source-spec.js";
+import type { LaneSpec } from "../lane-spec.js";
+import { sourceName } from "../source-spec.js";
 import type { AgentHandle, AgentOptions } from "./agent.js";
 import { Commands } from "./commands.js";
+import { DesiredFollower } from "./desired-follower.js";
 import { DesiredStore } from "./desired-store.js";
 import { FeedbackGatherer, type FeedbackItem } from "./feedback.js";
 import { HostLink } from "./host-link.js";
+import { LaneUpdaters } from "./lane-updaters.js";
 import type { HostProcessOptions } from "./host-process.js";
 import { type Identity, raiseBoot } from "./identity.js";
 import { LocalApi, unknownPrediction } from "./local-api.js";
+import { agentMetrics } from "./agent-metrics.js";
 import { createMetrics } from "./metrics.js";
 import { PackageStore } from "./package-store.js";
+import { ProviderPlans } from "./provider-plans.js";
 import { Quarantine } from "./quarantine.js";
 import { Sender } from "./sender.js";
 import { Spool } from "./spool/spool.js";
-import { Updater } from "./updater.js";
 import { Uplink } from "./uplink.js";
 import { Warnings } from "./warnings.js";
 
 export interface DaemonParts {
   readonly options: AgentOptions;
-  readonly source: SourceSpec;
+  readonly lanes: readonly LaneSpec[];
   readonly identity: Identity;
   readonly facts: Facts;
   readonly boot: number;
@@ -57,17 +61,16 @@ export class Daemon implements AgentHandle {
   readonly #log: Logger;
   readonly #clock: Clock;
   readonly #warnings: Warnings;
-  readonly #desired: DesiredStore;
+  readonly #desired: DesiredFollower;
   readonly #packages: PackageStore;
   #spool!: Spool;
   #feedback!: FeedbackGatherer;
-  #updater!: Updater;
+  #updaters!: LaneUpdaters;
   #host!: HostLink;
   #sender!: Sender;
   #uplink: Uplink | undefined;
   #localApi!: LocalApi;
   #tickTimer: NodeJS.Timeout | undefined;
-  #desiring: Promise<void> = Promise.resolve();
   #stopping: Promise<void> | undefined;
 
   constructor(parts: DaemonParts) {
@@ -81,7 +84,13 @@ export class Daemon implements AgentHandle {
       this.#emit(event);
       this.#changed();
     });
-    this.#desired = new DesiredStore(options.directory, identity.device, identity.fleetKeys);
+    this.#desired = new DesiredFollower({
+      store: new DesiredStore(options.directory, identity.device, identity.fleetKeys),
+      warnings: this.#warnings,
+      floor: () => this.#updaters.revisionFloor,
+      follow: () => this.#follow(),
+      onRefused: (error) => this.#refused("desired state", error),
+    });
     this.#packages = new PackageStore(options.directory);
   }
 
@@ -97,12 +106,13 @@ export class Daemon implements AgentHandle {
     const quarantine = await Quarantine.load(options.directory, onCorrupt);
     this.#sender = this.#makeSender();
     this.#feedback = new FeedbackGatherer(this.#spool, (event) => this.#emit(event));
-    this.#updater = this.#makeUpdater(onCorrupt);
-    this.#host = this.#makeHost(quarantine);
+    this.#updaters = this.#makeUpdaters(onCorrupt);
+    const providers = await this.#loadProviders(onCorrupt);
+    this.#host = this.#makeHost(quarantine, providers);
     this.#localApi = this.#makeLocalApi();
     await this.#packages.open();
-    await this.#updater.load();
-    await this.#loadDesired();
+    await this.#updaters.load();
+    await this.#desired.load();
     for (const message of corrupt) onCorrupt(message);
     if (this.#spool.cutBytes > 0) {
       const message = `Open spool: ${this.#spool.cutBytes} bytes behind the last good checksum were cut`;
@@ -112,8 +122,8 @@ export class Daemon implements AgentHandle {
     this.#uplink = this.#makeUplink();
     this.#host.start();
     this.#uplink.start();
-    await this.#updater.resume();
-    await this.#follow();
+    await this.#updaters.resume();
+    await this.#desired.followCurrent();
     this.#tickTimer = setInterval(() => this.#tick(), TICK_MS);
   }
 
@@ -125,7 +135,7 @@ export class Daemon implements AgentHandle {
   async #stop(): Promise<void> {
     clearInterval(this.#tickTimer);
     await this.#localApi.stop();
-    await this.#updater.stop();
+    await this.#updaters.stop();
     await this.#host.stop();
     try {
       await this.#feedback.flush();
@@ -173,9 +183,10 @@ export class Daemon implements AgentHandle {
     });
   }
 
-  #makeUpdater(onCorrupt: (message: string) => void): Updater {
-    const { options, identity } = this.#parts;
-    return new Updater({
+  #makeUpdaters(onCorrupt: (message: string) => void): LaneUpdaters {
+    const { options, identity, lanes } = this.#parts;
+    return new LaneUpdaters({
+      lanes,
       directory: options.directory,
       server: identity.server,
       credential: identity.credential,
@@ -186,23 +197,35 @@ export class Daemon implements AgentHandle {
       random: options.random ?? Math.random,
       log: options.log,
       selfTest: (candidate, signal) => this.#host.selfTest(candidate, signal),
-      activate: (target) => this.#host.activate(target),
+      activate: (lane, target) => this.#host.activate(lane, target),
       emit: (event) => this.#emit(event),
       onChange: () => this.#changed(),
       onCorrupt,
     });
   }
 
-  #makeHost(quarantine: Quarantine): HostLink {
-    const { options, source, host, facts } = this.#parts;
+  get #threadCount(): number {
+    const { options, facts } = this.#parts;
+    return options.threadCount ?? Math.max(1, Math.floor(facts.cpuCount / 2));
+  }
+
+  #loadProviders(onCorrupt: (message: string) => void): Promise<ProviderPlans> {
+    const { directory, provider } = this.#parts.options;
+    return ProviderPlans.load(directory, provider ?? "cpu", this.#threadCount, onCorrupt);
+  }
+
+  #makeHost(quarantine: Quarantine, providers: ProviderPlans): HostLink {
+    const { options, lanes, host } = this.#parts;
     return new HostLink({
       directory: options.directory,
-      frameMarkPath: join(options.directory, "frame.mark"),
       device: this.device,
       boot: this.boot,
-      source,
+      lanes,
       host,
-      threadCount: options.threadCount ?? Math.max(1, Math.floor(facts.cpuCount / 2)),
+      threadCount: this.#threadCount,
+      hostBytesMax: options.hostBytesMax ?? AGENT_LIMITS.hostBytesMaxDefault,
+      thermalPath: options.thermalPath,
+      governorTimes: options.governorTimes,
       clock: this.#clock,
       log: options.log,
       spool: this.#spool,
@@ -210,8 +233,9 @@ export class Daemon implements AgentHandle {
       feedback: this.#feedback,
       quarantine,
       packages: this.#packages,
+      providers,
       desired: () => this.#desired.current,
-      updater: () => this.#updater,
+      updater: (lane) => this.#updaters.of(lane),
       emit: (event) => this.#emit(event),
       onChange: () => this.#changed(),
     });
@@ -221,13 +245,13 @@ export class Daemon implements AgentHandle {
     const { supervisor } = this.#host;
     return new LocalApi({
       port: this.#parts.options.port ?? 0,
-      metrics: this.#makeMetrics(),
+      metrics: createMetrics(agentMetrics(this.#host, this.#spool, this.#sender, () => this.#uplink?.connected ?? false)),
       state: () => this.state(),
       hostPid: this.hostPid,
       health: () => this.#health(),
       feedback: (boot, items) => this.#takeFeedback(boot, items),
-      setCondition: async (condition) =>
-        (await supervisor.request({ kind: "set_condition", condition })).condition,
+      setCondition: async (condition, lane) =>
+        (await supervisor.request({ kind: "set_condition", condition, lane })).condition,
       truth: async (boot, n) =>
         boot === this.boot ? (await supervisor.request({ kind: "truth", n }))?.label : undefined,
     });
@@ -252,10 +276,7 @@ export class Daemon implements AgentHandle {
       random: options.random ?? Math.random,
       log: options.log,
       state: () => encodeMessage("state", this.state()),
-      onDesired: (envelope) => {
-        // One after the other: two at once would write one file, and the older might be followed last.
-        this.#desiring = this.#desiring.then(() => this.#receiveDesired(envelope));
-      },
+      onDesired: (envelope) => this.#desired.receive(envelope),
       onCommand: (envelope) => {
         commands.receive(envelope).catch((error: unknown) => this.#refused("command", error));
       },
@@ -264,55 +285,11 @@ export class Daemon implements AgentHandle {
     });
   }
 
-  #makeMetrics(): ReturnType<typeof createMetrics> {
-    const { supervisor, batcher, frames } = this.#host;
-    return createMetrics({
-      predictions: () => batcher.nextN,
-      framesDropped: () => frames.dropped,
-      framesFailed: () => frames.failed,
-      samplesTaken: () => this.#host.samplesTaken,
-      hostRestarts: () => supervisor.restarts,
-      hostReady: () => supervisor.ready,
-      hostResidentBytes: () => supervisor.heartbeat?.residentBytes ?? 0,
-      runMs: () => supervisor.heartbeat?.expectedMs ?? 0,
-      linkUp: () => this.#uplink?.connected ?? false,
-      uplinkBytes: () => this.#sender.bytesSent,
-      uplinkResends: () => this.#sender.resends,
-      recordsEvicted: () => this.#spool.recordsEvicted,
-      spoolBytes: () => this.#spool.bytes,
-      spoolRecords: (stream) => this.#spool.waiting(stream),
-      acknowledged: (stream) => this.#spool.acknowledged(stream),
-      running: () => this.#host.running ?? undefined,
-    });
-  }
-
   // What the fleet wants
 
-  async #loadDesired(): Promise<void> {
-    try {
-      await this.#desired.load();
-    } catch (error) {
-      const coded = toFieldloopError(error);
-      this.#warnings.raise(coded.code, coded.message, "error");
-    }
-  }
-
-  async #receiveDesired(envelope: Uint8Array): Promise<void> {
-    try {
-      const desired = await this.#desired.accept(envelope, this.#updater.revisionFloor);
-      this.#warnings.clear("desired_rollback_refused");
-      this.#warnings.clear("desired_signature_invalid");
-      if (desired) await this.#follow();
-    } catch (error) {
-      this.#refused("desired state", error);
-    }
-  }
-
   async #follow(): Promise<void> {
-    const desired = this.#desired.current;
-    if (!desired) return;
     this.#host.applyPolicy();
-    await this.#updater.follow(desired.assignments, desired.revision);
+    await this.#updaters.follow(this.#desired.current!);
     this.#changed();
   }
 
@@ -360,8 +337,8 @@ export class Daemon implements AgentHandle {
   // What other programs on this machine ask
 
   async #takeFeedback(boot: number, items: readonly FeedbackItem[]): Promise<void> {
-    const { nextN } = this.#host.batcher;
-    const unknown = items.find((item) => boot > this.boot || (boot === this.boot && item.n >= nextN));
+    const { numbers } = this.#host.batches;
+    const unknown = items.find((item) => boot > this.boot || (boot === this.boot && !numbers.has(item.n)));
     if (unknown) throw unknownPrediction(formatPredictionId(boot, unknown.n));
     await this.#feedback.add(boot, items);
   }
@@ -378,29 +355,31 @@ export class Daemon implements AgentHandle {
   // What is reported
 
   state(): DeviceState {
-    const { facts, source } = this.#parts;
-    const { running, batcher, frames, samplesTaken, supervisor } = this.#host;
+    const { facts, lanes } = this.#parts;
+    const { states, batches, frames, samplesTaken, supervisor } = this.#host;
+    const { framesDropped, framesFailed } = frames.total;
+    const [first] = states;
     return {
       time: this.#clock.now(),
       boot: this.boot,
       agentVersion: AGENT_VERSION,
       facts,
-      running,
-      previous: this.#updater.previous,
-      deployment: this.#updater.deployment,
-      lanes: [],
+      running: first?.running ?? null,
+      previous: this.#updaters.first.previous,
+      deployment: this.#updaters.first.deployment,
+      lanes: states,
       desiredRevision: this.#desired.revision,
       warnings: this.#warnings.list(),
       counters: {
-        predictions: batcher.nextN,
-        framesDropped: frames.dropped,
-        framesFailed: frames.failed,
+        predictions: batches.numbers.count,
+        framesDropped,
+        framesFailed,
         samplesTaken,
         recordsEvicted: this.#spool.recordsEvicted,
         hostRestarts: supervisor.restarts,
       },
       spool: { records: this.#spool.records, bytes: this.#spool.bytes, bytesMax: this.#spool.bytesMax },
-      source: sourceName(source),
+      source: sourceName(lanes[0]!.source),
     };
   }
 
@@ -419,7 +398,7 @@ export class Daemon implements AgentHandle {
   /** Troubles of the host are over when it has run for a while. */
   #tick(): void {
     if (this.#host.upMs < AGENT_LIMITS.hostHealthyMs) return;
-    for (const code of ["host_crashed", "host_unresponsive", "frame_quarantined"] as const) {
+    for (const code of ["host_crashed", "host_unresponsive", "host_memory_exceeded", "frame_quarantined"] as const) {
       this.#warnings.clear(code);
     }
   }

@@ -1,4 +1,3 @@
-import { join } from "node:path";
 import {
   assignmentSchema,
   DEPLOYMENT_STATES,
@@ -10,7 +9,7 @@ import {
 import { z } from "zod";
 import { readJsonFile, writeJsonFile } from "./files.js";
 
-/** `deployment.json`: what this device runs, what it ran before, and how far the deployment in hand got. */
+/** A lane's deployment file: what it runs, what it ran before, and how far the deployment in hand got. */
 export const installedSchema = z.object({
   model: modelNameSchema,
   version: versionSchema,
@@ -50,16 +49,12 @@ const EMPTY: DeploymentFile = {
 };
 
 export async function loadDeploymentFile(
-  directory: string,
+  path: string,
   onCorrupt: (message: string) => void,
 ): Promise<DeploymentFile> {
-  return (await readJsonFile(pathIn(directory), fileSchema, onCorrupt)) ?? EMPTY;
+  return (await readJsonFile(path, fileSchema, onCorrupt)) ?? EMPTY;
 }
 
-export async function saveDeploymentFile(directory: string, file: DeploymentFile): Promise<void> {
-  await writeJsonFile(pathIn(directory), file);
-}
-
-function pathIn(directory: string): string {
-  return join(directory, "deployment.json");
+export async function saveDeploymentFile(path: string, file: DeploymentFile): Promise<void> {
+  await writeJsonFile(path, file);
 }

@@ -1,47 +1,29 @@
 import {
   encodeMessage,
   toFieldloopError,
-  type Desired,
   type DeviceState,
-  type EventData,
+  type LaneState,
 } from "@fieldloop/protocol";
-import type { Logger } from "pino";
-import type { Clock } from "../clock.js";
-import type { Activation, HostMessage, PackageToRun, SelfTest, StartMessage } from "../ipc.js";
+import type {
+  Activation,
+  HostMessage,
+  LaneActivation,
+  PackageToRun,
+  SelfTest,
+  StartMessage,
+} from "../ipc.js";
+import type { LaneSpec } from "../lane-spec.js";
 import { AGENT_LIMITS } from "../limits.js";
-import type { SourceSpec } from "../source-spec.js";
+import { sourceName } from "../source-spec.js";
 import { FrameCounters } from "./counters.js";
-import type { FeedbackGatherer } from "./feedback.js";
-import { type HostProcessOptions, inScratchHost } from "./host-process.js";
-import type { PackageStore } from "./package-store.js";
-import { PredictionBatcher } from "./prediction-batcher.js";
-import type { Quarantine } from "./quarantine.js";
+import type { HostLinkOptions } from "./host-link-options.js";
+import { inScratchHost } from "./host-process.js";
+import { frameMarkPath } from "./lane-files.js";
+import { MemoryCeiling } from "./memory-ceiling.js";
+import { PredictionBatches } from "./prediction-batcher.js";
+import { judgeFrames, OWN_FAULT } from "./quarantine.js";
 import { appendSample } from "./samples.js";
-import type { Spool } from "./spool/spool.js";
 import { type HostCrash, Supervisor } from "./supervisor.js";
-import type { Updater } from "./updater.js";
-import type { Warnings } from "./warnings.js";
-
-export interface HostLinkOptions {
-  readonly directory: string;
-  readonly frameMarkPath: string;
-  readonly device: string;
-  readonly boot: number;
-  readonly source: SourceSpec;
-  readonly host: HostProcessOptions;
-  readonly threadCount: number;
-  readonly clock: Clock;
-  readonly log: Logger;
-  readonly spool: Spool;
-  readonly warnings: Warnings;
-  readonly feedback: FeedbackGatherer;
-  readonly quarantine: Quarantine;
-  readonly packages: PackageStore;
-  readonly desired: () => Desired | undefined;
-  readonly updater: () => Updater;
-  readonly emit: (event: EventData) => void;
-  readonly onChange: () => void;
-}
 
 const DEFAULT_SAMPLING: StartMessage["sampling"] = {
   bytesPerHour: 0,
@@ -49,45 +31,84 @@ const DEFAULT_SAMPLING: StartMessage["sampling"] = {
   worthMin: 1,
   worthPerMinute: 0,
 };
+/** As the reported state has room for. */
+const PROVIDER_SHOWN_MAX = 256;
 const DEFAULT_PROFILE_SECONDS = 60;
 const DEFAULT_PREDICTIONS_SECONDS = 2;
 /** What a profile is worth when space runs out. */
 const PROFILE_WORTH = 0.7;
 
-/** Control's end of the inference host: what it has to run, what it says, and what happens when it ends. */
+/** Troubles that a host tells and ends itself: one that is gone ends none. */
+const HOST_WARNINGS = [
+  "source_failed",
+  "row_malformed",
+  "model_run_failed",
+  "device_hot",
+  "device_overloaded",
+] as const;
+
+/** What a lane runs, as the host said last. */
+interface LaneLink {
+  readonly spec: LaneSpec;
+  running: DeviceState["running"];
+  /** The host was asked to change its model and has not answered yet. */
+  activating: boolean;
+  rateMax: number | null;
+}
+
+/** Control's end of the inference host: what its lanes have to run, what it says, and what happens when it ends. */
 export class HostLink {
   readonly supervisor: Supervisor;
-  readonly batcher: PredictionBatcher;
+  readonly batches: PredictionBatches;
   readonly frames = new FrameCounters();
   readonly #options: HostLinkOptions;
-  #running: DeviceState["running"] = null;
-  /** A host was asked to change its model and has not answered yet. */
-  #activating = false;
+  readonly #lanes: ReadonlyMap<string, LaneLink>;
+  readonly #memory: MemoryCeiling;
   #samplesTaken = 0;
   #upSince = 0;
   #predictionsTimer: NodeJS.Timeout | undefined;
 
   constructor(options: HostLinkOptions) {
     this.#options = options;
-    this.batcher = new PredictionBatcher(options.spool, options.boot);
-    const { directory, frameMarkPath, host, clock, log } = options;
+    this.batches = new PredictionBatches(options.spool, options.boot);
+    this.#memory = new MemoryCeiling(options);
+    const { directory, lanes, host, clock, log } = options;
+    this.#lanes = new Map(
+      lanes.map((spec) => [spec.name, { spec, running: null, activating: false, rateMax: null }]),
+    );
     this.supervisor = new Supervisor({
       directory,
-      frameMarkPath,
+      frameMarks: new Map(lanes.map(({ name }) => [name, frameMarkPath(directory, name)])),
       ...host,
+      stdin: lanes.some(({ source }) => readsStdin(source)) ? "inherit" : "ignore",
       clock,
       log,
       startMessage: () => this.#startMessage(),
-      onReady: (activation) => this.#ready(activation),
+      onReady: (activated) => this.#ready(activated),
       onMessage: (message) => this.#received(message),
       onCrash: (crash) => void this.#crashed(crash),
     });
   }
 
-  /** What answers right now; null between two hosts and before the first version. */
-  get running(): DeviceState["running"] {
-    return this.#running;
+  /** What a lane runs right now; null between two hosts and before the first version. */
+  running(lane: string): DeviceState["running"] {
+    return this.#lanes.get(lane)?.running ?? null;
   }
+
+  /** Each lane as it is reported. */
+  get states(): LaneState[] {
+    return [...this.#lanes.values()].map(({ spec, running, rateMax }) => ({
+      name: spec.name,
+      source: sourceName(spec.source),
+      model: spec.model,
+      priority: spec.priority,
+      running,
+      deployment: this.#options.updater(spec.name).deployment,
+      ...this.frames.of(spec.name),
+      rateMax,
+    }));
+  }
+
   get samplesTaken(): number {
     return this.#samplesTaken;
   }
@@ -101,11 +122,11 @@ export class HostLink {
     this.applyPolicy();
   }
 
-  /** Ends the run in hand; every prediction is in the spool's memory then. */
+  /** Ends the runs in hand; every prediction is in the spool's memory then. */
   async stop(): Promise<void> {
     clearInterval(this.#predictionsTimer);
     await this.supervisor.stop();
-    this.batcher.cut();
+    this.batches.cut();
   }
 
   /** The desired state changed: sampling and intervals follow it. */
@@ -117,105 +138,150 @@ export class HostLink {
     }
     clearInterval(this.#predictionsTimer);
     const seconds = desired?.predictionsIntervalSeconds ?? DEFAULT_PREDICTIONS_SECONDS;
-    this.#predictionsTimer = setInterval(() => this.batcher.cut(), seconds * 1000);
+    this.#predictionsTimer = setInterval(() => this.batches.cut(), seconds * 1000);
   }
 
-  /** Golden cases in a process of their own. @throws FieldloopError */
-  selfTest(candidate: PackageToRun, signal: AbortSignal): Promise<SelfTest> {
-    return inScratchHost(
-      this.#options.host,
-      { kind: "self_test", package: candidate, threadCount: 1 },
+  /** Golden cases, on the provider that is best here, in a process of their own. @throws FieldloopError */
+  async selfTest(candidate: PackageToRun, signal: AbortSignal): Promise<SelfTest> {
+    const { host, providers } = this.#options;
+    const search = providers.search;
+    const result = await inScratchHost(
+      host,
+      { kind: "self_test", package: candidate, threadCount: 1, ...(search ? { search } : {}) },
       AGENT_LIMITS.selfTestTimeoutMs,
       signal,
     );
+    if (result.providers) await providers.remember(candidate.packageSha256, result.providers);
+    const { providerTrouble: trouble } = result;
+    if (trouble) this.#options.warnings.raise(trouble.code, trouble.message);
+    else this.#options.warnings.clear("provider_unavailable");
+    return result;
   }
 
   /** Loads beside the running session and swaps; undefined unloads. @throws FieldloopError with the old one still running */
-  async activate(target: PackageToRun | undefined): Promise<Activation | undefined> {
+  async activate(lane: string, target: PackageToRun | undefined): Promise<Activation | undefined> {
+    const link = this.#lanes.get(lane)!;
     if (!target) {
-      await this.supervisor.request({ kind: "deactivate" }, AGENT_LIMITS.activateTimeoutMs);
-      this.#running = null;
+      await this.supervisor.request({ kind: "deactivate", lane }, AGENT_LIMITS.activateTimeoutMs);
+      link.running = null;
       this.#options.onChange();
       return undefined;
     }
-    this.#activating = true;
+    link.activating = true;
     try {
-      const request = { kind: "activate", package: target } as const;
+      const request = { kind: "activate", lane, package: this.#options.providers.planFor(target) } as const;
       const activation = await this.supervisor.request(request, AGENT_LIMITS.activateTimeoutMs);
-      this.#setRunning(activation);
-      this.#activating = false;
+      this.#setRunning(link, activation);
+      link.activating = false;
       return activation;
     } catch (error) {
       // A dead host is told about in #crashed, which wants to know.
-      if (toFieldloopError(error).code !== "host_crashed") this.#activating = false;
+      if (toFieldloopError(error).code !== "host_crashed") link.activating = false;
       throw error;
     }
   }
 
+  /** Ends the host in order; the next one goes on with every lane. */
   async restart(): Promise<void> {
-    this.frames.hostEnded();
+    this.#forgetHost();
     await this.supervisor.restart();
   }
 
+  /** What the host said of itself ended with it. */
+  #forgetHost(): void {
+    this.frames.hostEnded();
+    for (const link of this.#lanes.values()) {
+      link.activating = false;
+      link.running = null;
+      link.rateMax = null;
+    }
+    for (const code of HOST_WARNINGS) this.#options.warnings.clear(code);
+  }
+
   #startMessage(): StartMessage {
-    const { device, boot, source, threadCount, quarantine, frameMarkPath } = this.#options;
+    const { directory, device, boot, threadCount, quarantine, providers, thermalPath, governorTimes } =
+      this.#options;
+    const { numbers } = this.batches;
     const desired = this.#options.desired();
     return {
       kind: "start",
       device,
       boot,
-      nextN: this.batcher.nextN,
-      source,
+      lanes: [...this.#lanes.values()].map(({ spec }) => {
+        const target = this.#options.updater(spec.name).toRun;
+        return {
+          spec,
+          package: target && providers.planFor(target),
+          numbers: numbers.rangeOf(spec.name),
+          frameMarkPath: frameMarkPath(directory, spec.name),
+        };
+      }),
+      nextBlock: numbers.nextBlock,
       sampling: desired?.sampling ?? DEFAULT_SAMPLING,
       profileIntervalSeconds: desired?.profileIntervalSeconds ?? DEFAULT_PROFILE_SECONDS,
-      package: this.#options.updater().toRun,
       quarantined: quarantine.frames,
-      frameMarkPath,
       threadCount,
+      thermalPath,
+      governorTimes,
     };
   }
 
-  #ready(activation: Activation | undefined): void {
+  #ready(lanes: readonly LaneActivation[]): void {
     this.#upSince = this.#options.clock.monotonic();
-    if (activation) this.#setRunning(activation);
-    else if (this.#options.updater().toRun) void this.#withoutModel();
+    for (const { lane, activation } of lanes) {
+      const link = this.#lanes.get(lane);
+      if (link && activation) this.#setRunning(link, activation);
+      else if (link && this.#options.updater(lane).toRun) void this.#withoutModel(lane);
+    }
     this.#options.onChange();
   }
 
-  /** The host is up, but the version that it should run did not load. */
-  async #withoutModel(): Promise<void> {
+  /** The host is up, but the version that a lane should run did not load. */
+  async #withoutModel(lane: string): Promise<void> {
     const { log, packages } = this.#options;
-    const updater = this.#options.updater();
+    const updater = this.#options.updater(lane);
     if (updater.deployment?.state === "probation") {
       for (let crash = 0; crash < AGENT_LIMITS.probationHostCrashesMax; crash++) updater.noteHostCrash();
       return;
     }
     const previous = updater.previous;
     if (!previous) return;
-    log.warn("the active version does not load: running the one before");
+    log.warn({ lane }, "the active version does not load: running the one before");
     try {
-      await this.activate(packages.toRun(previous.packageSha256));
+      await this.activate(lane, packages.toRun(previous.packageSha256));
     } catch (error) {
-      log.error({ code: toFieldloopError(error).code }, "the version before does not load either");
+      log.error({ code: toFieldloopError(error).code, lane }, "the version before does not load either");
     }
   }
 
-  #setRunning(activation: Activation): void {
+  #setRunning(link: LaneLink, activation: Activation): void {
     const { clock, log, warnings } = this.#options;
     const { model, version, packageSha256 } = activation.origin;
-    const { variant, executionProvider } = activation;
-    this.#running = { model, version, packageSha256, variant, executionProvider, since: clock.now() };
-    log.info({ package: `${model}@${version}`, variant, loadMs: activation.loadMs }, "running");
-    warnings.clear("model_load_failed");
+    const { variant, executionProvider, providerShares, loadMs } = activation;
+    link.running = {
+      model,
+      version,
+      packageSha256,
+      variant,
+      executionProvider: executionProvider.slice(0, PROVIDER_SHOWN_MAX),
+      ...(providerShares ? { providerShares: { ...providerShares } } : {}),
+      since: clock.now(),
+    };
+    if (this.#options.providers.isBest(packageSha256, executionProvider)) warnings.clear("provider_failed");
+    const lane = link.spec.name;
+    log.info({ lane, package: `${model}@${version}`, variant, executionProvider, loadMs }, "running");
+    warnings.clear("model_load_failed", lane);
     this.#options.onChange();
   }
 
   #received(message: HostMessage): void {
     const { spool, device, boot, feedback, log, warnings } = this.#options;
     switch (message.kind) {
-      case "heartbeat": {
-        const failed = this.frames.beat(message);
-        if (failed > 0) this.#options.updater().noteFramesFailed(failed);
+      case "heartbeat":
+        return this.#beat(message);
+      case "changed": {
+        const link = this.#lanes.get(message.lane);
+        if (link) this.#setRunning(link, message.activation);
         return;
       }
       case "predictions":
@@ -236,10 +302,12 @@ export class HostLink {
           log.warn({ code: toFieldloopError(error).code }, "feedback of the simulator was not taken");
         });
         return;
-      case "warning":
-        if (message.active) warnings.raise(message.failure.code, message.failure.message);
-        else warnings.clear(message.failure.code);
+      case "warning": {
+        const { failure, lane, active } = message;
+        if (active) warnings.raise(failure.code, this.#named(lane, failure.message), "warning", lane);
+        else warnings.clear(failure.code, lane);
         return;
+      }
       case "ready":
       case "response":
       case "refused":
@@ -248,10 +316,34 @@ export class HostLink {
     }
   }
 
+  /** With one lane nobody asks which. */
+  #named(lane: string | undefined, message: string): string {
+    return lane === undefined || this.#lanes.size === 1 ? message : `${lane}: ${message}`;
+  }
+
+  #beat(heartbeat: Extract<HostMessage, { kind: "heartbeat" }>): void {
+    for (const [lane, failed] of this.frames.beat(heartbeat)) {
+      if (failed > 0) this.#options.updater(lane).noteFramesFailed(failed);
+    }
+    let limited = false;
+    for (const { name, rateMax } of heartbeat.lanes) {
+      const link = this.#lanes.get(name);
+      if (!link || link.rateMax === rateMax) continue;
+      link.rateMax = rateMax;
+      limited = true;
+    }
+    if (limited) this.#options.onChange();
+    // While a version is being taken in, an end of the host would be held against it.
+    const isChanging = [...this.#lanes.values()].some(({ activating }) => activating);
+    if (isChanging || !this.supervisor.ready) return;
+    if (this.#memory.isExceeded(heartbeat.residentBytes)) void this.restart();
+  }
+
   #addPredictions(message: Extract<HostMessage, { kind: "predictions" }>): void {
+    const { lane, origin, firstN, rows } = message;
     try {
-      this.batcher.add(message.origin, message.firstN, message.rows);
-      this.#options.updater().notePredictions(message.origin.packageSha256, message.rows.length);
+      this.batches.add(lane, origin, firstN, rows);
+      this.#options.updater(lane).notePredictions(origin.packageSha256, rows.length);
     } catch (error) {
       const coded = toFieldloopError(error);
       this.#options.warnings.raise(coded.code, coded.message, "error");
@@ -261,31 +353,52 @@ export class HostLink {
 
   async #crashed(crash: HostCrash): Promise<void> {
     const { log, emit, warnings, quarantine } = this.#options;
-    const { reason, unresponsive, frameSha256 } = crash;
-    const running = this.#running;
-    const activating = this.#activating;
-    this.#activating = false;
-    this.#running = null;
-    this.frames.hostEnded();
-    this.#options.updater().noteHostCrash();
+    const { reason, unresponsive, frames } = crash;
+    const suspects = this.#suspects(crash);
+    const [suspect] = suspects;
+    const frameSha256 = frames[0]?.hashes[0];
     log.warn({ reason, unresponsive, frame: frameSha256?.slice(0, 16) }, "inference host ended");
     emit({
       type: "crash",
       process: "host",
       reason: unresponsive ? `unresponsive, killed (${reason})` : reason,
-      // Between two versions nobody can say which of them had the frame.
-      ...(running && !activating ? { model: running.model, version: running.version } : {}),
+      // Between two versions, or with frames of two, nobody can say which of them it was.
+      ...(suspects.length === 1 && suspect?.running && !suspect.activating
+        ? { model: suspect.running.model, version: suspect.running.version }
+        : {}),
       ...(frameSha256 ? { frameSha256 } : {}),
     });
+    for (const link of suspects) {
+      this.#options.updater(link.spec.name).noteHostCrash();
+      if (frames.length > 0 && (unresponsive || OWN_FAULT.has(reason))) this.#blameProvider(link, reason);
+    }
+    this.#forgetHost();
     const code = unresponsive ? "host_unresponsive" : "host_crashed";
     warnings.raise(code, `The inference host ended: ${reason}`);
-    if (frameSha256 === undefined) return;
-    try {
-      if (!(await quarantine.judge(frameSha256, reason, unresponsive))) return;
-      const short = frameSha256.slice(0, 16);
-      warnings.raise("frame_quarantined", `Frame ${short} killed the host and is not run again`);
-    } catch (error) {
-      warnings.raise("storage_failed", toFieldloopError(error).message, "error");
-    }
+    await judgeFrames(crash, quarantine, warnings);
   }
+
+  /** The lanes that may have ended the host: whose run was stuck, else those that had frames running, else all that changed or ran. */
+  #suspects({ stuckLane, frames }: HostCrash): LaneLink[] {
+    const lanes = [...this.#lanes.values()];
+    if (stuckLane !== undefined) return lanes.filter(({ spec }) => spec.name === stuckLane);
+    const running = lanes.filter(
+      ({ spec, activating }) => activating || frames.some(({ lane }) => lane === spec.name),
+    );
+    return running.length > 0 ? running : lanes;
+  }
+
+  /** A driver may take the whole process with it: the next host runs the model on the next provider. */
+  #blameProvider({ running }: LaneLink, reason: string): void {
+    if (!running || running.executionProvider === "cpu") return;
+    const { providers, warnings } = this.#options;
+    const { executionProvider, variant, packageSha256 } = running;
+    providers.demote(packageSha256, { executionProvider, variant });
+    warnings.raise("provider_failed", `Run on "${executionProvider}": the host ended (${reason}), the next one takes over`);
+  }
+}
+
+/** `csv:-` and `ndjson:-` read what the agent is given. */
+function readsStdin(source: LaneSpec["source"]): boolean {
+  return (source.kind === "csv" || source.kind === "ndjson") && source.path === undefined;
 }

@@ -9,6 +9,8 @@ export interface HostProcessOptions {
   readonly workingDirectory: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly log: Logger;
+  /** `inherit` where a source reads the agent's own standard input. */
+  readonly stdin?: "ignore" | "inherit" | undefined;
 }
 
 interface Waiting {
@@ -18,6 +20,16 @@ interface Waiting {
 }
 
 const ENTRY = new URL("../host/main.js", import.meta.url);
+
+/** A small young generation costs a few more, shorter collections and saves a quarter of the resident memory. */
+const V8_FLAGS = ["--max-semi-space-size=2"];
+/** What keeps the host small, whatever the agent was started with. */
+const HOST_ENVIRONMENT = {
+  // glibc gives memory back at once: less than two thirds of the resident memory, and no growth per session.
+  MALLOC_TRIM_THRESHOLD_: "65536",
+  // Models run in threads of their own; these only read files and decode images, and each keeps a stack and an arena.
+  UV_THREADPOOL_SIZE: "2",
+};
 const LOG_LINE_MAX = 500;
 
 /** One child process of the inference host: messages out, messages in, requests with answers, its end. */
@@ -32,15 +44,10 @@ export class HostProcess {
   constructor(options: HostProcessOptions, onMessage: (message: HostMessage) => void) {
     this.#child = fork(ENTRY, [], {
       serialization: "advanced",
-      // A small young generation costs a few more, shorter collections and saves a quarter of the resident memory.
-      execArgv: ["--max-semi-space-size=2"],
+      execArgv: V8_FLAGS,
       cwd: options.workingDirectory,
-      env: {
-        ...options.env,
-        // glibc gives memory back at once: less than two thirds of the resident memory, and no growth per session.
-        MALLOC_TRIM_THRESHOLD_: "65536",
-      },
-      stdio: ["ignore", "pipe", "pipe", "ipc"],
+      env: { ...options.env, ...HOST_ENVIRONMENT },
+      stdio: ["inherit", "pipe", "pipe", "ipc"],
     });
     this.#logOutput(options.log);
     this.#child.on("message", (message: HostMessage) => {

@@ -4,6 +4,7 @@ import { type ServerType, serve } from "@hono/node-server";
 import {
   FieldloopError,
   labelSchema,
+  laneNameSchema,
   LIMITS,
   parsePredictionId,
   toFieldloopError,
@@ -26,7 +27,7 @@ export interface LocalApiOptions {
   readonly health: () => { readonly healthy: boolean; readonly reasons: readonly string[] };
   /** Resolves when durable on this device. @throws FieldloopError `prediction_unknown`, `storage_failed` */
   readonly feedback: (boot: number, items: readonly FeedbackItem[]) => Promise<void>;
-  readonly setCondition: (condition: string) => Promise<string>;
+  readonly setCondition: (condition: string, lane: string | undefined) => Promise<string>;
   readonly truth: (boot: number, n: number) => Promise<string | undefined>;
 }
 
@@ -43,7 +44,11 @@ const feedbackSchema = z.union([
   feedbackItemSchema,
   z.object({ items: z.array(feedbackItemSchema).min(1).max(LIMITS.feedbackItemsMax) }),
 ]);
-const conditionSchema = z.object({ condition: z.string().min(1).max(64) });
+const conditionSchema = z.object({
+  condition: z.string().min(1).max(64),
+  /** The first lane with a simulator by default. */
+  lane: laneNameSchema.optional(),
+});
 
 /**
  * What other programs on this machine may ask. It listens on loopback only, answers only to a loopback `Host` (a page in a
@@ -144,8 +149,8 @@ export function createLocalApp(options: LocalApiOptions): Hono {
     return context.json({ accepted: items.length }, 202);
   });
   app.post("/simulator", async (context) => {
-    const { condition } = await readBody(context, conditionSchema);
-    return context.json({ condition: await options.setCondition(condition) });
+    const { condition, lane } = await readBody(context, conditionSchema);
+    return context.json({ condition: await options.setCondition(condition, lane) });
   });
   app.get("/simulator/truth", async (context) => {
     const prediction = context.req.query("prediction") ?? "";

@@ -1,4 +1,4 @@
-import { STREAMS } from "@fieldloop/protocol";
+import { STREAMS, type LaneState } from "@fieldloop/protocol";
 import { Counter, Gauge, Registry } from "prom-client";
 
 /** What `/metrics` reads, at the moment it is asked. */
@@ -10,7 +10,9 @@ export interface MetricsSource {
   readonly hostRestarts: () => number;
   readonly hostReady: () => boolean;
   readonly hostResidentBytes: () => number;
-  readonly runMs: () => number;
+  readonly lanes: () => readonly LaneState[];
+  /** What a run of the lane usually takes. */
+  readonly runMs: (lane: string) => number;
   readonly linkUp: () => boolean;
   readonly uplinkBytes: () => number;
   readonly uplinkResends: () => number;
@@ -18,7 +20,6 @@ export interface MetricsSource {
   readonly spoolBytes: () => number;
   readonly spoolRecords: (stream: (typeof STREAMS)[number]) => number;
   readonly acknowledged: (stream: (typeof STREAMS)[number]) => number;
-  readonly running: () => { model: string; version: number; variant: string } | undefined;
 }
 
 /** Prometheus metrics in a registry of their own: two agents in one process do not meet. */
@@ -56,21 +57,28 @@ export function createMetrics(source: MetricsSource): Registry {
   counter("records_evicted", "Records dropped for want of space", source.recordsEvicted);
   gauge("host_ready", "1 while the inference host answers", () => (source.hostReady() ? 1 : 0));
   gauge("link_up", "1 while connected to the broker", () => (source.linkUp() ? 1 : 0));
-  gauge("run_milliseconds", "Running mean of the time of one frame in the model", source.runMs);
   gauge("spool_bytes", "Bytes of the spool on disk", source.spoolBytes);
   gauge("control_resident_bytes", "Resident memory of the control process", () => process.memoryUsage.rss());
   gauge("host_resident_bytes", "Resident memory of the inference host", source.hostResidentBytes);
   byStream(registers, "spool_records", "Records waiting for the server", source.spoolRecords);
   byStream(registers, "acknowledged_records", "Records that the server acknowledged", source.acknowledged);
+  byLane(registers, "run_milliseconds", "Running mean of the time of one run", ({ name }) => source.runMs(name), source);
+  byLane(registers, "lane_frames_seen", "Frames that the source gave", (lane) => lane.framesSeen, source);
+  byLane(registers, "lane_frames_dropped", "Frames that found no place", (lane) => lane.framesDropped, source);
+  byLane(registers, "lane_frames_skipped", "Frames beyond the rate", (lane) => lane.framesSkipped, source);
+  byLane(registers, "lane_frames_failed", "Frames on which it failed", (lane) => lane.framesFailed, source);
   new Gauge({
     name: "fieldloop_running",
     help: "1 for the version whose session answers",
-    labelNames: ["model", "version", "variant"],
+    labelNames: ["lane", "model", "version", "variant", "provider"],
     registers,
     collect() {
       this.reset();
-      const running = source.running();
-      if (running) this.set({ model: running.model, version: running.version, variant: running.variant }, 1);
+      for (const { name: lane, running } of source.lanes()) {
+        if (!running) continue;
+        const { model, version, variant, executionProvider: provider } = running;
+        this.set({ lane, model, version, variant, provider }, 1);
+      }
     },
   });
   return registry;
@@ -89,6 +97,25 @@ function byStream(
     registers,
     collect() {
       for (const stream of STREAMS) this.set({ stream }, read(stream));
+    },
+  });
+}
+
+function byLane(
+  registers: Registry[],
+  name: string,
+  help: string,
+  read: (lane: LaneState) => number,
+  source: Pick<MetricsSource, "lanes">,
+): void {
+  new Gauge({
+    name: `fieldloop_${name}`,
+    help,
+    labelNames: ["lane"],
+    registers,
+    collect() {
+      this.reset();
+      for (const lane of source.lanes()) this.set({ lane: lane.name }, read(lane));
     },
   });
 }

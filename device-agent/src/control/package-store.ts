@@ -31,7 +31,7 @@ const MANIFEST_FILE = "manifest.json";
 
 export interface FetchedPackage {
   readonly bytesDownloaded: number;
-  /** Files with the same hash in an installed package, copied instead. */
+  /** Files with the same hash in any installed package, or twice in this one, copied instead. */
   readonly bytesReused: number;
 }
 
@@ -86,6 +86,8 @@ export class PackageStore {
     for (const file of files) {
       if (await this.#reuse(file, directory, known)) bytesReused += file.bytes;
       else bytesDownloaded += await this.#fetchFile(file, directory, parts, options);
+      // Parts of a pipeline may be alike: what one file brought, another of this package need not.
+      known.set(file.sha256, join(directory, file.file));
     }
     return { bytesDownloaded, bytesReused };
   }
@@ -107,7 +109,10 @@ export class PackageStore {
     return bytes;
   }
 
-  /** A file of the same hash in an installed package is copied: a new version often shares its golden and replay data. */
+  /**
+   * A file of the same hash that the device has is copied: of a pipeline a new version often changes one part alone, and versions share
+   * their golden cases. A copy and no link, so that each package stays whole whatever happens to another.
+   */
   async #reuse(file: PackageFile, directory: string, known: ReadonlyMap<string, string>): Promise<boolean> {
     const source = known.get(file.sha256);
     const path = join(directory, file.file);
@@ -209,7 +214,7 @@ export class PackageStore {
   }
 
   /** Removes every package but those named, and all staging but theirs. */
-  async keepOnly(packages: ReadonlySet<string>): Promise<void> {
+  async keepOnly(packages: Pick<ReadonlySet<string>, "has">): Promise<void> {
     for (const directory of [this.#packages, this.#staging]) {
       for (const name of await readdir(directory)) {
         if (packages.has(name.replace(/\.parts$/, ""))) continue;

@@ -1,12 +1,38 @@
 import {
   encodePredictions,
-  FieldloopError,
   LIMITS,
   type PredictionRow,
   type SignalName,
   type VersionRef,
 } from "@fieldloop/protocol";
+import { PredictionNumbers } from "./prediction-numbers.js";
 import type { Spool } from "./spool/spool.js";
+
+/** The batches of all lanes: each has its own, so that rows that come in turns still travel many at a time. */
+export class PredictionBatches {
+  readonly numbers = new PredictionNumbers();
+  readonly #spool: Spool;
+  readonly #boot: number;
+  readonly #batchers = new Map<string, PredictionBatcher>();
+
+  constructor(spool: Spool, boot: number) {
+    this.#spool = spool;
+    this.#boot = boot;
+  }
+
+  /** @throws FieldloopError `internal` where the host's numbers do not follow on: then none of the rows is taken */
+  add(lane: string, origin: PredictionOrigin, firstN: number, rows: readonly PredictionRow[]): void {
+    this.numbers.use(lane, firstN, rows.length);
+    const batcher = this.#batchers.get(lane) ?? new PredictionBatcher(this.#spool, this.#boot);
+    this.#batchers.set(lane, batcher);
+    batcher.add(origin, firstN, rows);
+  }
+
+  /** Closes every batch that holds anything. */
+  cut(): void {
+    for (const batcher of this.#batchers.values()) batcher.cut();
+  }
+}
 
 /** Which version made a run of predictions, and what its signal columns mean. */
 export interface PredictionOrigin {
@@ -20,45 +46,33 @@ export interface PredictionOrigin {
 const WORTH = 0.5;
 
 /**
- * Gathers the host's rows and appends them to the spool as columnar batches. A batch ends where the version changes, the
- * clock went back or stood still too long, or a limit is reached: the wire form holds neither.
+ * Gathers the rows of one lane and appends them to the spool as columnar batches. A batch ends where the version changes, numbers
+ * do not follow on, the clock went back or stood still too long, or a limit is reached: the wire form holds neither.
  */
-export class PredictionBatcher {
+class PredictionBatcher {
   readonly #spool: Spool;
   readonly #boot: number;
   #origin: PredictionOrigin | undefined;
   #firstN = 0;
   #rows: PredictionRow[] = [];
   #boxes = 0;
-  #nextN = 0;
 
   constructor(spool: Spool, boot: number) {
     this.#spool = spool;
     this.#boot = boot;
   }
 
-  /** Number that the next prediction must carry; also how many were numbered in this boot. */
-  get nextN(): number {
-    return this.#nextN;
-  }
-
-  /** @throws FieldloopError `internal` where the host's numbers do not follow on: then none of the rows is taken */
+  /** Rows with the numbers from `firstN` on. */
   add(origin: PredictionOrigin, firstN: number, rows: readonly PredictionRow[]): void {
-    if (firstN !== this.#nextN) {
-      throw new FieldloopError(
-        "internal",
-        `Number predictions: the host began at ${firstN}, wanted ${this.#nextN}`,
-      );
-    }
     const isNew = !this.#origin || !sameOrigin(this.#origin, origin);
-    if (isNew) this.cut();
+    if (isNew || firstN !== this.#firstN + this.#rows.length) this.cut();
     this.#origin = origin;
-    for (const row of rows) this.#addRow(row);
+    for (const [index, row] of rows.entries()) this.#addRow(row, firstN + index);
     // The first of a version travel at once: that it predicts should not be known an interval later.
     if (isNew) this.cut();
   }
 
-  #addRow(row: PredictionRow): void {
+  #addRow(row: PredictionRow, n: number): void {
     const last = this.#rows.at(-1);
     const boxes = row.boxes?.length ?? 0;
     if (last) {
@@ -69,10 +83,9 @@ export class PredictionBatcher {
         (row.boxes === undefined) !== (last.boxes === undefined);
       if (full || gapMs < 0 || gapMs > LIMITS.batchGapMsMax) this.cut();
     }
-    if (this.#rows.length === 0) this.#firstN = this.#nextN;
+    if (this.#rows.length === 0) this.#firstN = n;
     this.#rows.push(row);
     this.#boxes += boxes;
-    this.#nextN++;
   }
 
   /** Closes the batch, if it holds anything, and appends it to the spool. */

@@ -1,13 +1,15 @@
 import { join } from "node:path";
-import { sha256Schema } from "@fieldloop/protocol";
+import { sha256Schema, toFieldloopError } from "@fieldloop/protocol";
 import { z } from "zod";
 import { AGENT_LIMITS } from "../limits.js";
 import { readJsonFile, writeJsonFile } from "./files.js";
+import type { HostCrash } from "./supervisor.js";
+import type { Warnings } from "./warnings.js";
 
 const fileSchema = z.object({ frames: z.array(sha256Schema).max(AGENT_LIMITS.quarantinedFramesMax) });
 
 /** Ends that native code brings about by itself; a SIGKILL comes from outside (a person, the kernel short of memory). */
-const OWN_FAULT = new Set(["SIGSEGV", "SIGFPE", "SIGABRT", "SIGILL", "SIGBUS", "SIGTRAP"]);
+export const OWN_FAULT: ReadonlySet<string> = new Set(["SIGSEGV", "SIGFPE", "SIGABRT", "SIGILL", "SIGBUS", "SIGTRAP"]);
 
 /** Frames that killed a host, by hash: they are not run again, so that one of them cannot become a crash loop. */
 export class Quarantine {
@@ -31,12 +33,17 @@ export class Quarantine {
   }
 
   /**
-   * Judges the frame that was running when a host ended. At its first native crash, or when the watchdog had to kill, it is
-   * put away; an end from outside may be chance and wants a second time. True where it was put away now.
+   * Judges a frame that was running when a host ended. At its first native crash, or when the watchdog had to kill, it is
+   * put away; an end from outside may be chance, and one of several frames may be innocent: these want a second time. True where it
+   * was put away now.
    */
-  async judge(frameSha256: string, reason: string, unresponsive: boolean): Promise<boolean> {
+  async judge(
+    frameSha256: string,
+    end: { readonly reason: string; readonly unresponsive: boolean; readonly isOnlyOne: boolean },
+  ): Promise<boolean> {
     if (this.#frames.has(frameSha256)) return false;
-    if (!unresponsive && !OWN_FAULT.has(reason) && !this.#suspects.has(frameSha256)) {
+    const isCertain = end.isOnlyOne && (end.unresponsive || OWN_FAULT.has(end.reason));
+    if (!isCertain && !this.#suspects.has(frameSha256)) {
       this.#suspects.add(frameSha256);
       if (this.#suspects.size > AGENT_LIMITS.quarantinedFramesMax) {
         this.#suspects.delete(this.#suspects.values().next().value!);
@@ -49,5 +56,23 @@ export class Quarantine {
     }
     await writeJsonFile(this.#path, { frames: this.frames });
     return true;
+  }
+}
+
+/** Puts away what ended the host, as far as it can be told: of several frames that ran at once each is a suspect. */
+export async function judgeFrames(crash: HostCrash, quarantine: Quarantine, warnings: Warnings): Promise<void> {
+  const { reason, unresponsive, stuckLane, frames } = crash;
+  const hashes = frames
+    .filter(({ lane }) => stuckLane === undefined || lane === stuckLane)
+    .flatMap((lane) => lane.hashes);
+  try {
+    for (const hash of hashes) {
+      const end = { reason, unresponsive, isOnlyOne: hashes.length === 1 };
+      if (!(await quarantine.judge(hash, end))) continue;
+      const message = `Frame ${hash.slice(0, 16)} killed the host and is not run again`;
+      warnings.raise("frame_quarantined", message);
+    }
+  } catch (error) {
+    warnings.raise("storage_failed", toFieldloopError(error).message, "error");
   }
 }

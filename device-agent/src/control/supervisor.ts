@@ -2,37 +2,46 @@ import { FieldloopError } from "@fieldloop/protocol";
 import type { Logger } from "pino";
 import type { Clock } from "../clock.js";
 import type {
-  Activation,
   ControlMessage,
   ControlRequest,
   ControlResponses,
   Heartbeat,
   HostMessage,
+  LaneActivation,
   StartMessage,
 } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { readFrameMark } from "./frame-mark.js";
-import { HostProcess } from "./host-process.js";
+import { HostProcess, type HostProcessOptions } from "./host-process.js";
 import { noteHost } from "./process-lock.js";
 
 export interface HostCrash {
   readonly reason: string;
-  /** Killed by the watchdog because it no longer answered. */
+  /** Killed by the watchdog because it, or the run of a lane, no longer came to an end. */
   readonly unresponsive: boolean;
-  /** The frame that was running. */
-  readonly frameSha256: string | undefined;
+  /** The lane whose run took too long, where it was that. */
+  readonly stuckLane: string | undefined;
+  /** The frames that were running, by lane. */
+  readonly frames: readonly LaneFrames[];
+}
+
+export interface LaneFrames {
+  readonly lane: string;
+  readonly hashes: readonly string[];
 }
 
 export interface SupervisorOptions {
   readonly directory: string;
   readonly workingDirectory: string;
-  readonly frameMarkPath: string;
+  /** Where each lane notes its frames in hand. */
+  readonly frameMarks: ReadonlyMap<string, string>;
   readonly env: Readonly<Record<string, string | undefined>>;
+  readonly stdin?: HostProcessOptions["stdin"];
   readonly clock: Clock;
   readonly log: Logger;
   /** What the next host has to run, asked anew at each start. */
   readonly startMessage: () => StartMessage;
-  readonly onReady: (activation: Activation | undefined) => void;
+  readonly onReady: (lanes: readonly LaneActivation[]) => void;
   readonly onMessage: (message: HostMessage) => void;
   readonly onCrash: (crash: HostCrash) => void;
 }
@@ -46,6 +55,7 @@ export class Supervisor {
   #stopping = false;
   #wantedEnd = false;
   #unresponsive = false;
+  #stuckLane: string | undefined;
   #restarts = 0;
   #failuresInRow = 0;
   #startedAt = 0;
@@ -125,11 +135,12 @@ export class Supervisor {
   }
 
   #spawn(): void {
-    const { workingDirectory, env, log, clock } = this.#options;
-    const host = new HostProcess({ workingDirectory, env, log }, (message) => this.#received(host, message));
+    const { workingDirectory, env, stdin, log, clock } = this.#options;
+    const host = new HostProcess({ workingDirectory, env, stdin, log }, (message) => this.#received(host, message));
     this.#host = host;
     this.#ready = false;
     this.#unresponsive = false;
+    this.#stuckLane = undefined;
     this.#heartbeat = undefined;
     this.#startedAt = clock.monotonic();
     this.#heartbeatAt = this.#startedAt;
@@ -147,7 +158,7 @@ export class Supervisor {
     if (message.kind === "ready") {
       this.#ready = true;
       this.#heartbeatAt = this.#options.clock.monotonic();
-      this.#options.onReady(message.activation);
+      this.#options.onReady(message.lanes);
       this.#wakeReadyWaiters();
       return;
     }
@@ -162,17 +173,16 @@ export class Supervisor {
     const host = this.#host;
     if (!host || this.#unresponsive) return;
     const now = this.#options.clock.monotonic();
-    const beat = this.#heartbeat;
     const silentMs = now - this.#heartbeatAt;
     const silenceMaxMs = this.#ready ? AGENT_LIMITS.heartbeatTimeoutMs : AGENT_LIMITS.hostStartTimeoutMs;
-    const runMaxMs = Math.max(
-      AGENT_LIMITS.runTimeoutMinMs,
-      AGENT_LIMITS.runTimeoutFactor * (beat?.expectedMs ?? 0),
-    );
-    const runningMs = beat && beat.runningMs > 0 ? beat.runningMs + silentMs : 0;
-    if (silentMs <= silenceMaxMs && runningMs <= runMaxMs) return;
+    const stuck = this.#heartbeat?.lanes.find(({ runningMs, expectedMs }) => {
+      const runMaxMs = Math.max(AGENT_LIMITS.runTimeoutMinMs, AGENT_LIMITS.runTimeoutFactor * expectedMs);
+      return runningMs > 0 && runningMs + silentMs > runMaxMs;
+    });
+    if (silentMs <= silenceMaxMs && !stuck) return;
+    this.#stuckLane = stuck?.name;
     this.#unresponsive = true;
-    this.#options.log.warn({ silentMs, runningMs }, "the inference host does not answer and is killed");
+    this.#options.log.warn({ silentMs, lane: stuck?.name }, "the inference host does not answer and is killed");
     host.kill();
   }
 
@@ -189,14 +199,24 @@ export class Supervisor {
       this.#spawn();
       return;
     }
-    const frameSha256 = readFrameMark(this.#options.frameMarkPath);
-    this.#options.onCrash({ reason, unresponsive: this.#unresponsive, frameSha256 });
+    this.#options.onCrash({
+      reason,
+      unresponsive: this.#unresponsive,
+      stuckLane: this.#stuckLane,
+      frames: this.#framesInHand(),
+    });
     const waitMs = Math.min(
       AGENT_LIMITS.hostRestartMaxMs,
       AGENT_LIMITS.hostRestartMinMs * 2 ** this.#failuresInRow,
     );
     this.#failuresInRow = Math.min(this.#failuresInRow + 1, 16);
     this.#restartTimer = setTimeout(() => this.#spawn(), waitMs);
+  }
+
+  #framesInHand(): LaneFrames[] {
+    return [...this.#options.frameMarks]
+      .map(([lane, path]) => ({ lane, hashes: readFrameMark(path) }))
+      .filter(({ hashes }) => hashes.length > 0);
   }
 
   async #end(): Promise<void> {

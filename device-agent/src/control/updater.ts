@@ -2,17 +2,13 @@ import {
   canTransition,
   DEPLOYMENT,
   FieldloopError,
-  isFinal,
+  MAIN_LANE,
   toFieldloopError,
   type Assignment,
   type DeploymentState,
   type DeviceState,
-  type EventData,
-  type PublicKey,
 } from "@fieldloop/protocol";
-import type { Logger } from "pino";
-import type { Clock, RandomSource } from "../clock.js";
-import type { Activation, PackageToRun, SelfTest } from "../ipc.js";
+import type { PackageToRun } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import {
   type DeploymentFile,
@@ -20,36 +16,22 @@ import {
   loadDeploymentFile,
   saveDeploymentFile,
 } from "./deployment-file.js";
+import {
+  finalState,
+  installedOf,
+  isSettled,
+  type Measured,
+  measuredOf,
+  sleep,
+  STATE_TIMEOUT_MS,
+  withoutInternal,
+} from "./deployment-rules.js";
 import { cancelled } from "./download.js";
-import { type PackageStore, verifyStatement } from "./package-store.js";
+import { deploymentPath } from "./lane-files.js";
+import { PackageCleaner } from "./package-cleaner.js";
+import { verifyStatement } from "./package-store.js";
 import { Probation } from "./probation.js";
-
-export interface UpdaterOptions {
-  readonly directory: string;
-  readonly server: string;
-  readonly credential: string;
-  readonly fleetKeys: readonly PublicKey[];
-  readonly packages: PackageStore;
-  readonly fetch: typeof fetch;
-  readonly clock: Clock;
-  readonly random: RandomSource;
-  readonly log: Logger;
-  /** Golden cases in a process of their own. @throws FieldloopError */
-  readonly selfTest: (candidate: PackageToRun, signal: AbortSignal) => Promise<SelfTest>;
-  /** Loads beside the running session and swaps; undefined unloads. @throws FieldloopError with the old one still running */
-  readonly activate: (target: PackageToRun | undefined) => Promise<Activation | undefined>;
-  readonly emit: (event: EventData) => void;
-  readonly onChange: () => void;
-  readonly onCorrupt: (message: string) => void;
-  /** Where a person or a test wants to know that the files of a state are on disk. */
-  readonly onPersisted?: (state: DeploymentState) => void;
-  readonly pollMs?: number;
-}
-
-type Measured = Record<string, number>;
-
-/** Refused by what it is: another try would end the same. All else is `failed`. */
-const REJECTED = /^(package_|manifest_|onnx_|cbor_|message_|limit_exceeded)/;
+import type { UpdaterOptions } from "./updater-options.js";
 
 /**
  * Walks a deployment through the states of {@link DEPLOYMENT}: each is on disk before its step begins, and told as an event.
@@ -58,6 +40,8 @@ const REJECTED = /^(package_|manifest_|onnx_|cbor_|message_|limit_exceeded)/;
  */
 export class Updater {
   readonly #options: UpdaterOptions;
+  readonly #path: string;
+  readonly #cleaner: PackageCleaner;
   #file!: DeploymentFile;
   #saving: Promise<void> = Promise.resolve();
   #assignment: Assignment | undefined;
@@ -69,15 +53,18 @@ export class Updater {
 
   constructor(options: UpdaterOptions) {
     this.#options = options;
+    this.#path = deploymentPath(options.directory, options.lane ?? MAIN_LANE);
+    this.#cleaner = options.cleaner ?? new PackageCleaner(options.packages);
   }
 
+  /** Reads where an earlier start stopped. Packages that no lane needs go with {@link resume}: then every lane has said what it needs. */
   async load(): Promise<void> {
-    this.#file = await loadDeploymentFile(this.#options.directory, this.#options.onCorrupt);
+    this.#file = await loadDeploymentFile(this.#path, this.#options.onCorrupt);
+    this.#cleaner.register((packageSha256) => this.#needs(packageSha256));
     const stored = this.#file.deployment?.assignment;
     if (stored) {
       this.#assignment = { ...stored, statement: Uint8Array.from(Buffer.from(stored.statement, "base64")) };
     }
-    await this.#collectGarbage();
   }
 
   /** What a host has to run: the candidate in probation, else the active version. */
@@ -107,6 +94,7 @@ export class Updater {
 
   /** Says where an earlier start stopped, and goes on from there. */
   async resume(): Promise<void> {
+    await this.#cleaner.clean();
     const current = this.#file.deployment;
     if (!current) return;
     if (current.state === "activating" || current.state === "probation") {
@@ -116,7 +104,7 @@ export class Updater {
     this.#work();
   }
 
-  /** The desired state was accepted: follow its assignment. This agent runs one pipeline: the first assignment counts. */
+  /** The desired state was accepted: follow this lane's assignment, the first where there are several. */
   async follow(assignments: readonly Assignment[], revision: number): Promise<void> {
     if (revision > this.#file.revisionFloor) await this.#save({ revisionFloor: revision });
     const target = assignments[0];
@@ -184,6 +172,8 @@ export class Updater {
   }
 
   async #offer(assignment: Assignment): Promise<void> {
+    // A package that is being removed must not be found half gone.
+    await this.#cleaner.idle();
     this.#assignment = assignment;
     const statement = Buffer.from(assignment.statement).toString("base64");
     await this.#save({
@@ -230,8 +220,10 @@ export class Updater {
         return this.#to("verifying", await this.#download(assignment));
       case "verifying":
         verifyStatement(assignment, this.#options.fleetKeys);
-        await this.#options.packages.verify(assignment);
-        await this.#options.packages.install(assignment.packageSha256);
+        await this.#cleaner.inTurn(assignment.packageSha256, async () => {
+          await this.#options.packages.verify(assignment);
+          await this.#options.packages.install(assignment.packageSha256);
+        });
         return this.#to("installed");
       case "installed":
         return this.#to("self_testing");
@@ -256,13 +248,10 @@ export class Updater {
   async #download(assignment: Assignment): Promise<Measured> {
     const begin = this.#options.clock.monotonic();
     const { server, credential, fetch, random } = this.#options;
-    const fetched = await this.#options.packages.fetch(assignment, {
-      server,
-      credential,
-      fetch,
-      random,
-      signal: this.#abort.signal,
-    });
+    const { signal } = this.#abort;
+    const fetched = await this.#cleaner.inTurn(assignment.packageSha256, () =>
+      this.#options.packages.fetch(assignment, { server, credential, fetch, random, signal }),
+    );
     return { ...fetched, downloadMs: Math.round(this.#options.clock.monotonic() - begin) };
   }
 
@@ -310,7 +299,7 @@ export class Updater {
     const before = this.#file.active;
     const previous = before && before.packageSha256 !== active.packageSha256 ? before : this.#file.previous;
     await this.#to("active", probation.measured, { active, previous });
-    await this.#collectGarbage();
+    await this.#cleaner.clean();
   }
 
   /** A step failed: which final state that is, and what runs then. */
@@ -324,7 +313,7 @@ export class Updater {
     const measured = state === "probation" ? await this.#return() : {};
     this.#report(measured);
     if (final === "rejected") await this.#options.packages.discardStaged(current.assignment.packageSha256);
-    await this.#collectGarbage();
+    await this.#cleaner.clean();
   }
 
   /** Back to the version before, which is still installed. */
@@ -366,7 +355,7 @@ export class Updater {
   }
 
   async #write(file: DeploymentFile): Promise<void> {
-    await saveDeploymentFile(this.#options.directory, file);
+    await saveDeploymentFile(this.#path, file);
     this.#file = file;
     if (file.deployment) this.#options.onPersisted?.(file.deployment.state);
     this.#options.onChange();
@@ -390,65 +379,10 @@ export class Updater {
     this.#options.onChange();
   }
 
-  async #collectGarbage(): Promise<void> {
+  #needs(packageSha256: string): boolean {
     const { active, previous, deployment } = this.#file;
-    const keep = new Set<string>();
-    for (const installed of [active, previous]) if (installed) keep.add(installed.packageSha256);
-    if (deployment && !isSettled(deployment.state)) keep.add(deployment.assignment.packageSha256);
-    await this.#options.packages.keepOnly(keep);
+    if (active?.packageSha256 === packageSha256 || previous?.packageSha256 === packageSha256) return true;
+    if (!deployment || isSettled(deployment.state)) return false;
+    return deployment.assignment.packageSha256 === packageSha256;
   }
-}
-
-const STATE_TIMEOUT_MS: Partial<Record<DeploymentState, number>> = {
-  offered: AGENT_LIMITS.verifyTimeoutMs,
-  downloading: AGENT_LIMITS.downloadTimeoutMs,
-  verifying: AGENT_LIMITS.verifyTimeoutMs,
-  self_testing: AGENT_LIMITS.selfTestTimeoutMs,
-};
-
-/** Nothing more is to do: final, or committed. */
-function isSettled(state: DeploymentState): boolean {
-  return state === "active" || isFinal(DEPLOYMENT, state);
-}
-
-function finalState(state: DeploymentState, error: FieldloopError): DeploymentState {
-  const wanted: DeploymentState =
-    error.code === "cancelled"
-      ? "cancelled"
-      : state === "probation"
-        ? "rolled_back"
-        : error.code === "timed_out"
-          ? "timed_out"
-          : REJECTED.test(error.code)
-            ? "rejected"
-            : "failed";
-  return canTransition(DEPLOYMENT, state, wanted) ? wanted : "failed";
-}
-
-/** `internal` says nothing to the fleet: name the step that failed. */
-function withoutInternal(error: FieldloopError, state: DeploymentState): FieldloopError {
-  if (error.code !== "internal" || state !== "self_testing") return error;
-  return new FieldloopError("self_test_failed", error.message, { cause: error });
-}
-
-function installedOf(assignment: Assignment): Installed {
-  const { model, version, packageSha256 } = assignment;
-  return { model, version, packageSha256 };
-}
-
-function measuredOf(activation: Activation): Measured {
-  const { loadMs, swapGapMs, framesDroppedDuringSwap } = activation;
-  return { loadMs, swapGapMs, framesDroppedDuringSwap };
-}
-
-function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done, { once: true });
-    function done(): void {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    }
-  });
 }

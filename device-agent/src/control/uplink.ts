@@ -9,6 +9,7 @@ import {
   type Ack,
 } from "@fieldloop/protocol";
 import { connect, type MqttClient } from "mqtt";
+import { writeToStream } from "mqtt-packet";
 import type { Logger } from "pino";
 import type { Clock, RandomSource } from "../clock.js";
 import { AGENT_LIMITS, AGENT_VERSION } from "../limits.js";
@@ -33,6 +34,8 @@ export interface UplinkOptions {
 }
 
 const DOWN_BYTES_MAX = 32 * 1024;
+// Otherwise the library keeps a buffer for each of 65,536 numbers: 8 MB that a device has better use for.
+writeToStream.cacheNumbers = false;
 
 /**
  * The MQTT 3.1.1 connection. Every attempt is a client of its own with a clean session: what has to survive is in the spool

@@ -6,9 +6,12 @@ type Severity = "info" | "warning" | "error";
 interface Warning {
   readonly code: ErrorCode;
   readonly severity: Severity;
-  readonly message: string;
+  /** By whose trouble it is: a lane, or the whole device (""). */
+  readonly messages: ReadonlyMap<string, string>;
   readonly since: number;
 }
+
+const DEVICE = "";
 
 /** What is wrong with this device now, by code. Each change becomes an event; all of it is in the reported state. */
 export class Warnings {
@@ -21,28 +24,42 @@ export class Warnings {
     this.#onChange = onChange;
   }
 
-  raise(code: ErrorCode, message: string, severity: Severity = "warning"): void {
+  /** `scope` names the lane whose trouble it is: the warning is over when it is over for every one. */
+  raise(code: ErrorCode, message: string, severity: Severity = "warning", scope: string = DEVICE): void {
     const text = message.slice(0, 500);
     const before = this.#active.get(code);
-    if (before?.message === text && before.severity === severity) return;
+    if (before?.messages.get(scope) === text && before.severity === severity) return;
     if (!before && this.#active.size >= AGENT_LIMITS.warningsMax) return;
-    this.#active.set(code, { code, severity, message: text, since: before?.since ?? this.#clock.now() });
+    const messages = new Map(before?.messages).set(scope, text);
+    this.#active.set(code, { code, severity, messages, since: before?.since ?? this.#clock.now() });
     // A changed wording of a trouble that is known already is in the state; only its start is an event.
     if (!before) this.#onChange({ type: "warning", code, severity, message: text, active: true });
   }
 
-  clear(code: ErrorCode): void {
+  /** It is over for `scope`, or for all of them. */
+  clear(code: ErrorCode, scope?: string): void {
     const warning = this.#active.get(code);
-    if (!warning) return;
+    if (!warning || (scope !== undefined && !warning.messages.has(scope))) return;
+    const messages = new Map(warning.messages);
+    if (scope === undefined) messages.clear();
+    else messages.delete(scope);
+    if (messages.size > 0) {
+      this.#active.set(code, { ...warning, messages });
+      return;
+    }
     this.#active.delete(code);
-    this.#onChange({ type: "warning", ...pick(warning), active: false });
+    const { severity } = warning;
+    this.#onChange({ type: "warning", code, severity, message: messageOf(warning), active: false });
   }
 
   list(): DeviceState["warnings"] {
-    return [...this.#active.values()];
+    return [...this.#active.values()].map((warning) => {
+      const { code, severity, since } = warning;
+      return { code, severity, message: messageOf(warning), since };
+    });
   }
 }
 
-function pick(warning: Warning): { code: ErrorCode; severity: Severity; message: string } {
-  return { code: warning.code, severity: warning.severity, message: warning.message };
+function messageOf({ messages }: Warning): string {
+  return [...messages.values()].join("; ").slice(0, 500);
 }

@@ -9,6 +9,8 @@ export class FrameQueue {
   #capacity: number;
   #shrinkTo: number | undefined;
   readonly #frames: SourceFrame[] = [];
+  /** Called when a frame came in; for whoever takes with {@link tryTake}. */
+  onFrame: (() => void) | undefined;
   #taker: ((frame: SourceFrame | undefined) => void) | undefined;
   #spaceWaiters: (() => void)[] = [];
   #closed = false;
@@ -26,6 +28,9 @@ export class FrameQueue {
   }
   get seen(): number {
     return this.#seen;
+  }
+  get length(): number {
+    return this.#frames.length;
   }
   get isFull(): boolean {
     const { length } = this.#frames;
@@ -76,6 +81,7 @@ export class FrameQueue {
     while (this.isFull) this.#drop(this.#shift()!);
     this.#frames.push(frame);
     this.#bytes += frameBytes(frame);
+    this.onFrame?.();
   }
 
   /** Resolves when a frame can be offered without dropping one; for sources that can wait. */
@@ -87,13 +93,19 @@ export class FrameQueue {
 
   /** The oldest frame, or undefined once the queue is closed. One taker at a time. */
   take(): Promise<SourceFrame | undefined> {
-    const frame = this.#shift();
-    this.#shrink();
-    this.#wakeWaiters();
+    const frame = this.tryTake();
     if (frame || this.#closed) return Promise.resolve(frame);
     return new Promise((resolve) => {
       this.#taker = resolve;
     });
+  }
+
+  /** The oldest frame, where there is one. */
+  tryTake(): SourceFrame | undefined {
+    const frame = this.#shift();
+    this.#shrink();
+    this.#wakeWaiters();
+    return frame;
   }
 
   /** No frame comes out any more; those inside are dropped. */

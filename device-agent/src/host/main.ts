@@ -1,15 +1,15 @@
 import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
 import { hostFacts } from "@fieldloop/runtime/node";
 import { systemClock } from "../clock.js";
-import type { Activation, ControlMessage, ControlRequest, HostMessage, WireFailure } from "../ipc.js";
-import { InferenceLoop } from "./loop.js";
-import { HostModel } from "./model.js";
+import type { ControlMessage, ControlRequest, HostMessage, WireFailure } from "../ipc.js";
+import { Inference } from "./inference.js";
+import { selfTest } from "./self-test.js";
 
 /**
  * The inference host: the only process of the agent that loads native inference. Control starts it, talks to it over IPC
  * and may kill it at any time; without control it ends itself at once, so that no two hosts ever share a camera.
  */
-let loop: InferenceLoop | undefined;
+let inference: Inference | undefined;
 
 process.on("message", (message: ControlMessage) => {
   void receive(message);
@@ -22,37 +22,22 @@ process.on("SIGINT", () => undefined);
 async function receive(message: ControlMessage): Promise<void> {
   switch (message.kind) {
     case "start": {
-      const started = new InferenceLoop({ start: message, send, clock: systemClock, random: Math.random });
-      loop = started;
-      started.start();
-      await send({ kind: "ready", activation: await firstActivation(started, message.package) });
+      const started = new Inference({ start: message, send, clock: systemClock, random: Math.random });
+      inference = started;
+      await send({ kind: "ready", lanes: await started.start() });
       return;
     }
     case "policy":
-      loop?.setPolicy(message.sampling, message.profileIntervalSeconds);
+      inference?.setPolicy(message.sampling, message.profileIntervalSeconds);
       return;
     case "request":
       return answer(message.id, message.request);
     case "stop":
-      await loop?.stop();
+      await inference?.stop();
       await send({ kind: "stopped" });
       process.removeAllListeners("disconnect");
       process.disconnect();
       return;
-  }
-}
-
-async function firstActivation(
-  started: InferenceLoop,
-  target: Parameters<InferenceLoop["activate"]>[0] | undefined,
-): Promise<Activation | undefined> {
-  if (!target) return undefined;
-  try {
-    return await started.activate(target);
-  } catch (error) {
-    const failure = failureOf(error);
-    await send({ kind: "warning", failure, active: true });
-    return undefined;
   }
 }
 
@@ -68,24 +53,18 @@ async function handle(request: ControlRequest): Promise<unknown> {
   switch (request.kind) {
     case "facts":
       return hostFacts();
-    case "self_test": {
-      const model = await HostModel.load(request.package, request.threadCount);
-      try {
-        return await model.selfTest();
-      } finally {
-        await model.close();
-      }
-    }
+    case "self_test":
+      return selfTest(request, process.env);
     case "activate":
-      return running().activate(request.package);
+      return running().activate(request.lane, request.package);
     case "deactivate":
-      await running().deactivate();
+      await running().deactivate(request.lane);
       return {};
     case "capture":
       running().capture(request.count);
       return {};
     case "set_condition":
-      running().setCondition(request.condition);
+      running().setCondition(request.condition, request.lane);
       return { condition: request.condition };
     case "truth": {
       const label = running().truth(request.n);
@@ -94,9 +73,9 @@ async function handle(request: ControlRequest): Promise<unknown> {
   }
 }
 
-function running(): InferenceLoop {
-  if (!loop) throw new FieldloopError("conflict", "Ask host: it was not started");
-  return loop;
+function running(): Inference {
+  if (!inference) throw new FieldloopError("conflict", "Ask host: it was not started");
+  return inference;
 }
 
 /** Resolves when the message is in the pipe. */

@@ -1,64 +1,119 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { decodeBaseline, type Baseline, type Frame, type Prediction } from "@fieldloop/runtime";
+import { toFieldloopError, type Manifest } from "@fieldloop/protocol";
+import {
+  decodeBaseline,
+  type Baseline,
+  type BatchItem,
+  type Frame,
+  type Tensor,
+  type TensorInfo,
+} from "@fieldloop/runtime";
 import { ModelWorker } from "@fieldloop/runtime/node";
 import type { PredictionOrigin } from "../control/prediction-batcher.js";
-import type { PackageToRun, SelfTest } from "../ipc.js";
+import type { PackageToRun, ProviderToRun, SelfTest } from "../ipc.js";
 
 const SLOT = "model";
 
-/** An open model in a worker thread of its own, so that loading one never blocks the runs of another. */
+interface Loaded {
+  readonly worker: ModelWorker;
+  readonly manifest: Manifest;
+  readonly variant: string;
+  readonly executionProvider: string;
+  readonly packageSha256: string;
+  readonly baseline: Baseline | undefined;
+  readonly loadMs: number;
+  readonly threadCount: number;
+  readonly inputs: readonly TensorInfo[];
+  readonly outputs: readonly TensorInfo[];
+}
+
+/** An open model in a worker thread of its own, so that loading one never blocks the runs of another. Serves several lanes. */
 export class HostModel {
   readonly origin: PredictionOrigin;
+  readonly manifest: Manifest;
   readonly variant: string;
   readonly executionProvider: string;
   readonly baseline: Baseline | undefined;
   readonly loadMs: number;
+  readonly threadCount: number;
+  /** Of the graph itself. */
+  readonly inputs: readonly TensorInfo[];
+  readonly outputs: readonly TensorInfo[];
   readonly #worker: ModelWorker;
 
-  private constructor(
-    worker: ModelWorker,
-    origin: PredictionOrigin,
-    variant: string,
-    executionProvider: string,
-    baseline: Baseline | undefined,
-    loadMs: number,
-  ) {
-    this.#worker = worker;
-    this.origin = origin;
-    this.variant = variant;
-    this.executionProvider = executionProvider;
-    this.baseline = baseline;
-    this.loadMs = loadMs;
+  private constructor(loaded: Loaded) {
+    const { manifest, packageSha256 } = loaded;
+    const { model, version, signals } = manifest;
+    this.#worker = loaded.worker;
+    this.manifest = manifest;
+    this.origin = { model, version, packageSha256, signalNames: signals };
+    this.variant = loaded.variant;
+    this.executionProvider = loaded.executionProvider;
+    this.baseline = loaded.baseline;
+    this.loadMs = loaded.loadMs;
+    this.threadCount = loaded.threadCount;
+    this.inputs = loaded.inputs;
+    this.outputs = loaded.outputs;
   }
 
-  /** Opens and warms. @throws FieldloopError `package_*`, `onnx_*`, `model_load_failed`, `manifest_invalid` */
-  static async load(target: PackageToRun, threadCount: number): Promise<HostModel> {
+  /**
+   * Opens and warms, on the CPU with the variant that suits it best unless `provider` says otherwise.
+   * @throws FieldloopError `package_*`, `onnx_*`, `model_load_failed`, `manifest_invalid`, `provider_unavailable`
+   */
+  static async load(target: PackageToRun, threadCount: number, provider?: ProviderToRun): Promise<HostModel> {
     const begin = performance.now();
     const worker = new ModelWorker();
     await worker.start();
     try {
-      const { manifest, variant, executionProvider, packageSha256 } = await worker.load(
-        SLOT,
-        target.directory,
-        { threadCount },
-      );
+      const info = await worker.load(SLOT, target.directory, { threadCount, ...provider });
+      const { manifest, packageSha256, executionProvider } = info;
       const baseline =
         manifest.baseline &&
         decodeBaseline(new Uint8Array(await readFile(join(target.directory, manifest.baseline.file))));
-      const { model, version, signals } = manifest;
-      const origin = { model, version, packageSha256, signalNames: signals };
-      const loadMs = performance.now() - begin;
-      return new HostModel(worker, origin, variant.name, executionProvider, baseline, loadMs);
+      return new HostModel({
+        worker,
+        manifest,
+        variant: info.variant.name,
+        executionProvider,
+        packageSha256,
+        baseline,
+        loadMs: performance.now() - begin,
+        threadCount,
+        inputs: info.inputs,
+        outputs: info.outputs,
+      });
     } catch (error) {
       await worker.stop();
       throw error;
     }
   }
 
-  /** The frame is copied: the sampler may still want it. */
-  predict(frame: Frame): Promise<Prediction> {
-    return this.#worker.predict(SLOT, frame, { keep: true });
+  /** Frames of one stream, together where there are several. They are copied: the sampler may still want them. Never rejects. */
+  async predict(frames: readonly Frame[], stream: string): Promise<readonly BatchItem[]> {
+    const options = { keep: true, stream };
+    try {
+      if (frames.length > 1) return await this.#worker.predictBatch(SLOT, frames, options);
+      return [{ ok: true, prediction: await this.#worker.predict(SLOT, frames[0]!, options) }];
+    } catch (error) {
+      const coded = toFieldloopError(error);
+      return frames.map(() => ({ ok: false, error: coded }));
+    }
+  }
+
+  /** The graph itself, on tensors as they are. @throws FieldloopError `tensor_invalid`, `model_run_failed` */
+  runTensors(feeds: Readonly<Record<string, Tensor>>, fetches?: readonly string[]): Promise<Record<string, Tensor>> {
+    return this.#worker.runTensors(SLOT, feeds, fetches);
+  }
+
+  /** The graph on an image file, made ready as the manifest says. @throws FieldloopError as {@link runTensors}, and those of images */
+  runImage(bytes: Uint8Array, fetches?: readonly string[]): Promise<Record<string, Tensor>> {
+    return this.#worker.runFrame(SLOT, { kind: "encoded", bytes }, fetches);
+  }
+
+  /** The next frame of the stream has nothing before it. */
+  async resetStream(stream: string): Promise<void> {
+    await this.#worker.resetStream(SLOT, stream);
   }
 
   /** @throws FieldloopError `golden_case_failed`, `model_run_failed` */

@@ -2,32 +2,36 @@ import type { PredictionRow } from "@fieldloop/protocol";
 import type { PredictionOrigin } from "../control/prediction-batcher.js";
 import type { HostMessage } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
+import type { LaneNumbers } from "./numbers.js";
 
 export type Send = (message: HostMessage) => Promise<void>;
 
-/** Numbers predictions and hands them to control, a few at a time. */
+/** Numbers the predictions of one lane and hands them to control, a few at a time. */
 export class Reporter {
   readonly #send: Send;
-  #nextN: number;
+  readonly #lane: string;
+  readonly #numbers: LaneNumbers;
   #origin: PredictionOrigin | undefined;
   #firstN = 0;
   #rows: PredictionRow[] = [];
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(send: Send, nextN: number) {
+  constructor(send: Send, lane: string, numbers: LaneNumbers) {
     this.#send = send;
-    this.#nextN = nextN;
+    this.#lane = lane;
+    this.#numbers = numbers;
   }
 
   /** Takes a prediction and returns its number within the boot. */
   add(origin: PredictionOrigin, row: PredictionRow): number {
-    if (this.#origin !== origin) void this.flush();
-    if (this.#rows.length === 0) this.#firstN = this.#nextN;
+    const n = this.#numbers.take();
+    if (this.#origin !== origin || n !== this.#firstN + this.#rows.length) void this.flush();
+    if (this.#rows.length === 0) this.#firstN = n;
     this.#origin = origin;
     this.#rows.push(row);
     if (this.#rows.length >= AGENT_LIMITS.reportRowsMax) void this.flush();
     else this.#timer ??= setTimeout(() => void this.flush(), AGENT_LIMITS.reportIntervalMs);
-    return this.#nextN++;
+    return n;
   }
 
   /** Resolves when what was added is in control's pipe: then the numbers are used up, even if this process dies. */
@@ -38,6 +42,6 @@ export class Reporter {
     const origin = this.#origin;
     if (rows.length === 0 || !origin) return;
     this.#rows = [];
-    await this.#send({ kind: "predictions", origin, firstN: this.#firstN, rows });
+    await this.#send({ kind: "predictions", lane: this.#lane, origin, firstN: this.#firstN, rows });
   }
 }

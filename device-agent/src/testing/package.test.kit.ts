@@ -14,6 +14,14 @@ const PIXELS = SIZE * SIZE;
 
 export interface TestPackageOptions {
   readonly version: number;
+  /** `brightness` by default. */
+  readonly model?: string;
+  /** Takes any number of images at once. */
+  readonly dynamicBatch?: boolean;
+  /** A graph that never comes to an end on an image without black pixels. */
+  readonly endlessWithoutBlack?: boolean;
+  /** A variant of 8 bits beside the first: the same file under another name. */
+  readonly withInt8?: boolean;
   /** Added to the expected logits of the golden case: above 0.1 it fails. */
   readonly goldenError?: number;
   /**
@@ -22,6 +30,16 @@ export interface TestPackageOptions {
    */
   readonly deadlyWithoutBlack?: boolean;
 }
+
+/** A flag that no processor has: only who asks for it gets it. */
+const INT8_VARIANT: ManifestDraft["variants"][number] = {
+  name: "int8",
+  file: "int8.onnx",
+  precision: "int8",
+  opset: 17,
+  executionProviders: ["cpu"],
+  cpuFlags: ["none-has-it"],
+};
 
 /** Mean brightness of an 8×8 gray image as two logits, `dark` and `light`. */
 export async function writeTestPackage(
@@ -35,7 +53,7 @@ export async function writeTestPackage(
   const expected = Float32Array.from([-2 + bias + error, 2]);
   const draft: ManifestDraft = {
     schema: 1,
-    model: "brightness",
+    model: options.model ?? "brightness",
     version: options.version,
     created: "2026-11-20T00:00:00Z",
     task: "classification",
@@ -70,11 +88,110 @@ export async function writeTestPackage(
         opset: 17,
         executionProviders: ["cpu"],
       },
+      ...(options.withInt8 === true ? [INT8_VARIANT] : []),
     ],
     golden: [
       {
         name: "half black",
         inputs: [{ file: "golden/in.bin", name: "image", elementType: "float32", dims: [1, 1, SIZE, SIZE] }],
+        outputs: [{ file: "golden/out.bin", name: "logits", elementType: "float32", dims: [1, 2] }],
+        tolerance: { fp32: { absolute: 0.1, relative: 0 }, int8: { absolute: 0.1, relative: 0 } },
+      },
+    ],
+    lineage: { base: null, snapshot: null, trainer: "by hand", settings: {}, libraries: {}, metrics: {} },
+  };
+  const model = brightnessModel(bias, options);
+  return writePackage(directory, draft, {
+    "fp32.onnx": model,
+    ...(options.withInt8 === true ? { "int8.onnx": model } : {}),
+    "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, 1, SIZE, SIZE], data: input }),
+    "golden/out.bin": tensorToBytes({ type: "float32", dims: [1, 2], data: expected }),
+  });
+}
+
+function brightnessModel(darkBias: number, options: TestPackageOptions): Uint8Array {
+  const graph = new GraphBuilder();
+  const batch = options.dynamicBatch === true ? "batch" : 1;
+  const image = graph.input("image", "float32", [batch, 1, SIZE, SIZE]);
+  const [flat] = graph.node("Flatten", [image], { axis: { i: 1 } });
+  const perPixel = (value: number): number[] => new Array<number>(PIXELS).fill(value / PIXELS);
+  const weight = graph.initializer(float32Tensor("weight", [2, PIXELS], [...perPixel(-8), ...perPixel(8)]));
+  const bias = graph.initializer(float32Tensor("bias", [2], [4 + darkBias, -4]));
+  const { deadlyWithoutBlack = false, endlessWithoutBlack = false } = options;
+  const plain = deadlyWithoutBlack || endlessWithoutBlack ? "plain" : "logits";
+  graph.node("Gemm", [flat!, weight, bias], { transB: { i: 1 } }, [plain]);
+  if (deadlyWithoutBlack) addTopKOverBlackPixels(graph, flat!);
+  else if (endlessWithoutBlack) addLoopOverBlackPixels(graph, flat!);
+  graph.output("logits", "float32", [batch, 2]);
+  return encodeModel(graph.build({ opset: 17 }));
+}
+
+/** Adds 0 · the result of a loop that goes on for ever where no pixel is black. */
+function addLoopOverBlackPixels(graph: GraphBuilder, flat: string): void {
+  const limit = graph.initializer(float32Tensor("limit", [], [0.001]));
+  const zero = graph.initializer(float32Tensor("zero", [], [0]));
+  const [least] = graph.node("ReduceMin", [flat], { keepdims: { i: 0 } });
+  const [bright] = graph.node("Less", [limit, least!]);
+  const body = new GraphBuilder();
+  body.input("turn", "int64", []);
+  const condition = body.input("condition", "bool", []);
+  const carried = body.input("carried", "float32", []);
+  body.node("Identity", [condition], {}, ["goes_on"]);
+  body.node("Identity", [carried], {}, ["carried_on"]);
+  body.output("goes_on", "bool", []);
+  body.output("carried_on", "float32", []);
+  const { graph: inner } = body.build({ opset: 17 });
+  const [result] = graph.node("Loop", ["", bright!, zero], { body: { g: inner! } });
+  graph.node("Add", ["plain", result!], {}, ["logits"]);
+}
+
+const WINDOW = 256;
+
+/** Mean of the magnitudes of a window of 256 samples as two logits, `quiet` and `loud`. */
+export async function writeWindowPackage(
+  directory: string,
+  options: Pick<TestPackageOptions, "version" | "model">,
+): Promise<ModelPackage> {
+  const bias = options.version / 1000;
+  const graph = new GraphBuilder();
+  const window = graph.input("window", "float32", [1, WINDOW]);
+  const [magnitudes] = graph.node("Abs", [window]);
+  const part = (value: number): number[] => new Array<number>(WINDOW).fill(value / WINDOW);
+  const weight = graph.initializer(float32Tensor("weight", [2, WINDOW], [...part(-4), ...part(4)]));
+  const offset = graph.initializer(float32Tensor("offset", [2], [2 + bias, -2]));
+  graph.node("Gemm", [magnitudes!, weight, offset], { transB: { i: 1 } }, ["logits"]);
+  graph.output("logits", "float32", [1, 2]);
+  const input = new Float32Array(WINDOW).fill(-1);
+  const expected = Float32Array.from([-2 + bias, 2]);
+  const draft: ManifestDraft = {
+    schema: 1,
+    model: options.model ?? "loudness",
+    version: options.version,
+    created: "2026-11-20T00:00:00Z",
+    task: "classification",
+    licence: "Apache-2.0",
+    inputs: [
+      {
+        kind: "window",
+        name: "window",
+        length: WINDOW,
+        hop: WINDOW / 2,
+        sampleRateHz: 2560,
+        normalization: "none",
+        dims: [1, WINDOW],
+      },
+    ],
+    heads: [
+      { kind: "classification", name: "class", output: "logits", labels: ["quiet", "loud"], values: "logits" },
+    ],
+    signals: ["entropy", "margin"],
+    variants: [
+      { name: "fp32", file: "fp32.onnx", precision: "fp32", opset: 17, executionProviders: ["cpu"] },
+    ],
+    golden: [
+      {
+        name: "full",
+        inputs: [{ file: "golden/in.bin", name: "window", elementType: "float32", dims: [1, WINDOW] }],
         outputs: [{ file: "golden/out.bin", name: "logits", elementType: "float32", dims: [1, 2] }],
         tolerance: { fp32: { absolute: 0.1, relative: 0 } },
       },
@@ -82,27 +199,10 @@ export async function writeTestPackage(
     lineage: { base: null, snapshot: null, trainer: "by hand", settings: {}, libraries: {}, metrics: {} },
   };
   return writePackage(directory, draft, {
-    "fp32.onnx": brightnessModel(bias, options.deadlyWithoutBlack === true),
-    "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, 1, SIZE, SIZE], data: input }),
+    "fp32.onnx": encodeModel(graph.build({ opset: 17 })),
+    "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, WINDOW], data: input }),
     "golden/out.bin": tensorToBytes({ type: "float32", dims: [1, 2], data: expected }),
   });
-}
-
-function brightnessModel(darkBias: number, deadly: boolean): Uint8Array {
-  const graph = new GraphBuilder();
-  const image = graph.input("image", "float32", [1, 1, SIZE, SIZE]);
-  const [flat] = graph.node("Flatten", [image], { axis: { i: 1 } });
-  const perPixel = (value: number): number[] => new Array<number>(PIXELS).fill(value / PIXELS);
-  const weight = graph.initializer(float32Tensor("weight", [2, PIXELS], [...perPixel(-8), ...perPixel(8)]));
-  const bias = graph.initializer(float32Tensor("bias", [2], [4 + darkBias, -4]));
-  if (!deadly) {
-    graph.node("Gemm", [flat!, weight, bias], { transB: { i: 1 } }, ["logits"]);
-  } else {
-    graph.node("Gemm", [flat!, weight, bias], { transB: { i: 1 } }, ["plain"]);
-    addTopKOverBlackPixels(graph, flat!);
-  }
-  graph.output("logits", "float32", [1, 2]);
-  return encodeModel(graph.build({ opset: 17 }));
 }
 
 /** Adds 0 · (the sum of the best of each black pixel's row) to the logits. */

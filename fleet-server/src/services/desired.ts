@@ -2,7 +2,6 @@ import {
   COMMAND_TYPE,
   DESIRED_TYPE,
   FieldloopError,
-  MAIN_LANE,
   decodeMessage,
   encodeMessage,
   sign,
@@ -12,6 +11,7 @@ import {
   type SigningKey,
 } from "@fieldloop/protocol";
 import type { Clock } from "../context.js";
+import { laneFor, replaceLane } from "../domain/lanes.js";
 import type { Database } from "../store/database.js";
 import type { DeploymentStore } from "../store/deployments.js";
 import type { DesiredStore, StoredDesired } from "../store/desired.js";
@@ -70,12 +70,13 @@ export class DesiredService {
    */
   async assign(device: string, request: AssignRequest): Promise<{ revision: number }> {
     const { rollout = null, ...rest } = request;
-    const assignment: Assignment = { lane: MAIN_LANE, ...rest };
     const record = await this.#options.devices.get(device);
     if (!record) throw new FieldloopError("not_found", `Assign: there is no device "${device}"`);
     if (record.suspended)
       throw new FieldloopError("device_suspended", `Assign: device "${device}" is suspended`);
-    const issued = await this.#issue(device, [assignment], async (tx) => {
+    const lane = rest.lane ?? laneFor(record.state?.lanes ?? [], rest.model);
+    const assignment: Assignment = { ...rest, lane };
+    const issued = await this.#issue(device, assignment, async (tx) => {
       const { deployment, model, version, packageSha256 } = assignment;
       await this.#options.deployments.insert(
         tx,
@@ -150,7 +151,7 @@ export class DesiredService {
 
   async #issue(
     device: string,
-    assignments: Assignment[] | undefined,
+    assignment: Assignment | undefined,
     also: (tx: Database) => Promise<void>,
   ): Promise<StoredDesired> {
     const { clock, signingKey, devices } = this.#options;
@@ -165,7 +166,7 @@ export class DesiredService {
         device,
         revision: (before?.revision ?? 0) + 1,
         issued: clock.now(),
-        assignments: assignments ?? kept,
+        assignments: assignment ? replaceLane(kept, assignment) : kept,
         sampling,
         predictionsIntervalSeconds,
         profileIntervalSeconds,

@@ -187,7 +187,10 @@ export class DeviceService {
     return Promise.all(
       records.map(async (record) => {
         const { device, state } = record;
-        const wanted = (await desired.current(device))?.assignments[0];
+        const assignments = (await desired.current(device))?.assignments ?? [];
+        const lanes = state?.lanes ?? [];
+        const forFirst = assignments.find(({ lane }) => lane === lanes[0]?.name);
+        const wanted = forFirst ?? (lanes.length > 1 ? undefined : assignments[0]);
         return {
           device,
           tags: record.tags,

@@ -10,7 +10,7 @@ import {
   type Model,
   type ModelVersion,
   type SigningKey,
-  decidingHead,
+  decidingHeadOf,
 } from "@fieldloop/protocol";
 import { checkModel, parseManifest } from "@fieldloop/runtime";
 import type { BlobStore } from "../blob/blob.js";
@@ -223,5 +223,5 @@ export class RegistryService {
 
 /** Labels of the first head that decides something: what a prediction's class number means. */
 export function labelsOf(manifest: Manifest): readonly string[] {
-  return decidingHead(manifest.heads)?.labels ?? [];
+  return decidingHeadOf(manifest)?.head.labels ?? [];
 }

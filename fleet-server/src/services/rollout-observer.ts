@@ -20,6 +20,7 @@ export interface ObserverSources {
   readonly devices: {
     observe(
       devices: readonly string[],
+      model: string,
     ): Promise<ReadonlyMap<string, { lastSeen: number | null; running: PackageRef | null }>>;
   };
   readonly deployments: { ofRollout(rollout: string): Promise<Deployment[]> };
@@ -59,7 +60,10 @@ export class RolloutObserver {
     const looked = rollout.devices.filter(
       ({ offered, wave: number }) => offered !== null || number <= (wave?.wave ?? 0),
     );
-    const devices = await this.#sources.devices.observe(looked.map(({ device }) => device));
+    const devices = await this.#sources.devices.observe(
+      looked.map(({ device }) => device),
+      rollout.model,
+    );
     const observations = new Map<string, DeviceObservation>();
     for (const device of looked) {
       const record = devices.get(device.device);

@@ -6,6 +6,7 @@ import {
   type RolloutView,
 } from "@fieldloop/protocol";
 import type { Clock, Logger } from "../context.js";
+import { runningWhere, type ReportedLane } from "../domain/lanes.js";
 import { wilson } from "../domain/intervals.js";
 import { sumCounts } from "../domain/rollout-evidence.js";
 import { act, step, type OperatorAction, type Step } from "../domain/rollout-step.js";
@@ -35,7 +36,13 @@ export interface RolloutServiceOptions {
     members(group: string): Promise<readonly string[]>;
     get(
       device: string,
-    ): Promise<{ suspended: boolean; state: { running: PackageRef | null } | null } | undefined>;
+    ): Promise<
+      | {
+          suspended: boolean;
+          state: { running: PackageRef | null; lanes: readonly ReportedLane<PackageRef>[] } | null;
+        }
+      | undefined
+    >;
   };
   readonly desired: RolloutAssignerOptions["desired"];
   readonly live: { publish(event: LiveEvent): void };
@@ -290,7 +297,7 @@ export class RolloutService {
           "conflict",
           `Create rollout: device "${device}" is in rollout "${other}", which is not finished`,
         );
-      const now = record.state?.running ?? null;
+      const now = record.state && runningWhere(record.state, request.model);
       if (now && now.model !== request.model && request.forceReason === undefined) {
         throw new FieldloopError(
           "invalid_argument",

@@ -21,6 +21,12 @@ export type Tags = Record<string, string>;
 export type Warnings = DeviceState["warnings"];
 
 /** A device as stored. */
+/** What a rollout looks at of a device with several sources. */
+export const DEVICE_LANES_MIGRATION: Migration = {
+  name: "0010_device_lanes",
+  statements: () => ["alter table devices add column lanes text"],
+};
+
 export interface DeviceRecord {
   readonly device: string;
   readonly tags: Tags;
@@ -156,7 +162,8 @@ export class DeviceStore {
     const changed =
       await tx.run(sql`update devices set state = ${JSON.stringify(state)}, state_boot = ${state.boot},
       state_time = ${state.time}, warnings = ${JSON.stringify(state.warnings)}, running_model = ${running?.model ?? null},
-      running_version = ${running?.version ?? null}, running_package_sha256 = ${running?.packageSha256 ?? null}
+      running_version = ${running?.version ?? null}, running_package_sha256 = ${running?.packageSha256 ?? null},
+      lanes = ${lanesOf(state)}
       where device = ${device} and (state_boot < ${state.boot} or (state_boot = ${state.boot} and state_time <= ${state.time})
         or state_time is null)`);
     return changed === 1;
@@ -222,4 +229,20 @@ function record(row: Row): DeviceRecord {
     state: state?.success ? state.data : null,
     warnings: JSON.parse(row.warnings) as Warnings,
   };
+}
+
+/** Of a device with several sources: which model each is for, and what it runs. */
+function lanesOf({ lanes }: DeviceState): string | null {
+  if (lanes.length < 2) return null;
+  return JSON.stringify(
+    lanes.map(({ name, model, running }) => ({
+      name,
+      model,
+      running: running && {
+        model: running.model,
+        version: running.version,
+        packageSha256: running.packageSha256,
+      },
+    })),
+  );
 }

@@ -1,11 +1,12 @@
 import { sql } from "drizzle-orm";
 import type { PackageRef } from "../domain/rollout.js";
+import { runningWhere, type ReportedLane } from "../domain/lanes.js";
 import type { Database } from "./database.js";
 
 export interface ObservedDevice {
   readonly device: string;
   readonly lastSeen: number | null;
-  /** What it reports as running. */
+  /** What it reports as running where the model in question would go. */
   readonly running: PackageRef | null;
 }
 
@@ -15,6 +16,7 @@ interface Row {
   model: string | null;
   version: number | null;
   packageSha256: string | null;
+  lanes: string | null;
 }
 
 /** Devices named in one statement. */
@@ -28,23 +30,27 @@ export class ObservedDeviceStore {
     this.#database = database;
   }
 
-  /** Those that are known, by id. */
-  async observe(devices: readonly string[]): Promise<Map<string, ObservedDevice>> {
+  /** Those that are known, by id, and what each runs in the lane for `model`. */
+  async observe(devices: readonly string[], model: string): Promise<Map<string, ObservedDevice>> {
     const observed = new Map<string, ObservedDevice>();
     for (let at = 0; at < devices.length; at += DEVICES_PER_QUERY) {
       const ids = devices.slice(at, at + DEVICES_PER_QUERY).map((device) => sql`${device}`);
       const rows =
         await this.#database.all<Row>(sql`select device, last_seen as "lastSeen", running_model as model,
-        running_version as version, running_package_sha256 as "packageSha256" from devices
+        running_version as version, running_package_sha256 as "packageSha256", lanes from devices
         where device in (${sql.join(ids, sql`, `)})`);
-      for (const { device, lastSeen, model, version, packageSha256 } of rows) {
-        const running =
-          model !== null && version !== null && packageSha256 !== null
-            ? { model, version, packageSha256 }
-            : null;
-        observed.set(device, { device, lastSeen, running });
+      for (const row of rows) {
+        const { device, lastSeen } = row;
+        const lanes = row.lanes === null ? [] : (JSON.parse(row.lanes) as ReportedLane<PackageRef>[]);
+        observed.set(device, { device, lastSeen, running: runningWhere({ running: first(row), lanes }, model) });
       }
     }
     return observed;
   }
+}
+
+/** What the first lane runs. */
+function first({ model, version, packageSha256 }: Row): PackageRef | null {
+  if (model === null || version === null || packageSha256 === null) return null;
+  return { model, version, packageSha256 };
 }

@@ -59,6 +59,12 @@ export async function runTrainJob(
 }
 
 function classificationHead(manifest: Manifest): ClassificationHead {
+  if (manifest.nodes.length > 0) {
+    throw new FieldloopError(
+      "training_unsupported_op",
+      `Train "${manifest.model}": it is a pipeline of ${manifest.nodes.length + 1} models; train one of them, and put it in place with "fieldloop pipeline replace"`,
+    );
+  }
   const head = decidingHead(manifest.heads);
   if (head?.kind === "classification" && head.activation === "softmax") return head;
   throw new FieldloopError(

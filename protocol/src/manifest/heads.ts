@@ -27,7 +27,7 @@ const classificationHeadSchema = z.object({
 /**
  * Well-known output layouts of detectors; N boxes, C classes.
  * - `ultraface`: `scores` [1, N, 1 + C] with the background first, `boxes` [1, N, 4] as corners in 0..1
- * - `ssd`: as `ultraface`, but `boxes` are offsets (cx, cy, w, h) to the `anchors`
+ * - `ssd`: as `ultraface`, but `boxes` are offsets (cx, cy, w, h) to the `anchors`; without a background column where `scores` has C
  * - `fastestdet`: `boxes` [1, 5 + C, rows, columns]: objectness, tanh offset, sigmoid size, classes
  * - `yolov5`: `boxes` [1, N, 5 + C], centre and size in pixels of the input, objectness, classes (also v3, v4, v7 with decoded boxes)
  * - `yolox`: as `yolov5`, but raw offsets to a grid over `strides`
@@ -63,6 +63,10 @@ const anchorsSchema = z.object({
     .max(16),
   /** Of centre and of size (SSD, Liu et al. 2016, section 2.2). */
   variances: z.tuple([z.number().positive(), z.number().positive()]).default([0.1, 0.2]),
+  /** Centres of cells: `stride` pixels apart from half a stride on (RetinaFace), or spread `even`ly over the input (UltraFace). */
+  centres: z.enum(["stride", "even"]).default("stride"),
+  /** Centres and sizes beyond the input are cut to it. */
+  clip: z.boolean().default(false),
   /** Corners, not centre and size, are what the model gives already. */
   decoded: z.boolean().default(false),
 });
@@ -77,9 +81,15 @@ const detectionHeadSchema = z.object({
   /** The output with the boxes; formats of one output hold the scores in it as well. */
   boxes: tensorNameSchema,
   scores: tensorNameSchema.optional(),
-  /** What `scores` holds; `logits` pass a sigmoid (`rtdetr`) or a softmax (`ssd`). Each format has its usual default. */
+  /** What the scores are; `logits` pass a softmax (`ssd`) or a sigmoid (all others). By default `rtdetr` with two outputs has logits, the rest probabilities. */
   values: z.enum(["logits", "probabilities"]).optional(),
+  /** `ssd` with logits only: how they become probabilities. */
+  activation: z.enum(["softmax", "sigmoid"]).optional(),
+  /** Formats whose boxes are in pixels of the input: `unit` where an export has them in 0..1 instead. */
+  units: z.enum(["pixel", "unit"]).optional(),
   anchors: anchorsSchema.optional(),
+  /** Pixels of the image behind the model; by default those of its image input. For heads of a shared backbone. */
+  inputSize: z.object({ width: z.int().min(1).max(8192), height: z.int().min(1).max(8192) }).optional(),
   /** `yolox` only: pixels of a cell of each grid. */
   strides: z.array(z.int().min(1).max(1_024)).max(8).default([8, 16, 32]),
   scoreThreshold: z.number().min(0).max(1),
@@ -126,6 +136,8 @@ const keypointsHeadSchema = z.object({
   units: z.enum(["unit", "pixel"]).default("unit"),
   /** Values a point has: 2, or 3 with its score. */
   values: z.union([z.literal(2), z.literal(3)]).default(2),
+  /** Which of the two coordinates comes first; `xy` by default. */
+  order: z.enum(["xy", "yx"]).optional(),
   scoreThreshold: z.number().min(0).max(1).default(0.3),
 });
 

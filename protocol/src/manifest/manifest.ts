@@ -3,7 +3,7 @@ import { LIMITS } from "../limits.js";
 import { modelNameSchema, sha256Schema, textSchema, versionSchema } from "../names.js";
 import { SIGNAL_NAMES } from "../signals.js";
 import { fileSchema, fileShape, type PackageFile } from "./files.js";
-import { headSchema } from "./heads.js";
+import { decidingHead, headSchema, type DecidingHead } from "./heads.js";
 import { inputSchema } from "./inputs.js";
 import { dimsSchema, elementTypeSchema, tensorNameSchema } from "./tensors.js";
 
@@ -26,23 +26,26 @@ export const variantSchema = z.object({
   memoryBytesMax: z.int().positive().optional(),
 });
 
-/** A name within the package; the root, which the manifest itself describes, is `root`. */
+/** The model that the manifest itself describes. */
+export const ROOT_NODE = "root";
+/** A name within the package. */
 const nodeNameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/);
+export const furtherNodeNameSchema = nodeNameSchema.refine((name) => name !== ROOT_NODE);
 
 /** Where a node's frames come from. */
-const nodeSourceSchema = z.discriminatedUnion("kind", [
+export const nodeSourceSchema = z.discriminatedUnion("kind", [
   /** The source's frame itself. */
   z.object({ kind: z.literal("frame") }),
   /** Tensors that another node computed: `tensors[input of this node] = output of that one`. A backbone runs once for all its heads. */
   z.object({
     kind: z.literal("tensors"),
-    node: nodeNameSchema.default("root"),
+    node: nodeNameSchema.default(ROOT_NODE),
     tensors: z.record(tensorNameSchema, tensorNameSchema),
   }),
   /** The part of the frame inside each box that a detection head of another node found. */
   z.object({
     kind: z.literal("crop"),
-    node: nodeNameSchema.default("root"),
+    node: nodeNameSchema.default(ROOT_NODE),
     head: z.string().min(1).max(64),
     /** Only boxes of these labels; all by default. */
     labels: z.array(z.string().max(LIMITS.labelLengthMax)).max(LIMITS.labelsMax).optional(),
@@ -55,14 +58,28 @@ const nodeSourceSchema = z.discriminatedUnion("kind", [
 ]);
 
 /**
+ * When a node runs: the decision of a head of another node (of a detection: of one of its boxes) has one of these labels and is at
+ * least this sure. A node that takes tensors or crops of the very node it asks is asked for each of its results by itself.
+ */
+export const nodeConditionSchema = z.object({
+  node: nodeNameSchema.default(ROOT_NODE),
+  head: z.string().min(1).max(64),
+  /** Any by default. */
+  labels: z.array(z.string().max(LIMITS.labelLengthMax)).min(1).max(LIMITS.labelsMax).optional(),
+  confidenceMin: z.number().min(0).max(1).default(0),
+});
+
+/**
  * A further model of a pipeline, versioned by itself: a new version of the package may change one node and leave the files of the others
  * as they are, and then only that node's files travel.
  */
 const nodeSchema = z.object({
-  name: nodeNameSchema.refine((name) => name !== "root"),
+  name: furtherNodeNameSchema,
   model: modelNameSchema,
   version: versionSchema,
   from: nodeSourceSchema,
+  /** Without it the node runs for every frame. */
+  when: nodeConditionSchema.optional(),
   inputs: z.array(inputSchema).min(1).max(16),
   heads: z.array(headSchema).max(16),
   variants: z.array(variantSchema).min(1).max(16),
@@ -129,6 +146,8 @@ export const manifestSchema = z.object({
   /** May be empty where further nodes have heads. */
   heads: z.array(headSchema).max(16),
   nodes: z.array(nodeSchema).max(LIMITS.pipelineNodesMax).default([]),
+  /** What the root is by itself, where the package is a pipeline: `model` and `version` are those of the whole. */
+  root: z.object({ model: modelNameSchema, version: versionSchema }).optional(),
   /** The signals the device computes and sends, in this order. */
   signals: z.array(z.enum(SIGNAL_NAMES)).max(LIMITS.batchSignalsMax).default([]),
   variants: z.array(variantSchema).min(1).max(16),
@@ -144,9 +163,21 @@ export type ManifestInput = z.input<typeof manifestSchema>;
 export type Variant = z.output<typeof variantSchema>;
 export type PipelineNode = z.output<typeof nodeSchema>;
 export type NodeSource = z.output<typeof nodeSourceSchema>;
+export type NodeCondition = z.output<typeof nodeConditionSchema>;
 export type GoldenCase = z.output<typeof goldenCaseSchema>;
 export type Lineage = z.output<typeof lineageSchema>;
 export type Precision = (typeof PRECISIONS)[number];
+
+/** The head that names the class of a package's predictions: the first that decides something, of the root, else of the nodes in their order. */
+export function decidingHeadOf(
+  manifest: Pick<Manifest, "heads" | "nodes">,
+): { readonly node: string; readonly head: DecidingHead } | undefined {
+  for (const { name, heads } of [{ name: ROOT_NODE, heads: manifest.heads }, ...manifest.nodes]) {
+    const head = decidingHead(heads);
+    if (head !== undefined) return { node: name, head };
+  }
+  return undefined;
+}
 
 /**
  * The files of a package, each once. `all` is what its folder holds beside `manifest.json`; `running` leaves out the training data, which

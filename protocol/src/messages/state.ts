@@ -28,13 +28,14 @@ const deploymentStateSchema = z.object({
 
 export const runningSchema = z.object({
   /** Share of the graph's nodes that each execution provider runs, 0..1; told where it was measured. */
-  providerShares: z.record(z.string().max(32), z.number().min(0).max(1)).optional(),
+  providerShares: z.record(z.string().max(256), z.number().min(0).max(1)).optional(),
   model: modelNameSchema,
   version: versionSchema,
   /** Hash of the package whose session answers right now: not what was asked for, what runs. */
   packageSha256: sha256Schema,
   variant: z.string().max(32),
-  executionProvider: z.string().max(32),
+  /** Its name, or the address of the server that runs the model. */
+  executionProvider: z.string().max(256),
   since: timeSchema,
 });
 
@@ -50,6 +51,8 @@ export const laneStateSchema = z.object({
   framesSeen: countSchema,
   framesDropped: countSchema,
   framesFailed: countSchema,
+  /** Beyond the rate that the lane is given: not taken, and no loss. */
+  framesSkipped: countSchema.default(0),
   /** Frames a second that the governor allows at the moment; null where nothing limits it. */
   rateMax: z.number().min(0).nullable(),
 });

@@ -1,6 +1,5 @@
-import { FieldloopError, type Head } from "@fieldloop/protocol";
+import type { Head } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
-import { asFloat32 } from "../package/tensor-bytes.js";
 import {
   argmax,
   binaryEntropy,
@@ -10,38 +9,38 @@ import {
   softmax,
   topMargin,
 } from "./distribution.js";
-import type { ClassificationResult } from "./result.js";
+import { NO_LABEL, type ClassificationResult } from "./result.js";
+import { outputInvalid, realValues } from "./values.js";
 
 export type ClassificationHead = Extract<Head, { kind: "classification" }>;
 
 /**
- * One label of several (softmax), or several at once (sigmoid), then `class` is the likeliest and margin and entropy are
- * those of the most doubtful label.
+ * One label of several (softmax), or several at once (sigmoid): then `class` is the likeliest that reaches the head's threshold, or
+ * -1 with the belief that none is set, 1 minus the highest probability; margin and entropy are those of the most doubtful label.
  * @throws FieldloopError `model_output_invalid` where the output's length is not that of the labels, or it holds NaN
  */
 export function readClassification(head: ClassificationHead, output: Tensor): ClassificationResult {
-  const values = asFloat32(output);
+  const values = realValues(output, head.quantization);
   if (values.length !== head.labels.length) {
-    throw new FieldloopError(
-      "model_output_invalid",
-      `Read head "${head.name}": output "${head.output}" has ${values.length} values, wanted one for each of ${head.labels.length} labels`,
+    throw outputInvalid(
+      head,
+      `output "${head.output}" has ${values.length} values, wanted one for each of ${head.labels.length} labels`,
     );
   }
   const fromLogits = head.values === "logits";
   const probabilities = fromLogits ? activate(head, values) : values;
   const best = argmax(probabilities);
-  if (best < 0 || !Number.isFinite(probabilities[best]!)) {
-    throw new FieldloopError(
-      "model_output_invalid",
-      `Read head "${head.name}": output "${head.output}" holds values that are not finite`,
-    );
+  const highest = best < 0 ? Number.NaN : probabilities[best]!;
+  if (!Number.isFinite(highest)) {
+    throw outputInvalid(head, `output "${head.output}" holds values that are not finite`);
   }
+  const isSet = !(head.activation === "sigmoid" && head.threshold !== undefined && highest < head.threshold);
   return {
     kind: "classification",
     name: head.name,
-    class: best,
-    label: head.labels[best]!,
-    confidence: Math.min(probabilities[best]!, 1),
+    class: isSet ? best : -1,
+    label: isSet ? head.labels[best]! : NO_LABEL,
+    confidence: Math.min(Math.max(isSet ? highest : 1 - highest, 0), 1),
     ...doubt(head, probabilities),
     probabilities,
     ...(fromLogits ? { logits: values, energy: energyOf(values, head.temperature) } : {}),

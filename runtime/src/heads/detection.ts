@@ -1,103 +1,179 @@
-import { FieldloopError, type Box, type Head } from "@fieldloop/protocol";
-import type { Tensor } from "../backend.js";
+import type { Box } from "@fieldloop/protocol";
 import { IDENTITY_GEOMETRY, type Geometry } from "../input/frame.js";
-import { asFloat32 } from "../package/tensor-bytes.js";
+import { Candidates } from "./detection/candidates.js";
+import type { Decoder, DetectionHead, InputSize } from "./detection/decoder.js";
+import { fastestdetDecoder } from "./detection/fastestdet.js";
+import { maskOf, prototypesOf } from "./detection/masks.js";
+import { rtdetrDecoder } from "./detection/rtdetr.js";
+import { ssdDecoder } from "./detection/ssd.js";
+import { yolov10Decoder, yolov5Decoder, yolov8Decoder } from "./detection/yolo.js";
+import { yoloxDecoder } from "./detection/yolox.js";
 import { binaryEntropy } from "./distribution.js";
-import { suppressOverlaps } from "./nms.js";
-import { NO_LABEL, type DetectionResult } from "./result.js";
+import { keepBest } from "./nms.js";
+import { NO_LABEL, type DetectionResult, type Keypoint } from "./result.js";
+import { clipUnit, outputInvalid, type Tensors } from "./values.js";
 
-export type DetectionHead = Extract<Head, { kind: "detection" }>;
+export type { DetectionHead, InputSize } from "./detection/decoder.js";
 
 /** Candidates with at least this share of the threshold are no detections, but they show doubt. */
 const DOUBT_SHARE = 0.5;
-/** Candidates that enter suppression, best first: bounds its quadratic cost on a frame full of noise. */
-const CANDIDATES_MAX = 1_000;
+const NO_SIZE: InputSize = { width: 0, height: 0 };
+
+/** Where the boxes lie: the size of the model's input in pixels, and its place in the source image. */
+export interface DetectionView {
+  readonly size?: InputSize;
+  readonly geometry?: Geometry;
+}
 
 /**
- * Boxes above the threshold after suppression. The decision is that of the best box; without one, `class` is -1 and the
- * confidence that there is nothing is 1 minus the highest score. Margin and entropy are those of the most doubtful
- * candidate that survives suppression with at least half the threshold (of the best `detectionsMax`).
- * @throws FieldloopError `model_output_invalid` where the outputs contradict each other or the labels
+ * Boxes above the threshold after suppression, in 0..1 of the source image. The decision is that of the best box; without one,
+ * `class` is -1 and the confidence that there is nothing is 1 minus the highest score. Margin and entropy are those of the
+ * most doubtful candidate that survives suppression with at least half the threshold (of the best `detectionsMax`).
+ * @throws FieldloopError `model_output_invalid` where the outputs contradict each other or the labels, or no score is a number;
+ * `manifest_invalid` where the head lacks what its format needs
  */
 export function readDetection(
   head: DetectionHead,
-  scores: Tensor,
-  boxes: Tensor,
-  geometry: Geometry = IDENTITY_GEOMETRY,
+  outputs: Tensors,
+  view: DetectionView = {},
 ): DetectionResult {
-  switch (head.format) {
-    case "ultraface":
-      return decide(head, readUltraface(head, scores, boxes, geometry));
-    case "ssd":
-    case "fastestdet":
-    case "yolov5":
-    case "yolox":
-    case "yolov8":
-    case "yolov10":
-    case "rtdetr":
-      throw new FieldloopError("onnx_unsupported", `Read head "${head.name}": format "${head.format}"`);
+  const { geometry = IDENTITY_GEOMETRY } = view;
+  const size = head.inputSize ?? view.size ?? NO_SIZE;
+  const decoder = decoderOf(head, outputs, size);
+  const candidates = new Candidates(head.scoreThreshold * DOUBT_SHARE);
+  decoder.scan(candidates);
+  if (decoder.count > 0 && candidates.scoreMax === Number.NEGATIVE_INFINITY) {
+    throw outputInvalid(head, `output "${head.scores ?? head.boxes}" holds no score that is a number`);
   }
-}
-
-interface Candidates {
-  readonly boxes: Box[];
-  /** Highest score of any class but the background. */
-  readonly scoreMax: number;
-}
-
-/** `scores` [1, N, 1 + labels] with the background first, `boxes` [1, N, 4] as corners in 0..1. */
-function readUltraface(head: DetectionHead, scores: Tensor, boxes: Tensor, geometry: Geometry): Candidates {
-  const classCount = head.labels.length + 1;
-  const score = asFloat32(scores);
-  const corner = asFloat32(boxes);
-  const count = corner.length / 4;
-  if (corner.length % 4 !== 0 || score.length !== count * classCount) {
-    throw new FieldloopError(
-      "model_output_invalid",
-      `Read head "${head.name}": outputs "${head.scores}" [${scores.dims.join(", ")}] and "${head.boxes}" [${boxes.dims.join(", ")}], wanted [1, N, ${classCount}] and [1, N, 4]`,
-    );
-  }
-  const found: Box[] = [];
-  let scoreMax = 0;
-  const floor = head.scoreThreshold * DOUBT_SHARE;
-  for (let row = 0; row < count; row++) {
-    for (let column = 1; column < classCount; column++) {
-      const value = score[row * classCount + column]!;
-      if (value > scoreMax) scoreMax = value;
-      if (!(value >= floor)) continue;
-      found.push({ ...place(corner, row * 4, geometry), class: column - 1, score: Math.min(value, 1) });
-    }
-  }
-  return { boxes: found, scoreMax: Math.min(scoreMax, 1) };
-}
-
-function place(corner: Float32Array, at: number, geometry: Geometry): Pick<Box, "x0" | "y0" | "x1" | "y1"> {
-  const x = (value: number): number => unit(value * geometry.scaleX + geometry.offsetX);
-  const y = (value: number): number => unit(value * geometry.scaleY + geometry.offsetY);
-  return { x0: x(corner[at]!), y0: y(corner[at + 1]!), x1: x(corner[at + 2]!), y1: y(corner[at + 3]!) };
-}
-
-function decide(head: DetectionHead, candidates: Candidates): DetectionResult {
-  let { boxes } = candidates;
-  if (boxes.length > CANDIDATES_MAX) boxes = boxes.sort((a, b) => b.score - a.score).slice(0, CANDIDATES_MAX);
-  const survivors = suppressOverlaps(boxes, head.iouThreshold, head.detectionsMax);
-  const kept = survivors.filter((box) => box.score >= head.scoreThreshold);
-  const doubtful = survivors.length > 0 ? survivors.map((box) => box.score) : [candidates.scoreMax];
-  const best = kept[0];
+  const survivors = surviving(head, decoder, candidates, geometry);
+  const found = survivors.filter(({ box }) => box.score >= head.scoreThreshold);
   return {
     kind: "detection",
     name: head.name,
-    class: best?.class ?? -1,
-    label: best === undefined ? NO_LABEL : head.labels[best.class]!,
-    confidence: best?.score ?? 1 - candidates.scoreMax,
-    margin: Math.min(...doubtful.map((score) => Math.abs(2 * score - 1))),
-    entropy: Math.max(...doubtful.map(binaryEntropy)),
-    boxes: kept,
+    ...decide(head, survivors, found[0], clipUnit(candidates.scoreMax)),
+    boxes: found.map(({ box }) => box),
+    ...extrasOf(head, outputs, decoder, found, geometry),
   };
 }
 
-/** Clipped to 0..1; NaN becomes 0. */
-function unit(value: number): number {
-  if (!(value > 0)) return 0;
-  return value < 1 ? value : 1;
+function decoderOf(head: DetectionHead, outputs: Tensors, size: InputSize): Decoder {
+  switch (head.format) {
+    case "ultraface":
+    case "ssd":
+      return ssdDecoder(head, outputs, size);
+    case "fastestdet":
+      return fastestdetDecoder(head, outputs);
+    case "yolov5":
+      return yolov5Decoder(head, outputs, size);
+    case "yolox":
+      return yoloxDecoder(head, outputs, size);
+    case "yolov8":
+      return yolov8Decoder(head, outputs, size);
+    case "yolov10":
+      return yolov10Decoder(head, outputs, size);
+    case "rtdetr":
+      return rtdetrDecoder(head, outputs);
+  }
+}
+
+interface Found {
+  readonly box: Box;
+  /** The decoder's number of it. */
+  readonly row: number;
+}
+
+/** What suppression leaves, best first. Boxes that cover nothing of the source image, or are not numbers, are none. */
+function surviving(
+  head: DetectionHead,
+  decoder: Decoder,
+  candidates: Candidates,
+  geometry: Geometry,
+): Found[] {
+  const ordered = candidates.ordered();
+  const corners = new Float32Array(ordered.length * 4);
+  const classes = new Uint16Array(ordered.length);
+  const places: number[] = [];
+  for (const place of ordered) {
+    const at = places.length * 4;
+    decoder.corners(candidates.row(place), corners, at);
+    toSource(corners, at, geometry);
+    if (!(corners[at + 2]! > corners[at]! && corners[at + 3]! > corners[at + 1]!)) continue;
+    classes[places.length] = candidates.label(place);
+    places.push(place);
+  }
+  const { iouThreshold, detectionsMax, suppression } = head;
+  const kept = keepBest(
+    corners,
+    classes.subarray(0, places.length),
+    iouThreshold,
+    detectionsMax,
+    suppression,
+  );
+  return kept.map((at) => ({
+    row: candidates.row(places[at]!),
+    box: {
+      x0: corners[at * 4]!,
+      y0: corners[at * 4 + 1]!,
+      x1: corners[at * 4 + 2]!,
+      y1: corners[at * 4 + 3]!,
+      class: classes[at]!,
+      score: candidates.score(places[at]!),
+    },
+  }));
+}
+
+/** From 0..1 of the model's input to 0..1 of the source image, clipped: what is not a number becomes 0. */
+function toSource(corners: Float32Array, at: number, geometry: Geometry): void {
+  for (let index = 0; index < 4; index += 2) {
+    corners[at + index] = clipUnit(corners[at + index]! * geometry.scaleX + geometry.offsetX);
+    corners[at + index + 1] = clipUnit(corners[at + index + 1]! * geometry.scaleY + geometry.offsetY);
+  }
+}
+
+function decide(head: DetectionHead, survivors: readonly Found[], best: Found | undefined, scoreMax: number) {
+  let margin = 1;
+  let entropy = 0;
+  for (const score of survivors.length > 0 ? survivors.map(({ box }) => box.score) : [scoreMax]) {
+    margin = Math.min(margin, Math.abs(2 * score - 1));
+    entropy = Math.max(entropy, binaryEntropy(score));
+  }
+  return {
+    class: best?.box.class ?? -1,
+    label: best === undefined ? NO_LABEL : head.labels[best.box.class]!,
+    confidence: best?.box.score ?? 1 - scoreMax,
+    margin,
+    entropy,
+  };
+}
+
+function extrasOf(
+  head: DetectionHead,
+  outputs: Tensors,
+  decoder: Decoder,
+  found: readonly Found[],
+  geometry: Geometry,
+): Pick<DetectionResult, "keypoints" | "masks"> {
+  const prototypes = decoder.coefficient && prototypesOf(head, outputs);
+  const keypoints = decoder.point && head.keypoints;
+  return {
+    ...(keypoints === undefined
+      ? {}
+      : { keypoints: found.map(({ row }) => pointsOf(keypoints.labels, decoder, row, geometry)) }),
+    ...(prototypes === undefined
+      ? {}
+      : { masks: found.map(({ row, box }) => maskOf(prototypes, decoder, row, box, geometry)) }),
+  };
+}
+
+function pointsOf(labels: readonly string[], decoder: Decoder, row: number, geometry: Geometry): Keypoint[] {
+  const place = new Float32Array(3);
+  return labels.map((label, index) => {
+    decoder.point!(row, index, place);
+    return {
+      label,
+      x: clipUnit(place[0]! * geometry.scaleX + geometry.offsetX),
+      y: clipUnit(place[1]! * geometry.scaleY + geometry.offsetY),
+      score: clipUnit(place[2]!),
+    };
+  });
 }

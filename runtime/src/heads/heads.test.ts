@@ -2,6 +2,7 @@ import { describe, expect, it, test } from "vitest";
 import type { Tensor } from "../backend.js";
 import { anomalyProbability, readAnomaly, type AnomalyHead } from "./anomaly.js";
 import { readClassification, type ClassificationHead } from "./classification.js";
+import type { Geometry } from "../input/frame.js";
 import { readDetection, type DetectionHead } from "./detection.js";
 import {
   argmax,
@@ -121,17 +122,16 @@ const scores = (...face: number[]): Tensor =>
   );
 const boxes = (...corners: number[][]): Tensor => tensor(corners.flat(), [1, corners.length, 4]);
 
+const read = (s: Tensor, b: Tensor, geometry?: Geometry) =>
+  readDetection(detector, { s, b }, geometry === undefined ? {} : { geometry });
+
 describe("detection", () => {
   const left = [0.1, 0.1, 0.3, 0.3];
   const leftShifted = [0.11, 0.1, 0.31, 0.3];
   const right = [0.6, 0.6, 0.8, 0.9];
 
   it("keeps the best of what overlaps, best first, and doubts what is under the threshold", () => {
-    const result = readDetection(
-      detector,
-      scores(0.8, 0.95, 0.9, 0.45),
-      boxes(leftShifted, left, right, [0, 0.5, 0.2, 0.9]),
-    );
+    const result = read(scores(0.8, 0.95, 0.9, 0.45), boxes(leftShifted, left, right, [0, 0.5, 0.2, 0.9]));
     expect(result.boxes.map((box) => box.score)).toEqual([expect.closeTo(0.95, 5), expect.closeTo(0.9, 5)]);
     expect(result.boxes[0]).toMatchObject({
       class: 0,
@@ -143,7 +143,7 @@ describe("detection", () => {
     expect(result.margin).toBeCloseTo(0.1, 5);
   });
   it("says none with 1 minus the highest score where nothing reaches the threshold", () => {
-    const result = readDetection(detector, scores(0.2, 0.3), boxes(left, right));
+    const result = read(scores(0.2, 0.3), boxes(left, right));
     expect(result).toMatchObject({ class: -1, label: "none", boxes: [] });
     expect(result.confidence).toBeCloseTo(0.7, 5);
     expect(result.margin).toBeCloseTo(0.4, 5);
@@ -151,7 +151,7 @@ describe("detection", () => {
   it("takes letterbox bars out of the boxes and clips to the image", () => {
     // A square image in a 2:1 input: the model sees it in the middle half of the width.
     const geometry = { scaleX: 2, scaleY: 1, offsetX: -0.5, offsetY: 0 };
-    const result = readDetection(detector, scores(0.9), boxes([0.25, 0.2, 0.8, 0.5]), geometry);
+    const result = read(scores(0.9), boxes([0.25, 0.2, 0.8, 0.5]), geometry);
     expect(result.boxes[0]).toMatchObject({
       x0: expect.closeTo(0, 5),
       y0: expect.closeTo(0.2, 5),
@@ -159,13 +159,14 @@ describe("detection", () => {
       y1: expect.closeTo(0.5, 5),
     });
   });
-  it("reads no box from NaN scores, and clips NaN corners", () => {
-    expect(readDetection(detector, scores(Number.NaN), boxes(left)).boxes).toEqual([]);
-    const odd = readDetection(detector, scores(0.9), boxes([Number.NaN, 0, 2, 1]));
+  it("refuses scores that are no numbers, passes over the odd one, and clips NaN corners", () => {
+    expect(() => read(scores(Number.NaN), boxes(left))).toThrow(/no score that is a number/);
+    expect(read(scores(Number.NaN, 0.1), boxes(left, right)).boxes).toEqual([]);
+    const odd = read(scores(0.9), boxes([Number.NaN, 0, 2, 1]));
     expect(odd.boxes[0]).toMatchObject({ x0: 0, y0: 0, x1: 1, y1: 1 });
   });
   it("refuses outputs of different lengths", () => {
-    expect(() => readDetection(detector, scores(0.9, 0.8), boxes(left))).toThrow(/wanted \[1, N, 2\]/);
+    expect(() => read(scores(0.9, 0.8), boxes(left))).toThrow(/wanted \[1, N, 2\]/);
   });
   it("stays quick and within its limit on a frame full of noise", () => {
     const count = 4420;
@@ -176,7 +177,7 @@ describe("detection", () => {
       return [x, y, x + 0.01, y + 0.01];
     });
     const started = performance.now();
-    expect(readDetection(detector, scores(...noise), boxes(...spread)).boxes.length).toBe(100);
+    expect(read(scores(...noise), boxes(...spread)).boxes.length).toBe(100);
     expect(performance.now() - started).toBeLessThan(500);
   });
 });
@@ -193,7 +194,7 @@ const anomaly: AnomalyHead = {
 describe("anomaly", () => {
   it("scores the mean squared difference over the threshold", () => {
     // Differences 1, 0, 0, 1: mean square 0.5, score 1: exactly at the threshold is still normal.
-    const result = readAnomaly(anomaly, tensor([1, 2, 3, 5]), tensor([0, 2, 3, 4]));
+    const result = readAnomaly(anomaly, tensor([1, 2, 3, 5]), { input: tensor([0, 2, 3, 4]) });
     expect(result).toMatchObject({
       error: 0.5,
       score: 1,
@@ -204,10 +205,10 @@ describe("anomaly", () => {
     });
   });
   it("grows more certain with the distance from the threshold", () => {
-    const far = readAnomaly(anomaly, tensor([2, 0]), tensor([0, 0]));
+    const far = readAnomaly(anomaly, tensor([2, 0]), { input: tensor([0, 0]) });
     expect(far).toMatchObject({ score: 4, class: 1, label: "anomalous" });
     expect(far.confidence).toBeCloseTo(256 / 257, 9);
-    const near = readAnomaly(anomaly, tensor([0.1, 0]), tensor([0, 0]));
+    const near = readAnomaly(anomaly, tensor([0.1, 0]), { input: tensor([0, 0]) });
     expect(near.class).toBe(0);
     expect(near.confidence).toBeGreaterThan(0.99);
   });
@@ -218,8 +219,10 @@ describe("anomaly", () => {
     expect(anomalyProbability(Number.POSITIVE_INFINITY)).toBe(1);
   });
   it("refuses another length and values that are not finite", () => {
-    expect(() => readAnomaly(anomaly, tensor([1]), tensor([1, 2]))).toThrow(/1 values, its input 2/);
-    expect(() => readAnomaly(anomaly, tensor([Number.NaN]), tensor([1]))).toThrow(/not finite/);
+    expect(() => readAnomaly(anomaly, tensor([1]), { input: tensor([1, 2]) })).toThrow(
+      /1 values, its input 2/,
+    );
+    expect(() => readAnomaly(anomaly, tensor([Number.NaN]), { input: tensor([1]) })).toThrow(/not finite/);
   });
 });
 

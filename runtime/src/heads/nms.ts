@@ -9,23 +9,69 @@ export function intersectionOverUnion(a: Box, b: Box): number {
   return shared / (areaOf(a) + areaOf(b) - shared);
 }
 
+/** Boxes of one class compete, or all do, or none does. */
+export type Suppression = "class" | "all" | "none";
+
 /**
  * Greedy non-maximum suppression: of boxes of one class that overlap more than `iouThreshold`, the one with the highest
  * score stays. Ties keep the order of `boxes`. At most `detectionsMax` boxes come back, best first.
  */
-export function suppressOverlaps(boxes: readonly Box[], iouThreshold: number, detectionsMax: number): Box[] {
+export function suppressOverlaps(
+  boxes: readonly Box[],
+  iouThreshold: number,
+  detectionsMax: number,
+  suppression: Suppression = "class",
+): Box[] {
   const ordered = [...boxes].sort((a, b) => b.score - a.score);
-  const kept: Box[] = [];
-  for (const box of ordered) {
-    if (kept.length >= detectionsMax) break;
-    if (!isCovered(box, kept, iouThreshold)) kept.push(box);
+  const corners = new Float64Array(ordered.length * 4);
+  const classes = new Uint16Array(ordered.length);
+  ordered.forEach((box, at) => {
+    corners.set([box.x0, box.y0, box.x1, box.y1], at * 4);
+    classes[at] = box.class;
+  });
+  return keepBest(corners, classes, iouThreshold, detectionsMax, suppression).map((at) => ordered[at]!);
+}
+
+/**
+ * The same over columns: four corners and a class for each box, best first already. Gives the places of those that stay.
+ */
+export function keepBest(
+  corners: Float32Array | Float64Array,
+  classes: Uint16Array,
+  iouThreshold: number,
+  detectionsMax: number,
+  suppression: Suppression,
+): number[] {
+  const kept: number[] = [];
+  for (let at = 0; at < classes.length && kept.length < detectionsMax; at++) {
+    if (suppression === "none" || !isCovered(at, kept, corners, classes, iouThreshold, suppression))
+      kept.push(at);
   }
   return kept;
 }
 
-function isCovered(box: Box, kept: readonly Box[], iouThreshold: number): boolean {
+function isCovered(
+  at: number,
+  kept: readonly number[],
+  corners: Float32Array | Float64Array,
+  classes: Uint16Array,
+  iouThreshold: number,
+  suppression: Suppression,
+): boolean {
+  const x0 = corners[at * 4]!;
+  const y0 = corners[at * 4 + 1]!;
+  const x1 = corners[at * 4 + 2]!;
+  const y1 = corners[at * 4 + 3]!;
+  const area = (x1 - x0) * (y1 - y0);
   for (const other of kept) {
-    if (other.class === box.class && intersectionOverUnion(other, box) > iouThreshold) return true;
+    if (suppression === "class" && classes[other] !== classes[at]) continue;
+    const from = other * 4;
+    const width = Math.min(x1, corners[from + 2]!) - Math.max(x0, corners[from]!);
+    const height = Math.min(y1, corners[from + 3]!) - Math.max(y0, corners[from + 1]!);
+    if (width <= 0 || height <= 0) continue;
+    const shared = width * height;
+    const otherArea = (corners[from + 2]! - corners[from]!) * (corners[from + 3]! - corners[from + 1]!);
+    if (shared / (area + otherArea - shared) > iouThreshold) return true;
   }
   return false;
 }

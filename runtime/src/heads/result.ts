@@ -27,7 +27,7 @@ export interface DetectionResult extends Decision {
   readonly boxes: readonly Box[];
   /** Pose models: the points of each box, in the order of the boxes. */
   readonly keypoints?: readonly (readonly Keypoint[])[];
-  /** Instance segmentation: for each box, 1 where the pixel of the box belongs to it, at the resolution of the prototypes. */
+  /** Instance segmentation: for each box, a mask over the box alone at the resolution of the prototypes: 1 where it is the object. */
   readonly masks?: readonly Mask[];
 }
 
@@ -39,7 +39,7 @@ export interface AnomalyResult extends Decision {
   readonly score: number;
 }
 
-/** Class numbers of the pixels of the model's output, row by row. */
+/** Class numbers of pixels, row by row; the highest number of the array's type for a pixel of no label. */
 export interface Mask {
   readonly width: number;
   readonly height: number;
@@ -49,7 +49,7 @@ export interface Mask {
 export interface SegmentationResult extends Decision {
   readonly kind: "segmentation";
   readonly mask: Mask;
-  /** Share of the pixels of each label, 0..1, summing to 1. */
+  /** Share of the pixels of each label, 0..1; together 1 where every pixel has a label. */
   readonly shares: Float32Array;
 }
 
@@ -65,6 +65,7 @@ export interface Keypoint {
 export interface KeypointsResult {
   readonly kind: "keypoints";
   readonly name: string;
+  /** Those that score at least the head's threshold. */
   readonly points: readonly Keypoint[];
   /** Mean score of the points, 0..1. */
   readonly confidence: number;

@@ -15,13 +15,16 @@ export interface PixelFrame {
   readonly channels: 1 | 3;
 }
 
-/** One window of a sampled signal, `length · channels` values as the manifest declares, before normalization. */
+/** One window of a sampled signal: `length · channels` new values as the manifest declares, before context and normalization. */
 export interface WindowFrame {
   readonly kind: "window";
   readonly samples: Float32Array;
 }
 
-/** Tensors by input name, for models without declared pre-processing and for golden cases. */
+/**
+ * Tensors by input name, for models without declared pre-processing, nodes of a pipeline and golden cases. State and
+ * constant inputs may be left out: they are filled in.
+ */
 export interface TensorFrame {
   readonly kind: "tensors";
   readonly feeds: Readonly<Record<string, Tensor>>;
@@ -57,4 +60,8 @@ export interface PreparedFrame {
   readonly geometry: Geometry;
   /** Mean of the pixels the model sees, 0..1; only for images. */
   readonly brightness?: number;
+  /** What the stream keeps of its windows for the next one, by input name; it takes effect when the run succeeds. */
+  readonly contexts?: ReadonlyMap<string, Float32Array>;
+  /** Memory of the preparer among the feeds, which the next frame may reuse. */
+  readonly reusable?: Tensor;
 }

@@ -1,55 +1,109 @@
 import { FieldloopError, type WindowInput } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
+import { dimsFor, encodeElements } from "./elements.js";
+import { FeatureExtractor } from "./features.js";
 
-/**
- * A window as the model's input: checked, normalized, shaped. `zscore` uses the mean and the population deviation of the
- * whole window (all channels together); a constant window becomes zeros.
- * @throws FieldloopError `window_invalid` for another length or a value that is not finite
- */
-export function windowTensor(input: WindowInput, samples: Float32Array): Tensor {
-  const length = input.length * input.channels;
-  if (samples.length !== length) {
-    throw new FieldloopError(
-      "window_invalid",
-      `Read window for "${input.name}": ${samples.length} values, wanted ${input.length}×${input.channels} = ${length}`,
-    );
-  }
-  const data = new Float32Array(length);
-  let sum = 0;
-  for (let at = 0; at < length; at++) sum += samples[at]!;
-  if (!Number.isFinite(sum)) {
-    const at = samples.findIndex((value) => !Number.isFinite(value));
-    throw new FieldloopError(
-      "window_invalid",
-      `Read window for "${input.name}": value ${at} is ${samples[at]}, wanted finite numbers`,
-    );
-  }
-  const { mean, scale } = normalization(input, samples, sum / length);
-  for (let at = 0; at < length; at++) data[at] = (samples[at]! - mean) * scale;
-  return { type: "float32", dims: windowDims(input), data };
+/** A window made ready, and what the stream's next one begins with. */
+export interface PreparedWindow {
+  readonly tensor: Tensor;
+  /** The last `context` samples, before normalization; absent where the input has no context. */
+  readonly context?: Float32Array;
 }
 
-/** The declared dims with a dynamic first dimension as 1, or [1, length · channels]. */
+/** Turns windows of one input into its tensor: context, normalization, features, element type. */
+export class WindowPreparer {
+  readonly dims: readonly number[];
+  readonly #input: WindowInput;
+  readonly #features: FeatureExtractor | undefined;
+
+  /** @throws FieldloopError `manifest_invalid` where dims, features and element type contradict each other */
+  constructor(input: WindowInput) {
+    this.#input = input;
+    const { name, features, channels } = input;
+    if (input.elementType === "string") {
+      throw new FieldloopError("manifest_invalid", `Prepare window "${name}": element type "string"`);
+    }
+    if (features !== undefined && channels !== 1) {
+      throw new FieldloopError(
+        "manifest_invalid",
+        `Prepare window "${name}": features of ${channels} channels, wanted one`,
+      );
+    }
+    const length = (input.context + input.length) * channels;
+    this.#features =
+      features === undefined ? undefined : new FeatureExtractor(name, features, length, input.sampleRateHz);
+    const count = this.#features === undefined ? length : this.#features.frames * this.#features.size;
+    this.dims = dimsFor(name, input.dims, count);
+  }
+
+  /**
+   * `zscore` uses the mean and the population deviation of everything the model sees (context, all channels together); a
+   * constant window becomes zeros.
+   * @param before the stream's {@link PreparedWindow.context}; zeros where there is none yet
+   * @throws FieldloopError `window_invalid` for another length or a value that is not finite
+   */
+  prepare(samples: Float32Array, before?: Float32Array): PreparedWindow {
+    const input = this.#input;
+    const fresh = input.length * input.channels;
+    if (samples.length !== fresh) {
+      throw new FieldloopError(
+        "window_invalid",
+        `Read window for "${input.name}": ${samples.length} values, wanted ${input.length}×${input.channels} = ${fresh}`,
+      );
+    }
+    const kept = input.context * input.channels;
+    const data = new Float32Array(kept + fresh);
+    if (before !== undefined) data.set(before);
+    data.set(samples, kept);
+    const context = kept === 0 ? undefined : data.slice(fresh);
+    this.#normalize(data);
+    const values = this.#features?.extract(data) ?? data;
+    const type = input.elementType;
+    // The constructor lets no text through.
+    if (type === "string") throw new FieldloopError("internal", "A window of text");
+    const tensor: Tensor = {
+      type,
+      dims: this.dims,
+      data: encodeElements(type, values, input.quantization),
+    };
+    return context === undefined ? { tensor } : { tensor, context };
+  }
+
+  #normalize(data: Float32Array): void {
+    const input = this.#input;
+    let sum = 0;
+    for (let at = 0; at < data.length; at++) sum += data[at]!;
+    if (!Number.isFinite(sum)) {
+      const at = data.findIndex((value) => !Number.isFinite(value));
+      throw new FieldloopError(
+        "window_invalid",
+        `Read window for "${input.name}": value ${at - input.context * input.channels} is ${data[at]}, wanted finite numbers`,
+      );
+    }
+    if (input.normalization === "none") return;
+    const { mean, scale } = normalization(input, data, sum / data.length);
+    for (let at = 0; at < data.length; at++) data[at] = (data[at]! - mean) * scale;
+  }
+}
+
+/** One window at the start of its stream: see {@link WindowPreparer}. */
+export function windowTensor(input: WindowInput, samples: Float32Array): Tensor {
+  return new WindowPreparer(input).prepare(samples).tensor;
+}
+
+/** Dims of a window's tensor: as declared, a dynamic one as 1, or [1, number of its values]. */
 export function windowDims(input: WindowInput): number[] {
-  if (input.dims.length === 0) return [1, input.length * input.channels];
-  return input.dims.map((size) => (size === 0 ? 1 : size));
+  return [...new WindowPreparer(input).dims];
 }
 
 function normalization(
   input: WindowInput,
-  samples: Float32Array,
+  data: Float32Array,
   mean: number,
 ): { mean: number; scale: number } {
-  switch (input.normalization) {
-    case "none":
-      return { mean: 0, scale: 1 };
-    case "fixed":
-      return { mean: input.mean, scale: 1 / input.std };
-    case "zscore": {
-      let squares = 0;
-      for (let at = 0; at < samples.length; at++) squares += (samples[at]! - mean) ** 2;
-      const deviation = Math.sqrt(squares / samples.length);
-      return { mean, scale: deviation > 0 ? 1 / deviation : 0 };
-    }
-  }
+  if (input.normalization === "fixed") return { mean: input.mean, scale: 1 / input.std };
+  let squares = 0;
+  for (let at = 0; at < data.length; at++) squares += (data[at]! - mean) ** 2;
+  const deviation = Math.sqrt(squares / data.length);
+  return { mean, scale: deviation > 0 ? 1 / deviation : 0 };
 }

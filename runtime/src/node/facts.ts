@@ -29,8 +29,11 @@ const REPORTED_FLAGS = new Set([
   "sve2",
 ]);
 
-/** What this machine is: decides which variant it gets. Lists only the execution providers that surely work here. */
-export function hostFacts(): Facts {
+/**
+ * What this machine is: decides which variant it gets.
+ * @param executionProviders what really works here, as `workingProviders` found it; the CPU always does
+ */
+export function hostFacts(executionProviders: readonly string[] = ["cpu"]): Facts {
   const cpuInfo = readCpuInfo();
   const processors = cpus();
   return {
@@ -40,7 +43,7 @@ export function hostFacts(): Facts {
     cpuCount: Math.max(processors.length, 1),
     cpuFlags: cpuFlagsOf(cpuInfo),
     memoryBytes: totalmem(),
-    executionProviders: ["cpu"],
+    executionProviders: [...executionProviders],
     nodeVersion: process.versions.node,
     runtimeVersion: `${ortNode.name} ${ortNode.version}`,
     timeZone: Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC",

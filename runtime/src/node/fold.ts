@@ -8,11 +8,11 @@ import type { FoldModel } from "../quantize/types.js";
  * Opens a model once and returns the graph that the backend optimized it to. `basic` keeps standard operators, so the
  * result is still a portable model; `extended` shows the fused kernels of this machine's provider.
  */
-export const foldModel: FoldModel = async (backend, bytes, level) => {
+export const foldModel: FoldModel = async (backend, bytes, level, config) => {
   const folder = await mkdtemp(join(tmpdir(), "fieldloop-fold-"));
   try {
     const optimizedModelPath = join(folder, "optimized.onnx");
-    await openAndRelease(backend, bytes, level, optimizedModelPath);
+    await openAndRelease(backend, bytes, level, optimizedModelPath, config);
     return new Uint8Array(await readFile(optimizedModelPath));
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -24,12 +24,14 @@ async function openAndRelease(
   bytes: Uint8Array,
   level: "basic" | "extended",
   optimizedModelPath: string,
+  config: Readonly<Record<string, string>> | undefined,
 ): Promise<void> {
   const session = await backend.openSession(bytes, {
     threadCount: 1,
     executionProvider: "cpu",
     graphOptimization: level,
     optimizedModelPath,
+    ...(config === undefined ? {} : { config }),
   });
   await session.release();
 }

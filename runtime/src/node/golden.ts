@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { GoldenCase } from "@fieldloop/protocol";
+import { ROOT_NODE, type GoldenCase } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
 import { compareGolden, toleranceOf } from "../package/golden.js";
 import { tensorFromBytes } from "../package/tensor-bytes.js";
@@ -13,7 +13,7 @@ export interface GoldenReport {
 }
 
 /**
- * Runs every golden case of a model's package on the open session.
+ * Runs every golden case of a model's package on the open session of its part.
  * @throws FieldloopError `golden_case_failed` naming the first case, output, index and both values; `model_run_failed`
  */
 export async function checkGolden(model: LoadedModel): Promise<GoldenReport> {
@@ -30,8 +30,10 @@ async function checkCase(model: LoadedModel, golden: GoldenCase): Promise<number
   const feeds: Record<string, Tensor> = {};
   for (const input of golden.inputs) feeds[input.name] = await readTensor(dir, input);
   const fetches = golden.outputs.map((output) => output.name);
-  const outputs = await model.runTensors(feeds, fetches);
-  const tolerance = toleranceOf(golden, model.variant.precision);
+  const node = golden.node ?? ROOT_NODE;
+  const outputs = await model.runTensors(feeds, fetches, node);
+  const { variant } = model.parts.find(({ name }) => name === node) ?? model;
+  const tolerance = toleranceOf(golden, variant.precision);
   let worst = 0;
   for (const output of golden.outputs) {
     const expected = await readTensor(dir, output);

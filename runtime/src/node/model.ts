@@ -1,26 +1,30 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { FieldloopError, type Manifest, type Variant } from "@fieldloop/protocol";
+import { FieldloopError, ROOT_NODE, type Manifest, type Variant } from "@fieldloop/protocol";
 import type { Session, Tensor } from "../backend.js";
-import { headOutputs } from "../heads/read.js";
 import type { Frame, PreparedFrame } from "../input/frame.js";
 import { zeroFeeds } from "../input/prepare.js";
 import { checkModel } from "../onnx/check.js";
 import { chooseVariant } from "../package/variant.js";
-import { Predictor, type Prediction } from "../predict.js";
+import { pipelineParts, wantedOutputs, type PipelinePart } from "../pipeline/graph.js";
+import { Pipeline } from "../pipeline/pipeline.js";
+import { Predictor, type BatchItem, type Prediction } from "../predict.js";
 import { decodeBaseline, type Baseline } from "../profile/baseline.js";
 import { backendFor } from "./backends.js";
 import { hostFacts } from "./facts.js";
-import { prepareImage } from "./image.js";
+import { decodeImage, prepareImage } from "./image.js";
 import type { ModelPackage } from "./package.js";
 
 export interface OpenModelOptions {
-  /** Name of a variant; the one that suits this machine best by default. */
+  /** Name of a variant; the one that suits this machine best by default. Nodes of a pipeline that have none of this name choose by themselves. */
   readonly variant?: string;
   readonly executionProvider?: string;
-  /** Threads inside one operator: the sum over all sessions of a process must not exceed its cores. */
+  /**
+   * Threads inside one operator: the sum over all sessions of a process must not exceed its cores. Parts of a pipeline run one after the
+   * other, and share this one budget.
+   */
   readonly threadCount: number;
-  /** Microseconds a thread spins after a run before it sleeps. Default 500. */
+  /** Microseconds a thread spins after a run before it sleeps. Default 500, for the parts of a pipeline 50. */
   readonly spinDurationUs?: number;
   /** Milliseconds of a monotonic clock; `performance.now` by default. */
   readonly now?: () => number;
@@ -28,116 +32,208 @@ export interface OpenModelOptions {
 
 /** At camera rates this saves most of the spinning that ONNX Runtime does by default, and costs no latency. */
 export const DEFAULT_SPIN_DURATION_US = 500;
+/**
+ * Long enough to stay awake from one operator to the next, short enough that the threads of one part of a pipeline do not take the cores
+ * from those of the part that runs after it.
+ */
+const PART_SPIN_DURATION_US = 50;
 const WARM_UP_RUNS = 2;
+
+/** The root or a further node of an open model. */
+export interface LoadedPart {
+  /** `root`, or the node's name. */
+  readonly name: string;
+  readonly model: string;
+  readonly version: number;
+  readonly variant: Variant;
+  readonly session: Session;
+}
 
 /** An open, warm model in this thread. Its runs block the thread: see `ModelWorker` where that matters. */
 export interface LoadedModel {
   readonly package: ModelPackage;
   readonly manifest: Manifest;
+  /** Of the root. */
   readonly variant: Variant;
   readonly executionProvider: string;
+  /** Of the root. */
   readonly session: Session;
+  /** The root, then the nodes of a pipeline in the manifest's order. */
+  readonly parts: readonly LoadedPart[];
   readonly baseline: Baseline | undefined;
-  predict(frame: Frame): Promise<Prediction>;
-  prepare(frame: Frame): Promise<PreparedFrame>;
+  predict(frame: Frame, stream?: string): Promise<Prediction>;
+  /** Several frames of one stream, in one run where the graph allows it; a pipeline takes them one after the other. */
+  predictBatch(frames: readonly Frame[], stream?: string): Promise<BatchItem[]>;
+  /** The feeds of the root. */
+  prepare(frame: Frame, stream?: string): Promise<PreparedFrame>;
+  /** Runs the graph of one part as it is; the root's by default. */
   runTensors(
     feeds: Readonly<Record<string, Tensor>>,
     fetches?: readonly string[],
+    node?: string,
   ): Promise<Record<string, Tensor>>;
-  /** Forgets the last classes: call it where the stream of frames is another one. */
-  resetStream(): void;
+  /** Forgets what a stream (all of them by default) carries: call it where its frames come from something else. */
+  resetStream(stream?: string): void;
   /** After the last run, and before the process or thread ends. */
   release(): Promise<void>;
 }
 
 /**
- * Opens one variant of a package: our own check of the graph first, then ONNX Runtime by path, signature against the
+ * Opens one variant of every part of a package: our own check of the graph first, then ONNX Runtime by path, signature against the
  * manifest, warm-up.
- * @throws FieldloopError `package_incompatible`, an `onnx_*` code, `model_load_failed`, `manifest_invalid` where inputs or
- * heads name what the graph does not have
+ * @throws FieldloopError `package_incompatible`, an `onnx_*` code, `model_load_failed`, `manifest_invalid` where inputs,
+ * heads or nodes name what a graph does not have
  */
 export async function openModel(pkg: ModelPackage, options: OpenModelOptions): Promise<LoadedModel> {
   const { manifest } = pkg;
   const executionProvider = options.executionProvider ?? "cpu";
-  const variant = findVariant(pkg, options.variant);
-  const path = join(pkg.dir, variant.file);
-  checkModel(await readFile(path));
   const baseline = manifest.baseline && decodeBaseline(await readFile(join(pkg.dir, manifest.baseline.file)));
-  const backend = await backendFor(executionProvider);
-  const session = await backend.openSession(path, {
-    threadCount: options.threadCount,
-    executionProvider,
-    spinDurationUs: options.spinDurationUs ?? DEFAULT_SPIN_DURATION_US,
-  });
-  try {
-    checkSignature(manifest, session);
-    await warmUp(manifest, session);
-  } catch (error) {
-    await session.release();
-    throw error;
-  }
+  const parts = await openParts(pkg, executionProvider, options);
+  const [root] = parts;
+  const now = options.now ?? (() => performance.now());
+  const { session, variant } = root;
   const predictor = new Predictor({
     manifest,
     session,
     sizeImage: prepareImage,
-    now: options.now ?? (() => performance.now()),
+    now,
+    ...(baseline === undefined ? {} : { baseline }),
+  });
+  const common = { package: pkg, manifest, variant, executionProvider, session, parts, baseline };
+  const shared = {
+    ...common,
+    prepare: (frame: Frame, stream?: string) => predictor.prepare(frame, stream),
+    runTensors: async (
+      feeds: Readonly<Record<string, Tensor>>,
+      fetches?: readonly string[],
+      node: string = ROOT_NODE,
+    ) => partOf(parts, node).session.run(feeds, fetches),
+    release: () => releaseAll(parts),
+  };
+  if (manifest.nodes.length === 0) {
+    return {
+      ...shared,
+      predict: (frame, stream) => predictor.predict(frame, stream),
+      predictBatch: (frames, stream) => predictor.predictBatch(frames, stream),
+      resetStream: (stream) => predictor.resetStream(stream),
+    };
+  }
+  const pipeline = new Pipeline({
+    manifest,
+    root: predictor,
+    sessions: new Map(parts.map((part) => [part.name, part.session])),
+    sizeImage: prepareImage,
+    decodeImage,
+    now,
     ...(baseline === undefined ? {} : { baseline }),
   });
   return {
-    package: pkg,
-    manifest,
-    variant,
-    executionProvider,
-    session,
-    baseline,
-    predict: (frame) => predictor.predict(frame),
-    prepare: (frame) => predictor.prepare(frame),
-    runTensors: (feeds, fetches) => predictor.runTensors(feeds, fetches),
-    resetStream: () => predictor.resetStream(),
-    release: () => session.release(),
+    ...shared,
+    predict: (frame, stream) => pipeline.predict(frame, stream),
+    predictBatch: (frames, stream) => pipeline.predictBatch(frames, stream),
+    resetStream: (stream) => pipeline.resetStream(stream),
   };
 }
 
-function findVariant(pkg: ModelPackage, name: string | undefined): Variant {
-  if (name === undefined) return chooseVariant(pkg.manifest, hostFacts());
-  const variant = pkg.manifest.variants.find((candidate) => candidate.name === name);
+type LoadedParts = readonly [LoadedPart, ...LoadedPart[]];
+
+/** All of them, or none: what was open already is released where a later part fails. */
+async function openParts(
+  pkg: ModelPackage,
+  executionProvider: string,
+  options: OpenModelOptions,
+): Promise<LoadedParts> {
+  const opened: LoadedPart[] = [];
+  const [root, ...nodes] = pipelineParts(pkg.manifest);
+  try {
+    const first = await openPart(pkg, root!, executionProvider, options);
+    opened.push(first);
+    for (const node of nodes) opened.push(await openPart(pkg, node, executionProvider, options));
+    return [first, ...opened.slice(1)];
+  } catch (error) {
+    await releaseAll(opened);
+    throw error;
+  }
+}
+
+async function openPart(
+  pkg: ModelPackage,
+  part: PipelinePart,
+  executionProvider: string,
+  options: OpenModelOptions,
+): Promise<LoadedPart> {
+  const { manifest } = pkg;
+  const { name, model, version } = part;
+  const variant = findVariant(part, options.variant);
+  const path = join(pkg.dir, variant.file);
+  checkModel(await readFile(path));
+  const backend = await backendFor(executionProvider);
+  const spinDurationUs = manifest.nodes.length === 0 ? DEFAULT_SPIN_DURATION_US : PART_SPIN_DURATION_US;
+  const session = await backend.openSession(path, {
+    threadCount: options.threadCount,
+    executionProvider,
+    spinDurationUs: options.spinDurationUs ?? spinDurationUs,
+  });
+  try {
+    checkSignature(part, wantedOutputs(manifest, name), session);
+    await warmUp(part, session);
+  } catch (error) {
+    await session.release();
+    throw error;
+  }
+  return { name, model, version, variant, session };
+}
+
+async function releaseAll(parts: readonly LoadedPart[]): Promise<void> {
+  for (const { session } of parts) await session.release();
+}
+
+function partOf(parts: LoadedParts, name: string): LoadedPart {
+  const part = parts.find((candidate) => candidate.name === name);
+  if (part !== undefined) return part;
+  const known = parts.map((candidate) => candidate.name).join(", ");
+  throw new FieldloopError("not_found", `Run model: no node "${name}", the package has ${known}`);
+}
+
+function findVariant(part: PipelinePart, name: string | undefined): Variant {
+  const variant = part.variants.find((candidate) => candidate.name === name);
   if (variant !== undefined) return variant;
-  const known = pkg.manifest.variants.map((candidate) => candidate.name).join(", ");
+  if (name === undefined || part.name !== ROOT_NODE) return chooseVariant(part, hostFacts());
+  const known = part.variants.map((candidate) => candidate.name).join(", ");
   throw new FieldloopError("not_found", `Open model: no variant "${name}", the package has ${known}`);
 }
 
 /** The graph must have the inputs and outputs that the manifest speaks of, and no input beyond them. */
-function checkSignature(manifest: Manifest, session: Session): void {
-  const declared = new Set(manifest.inputs.map((input) => input.name));
+function checkSignature(part: PipelinePart, wanted: readonly string[], session: Session): void {
+  const what = part.name === ROOT_NODE ? "Open model" : `Open node "${part.name}"`;
+  const declared = new Set(part.inputs.map((input) => input.name));
   const given = new Set(session.inputs.map((input) => input.name));
   const outputs = new Set(session.outputs.map((output) => output.name));
   const list = (names: Iterable<string>): string => [...names].map((name) => `"${name}"`).join(", ");
   for (const name of declared) {
     if (given.has(name)) continue;
-    throw new FieldloopError(
-      "manifest_invalid",
-      `Open model: no input "${name}", the graph has ${list(given)}`,
-    );
+    throw new FieldloopError("manifest_invalid", `${what}: no input "${name}", the graph has ${list(given)}`);
   }
   for (const name of given) {
     if (declared.has(name)) continue;
     throw new FieldloopError(
       "manifest_invalid",
-      `Open model: the graph wants input "${name}", not in the manifest`,
+      `${what}: the graph wants input "${name}", not in the manifest`,
     );
   }
-  for (const name of headOutputs(manifest.heads)) {
+  const carried = part.inputs.flatMap((input) => (input.kind === "state" ? [input.output] : []));
+  for (const name of [...wanted, ...carried]) {
     if (outputs.has(name)) continue;
     throw new FieldloopError(
       "manifest_invalid",
-      `Open model: no output "${name}", the graph has ${list(outputs)}`,
+      `${what}: no output "${name}", the graph has ${list(outputs)}`,
     );
   }
 }
 
 /** The first runs take up to three times as long as later ones. A graph that refuses zeros is found out here. */
-async function warmUp(manifest: Manifest, session: Session): Promise<void> {
-  const feeds = zeroFeeds(manifest.inputs);
+async function warmUp(part: PipelinePart, session: Session): Promise<void> {
+  const feeds = zeroFeeds(part.inputs);
   if (feeds === undefined) return;
   for (let run = 0; run < WARM_UP_RUNS; run++) await session.run(feeds);
 }

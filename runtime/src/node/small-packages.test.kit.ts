@@ -45,6 +45,7 @@ export interface BrightnessOptions {
   /** 1 unless another version is wanted that sees more things as light. */
   readonly gain?: number;
   readonly version?: number;
+  readonly signals?: NonNullable<ManifestDraft["signals"]>;
   /** Added to the expected logits of the golden case. */
   readonly goldenError?: number;
 }
@@ -87,7 +88,7 @@ export function brightnessDraft(options: BrightnessOptions = {}): {
       },
       { name: "embedding", kind: "embedding", output: "embedding", length: 2 },
     ],
-    signals: ["margin", "entropy", "energy", "novelty", "brightness"],
+    signals: options.signals ?? ["margin", "entropy", "energy", "novelty", "brightness"],
     variants: [
       { name: "fp32", file: "model.onnx", precision: "fp32", opset: 17, executionProviders: ["cpu"] },
     ],

@@ -1,9 +1,7 @@
 import { parentPort } from "node:worker_threads";
-import { FieldloopError } from "@fieldloop/protocol";
-import { checkGolden } from "./golden.js";
-import { openModel, type LoadedModel } from "./model.js";
-import { openPackage } from "./package.js";
-import { toWireFailure, type LoadedInfo, type WorkerEnvelope, type WorkerReply } from "./worker-messages.js";
+import { ModelSlots } from "./model-slots.js";
+import { toWireFailure, type WorkerEnvelope, type WorkerReply } from "./worker-messages.js";
+import { largeBuffers } from "./worker-transfer.js";
 
 /**
  * The thread of a {@link ModelWorker}: holds the sessions and answers one request after the other, in order. It ends by
@@ -11,68 +9,29 @@ import { toWireFailure, type LoadedInfo, type WorkerEnvelope, type WorkerReply }
  */
 if (parentPort === null) throw new Error("worker-entry runs only as a worker thread");
 const port = parentPort;
-const slots = new Map<string, LoadedModel>();
-let tail: Promise<void> = Promise.resolve();
+const slots = new ModelSlots();
 
-port.on("message", (message: WorkerEnvelope) => {
-  tail = tail.then(() => answer(message));
-});
+port.on("message", (message: WorkerEnvelope) => void answer(message));
 
 async function answer(message: WorkerEnvelope): Promise<void> {
   let reply: WorkerReply;
+  let moved: ArrayBuffer[] = [];
   try {
-    reply = { id: message.id, ok: true, value: await handle(message) };
+    const value = await slots.answer(message);
+    reply = { id: message.id, ok: true, value };
+    moved = largeBuffers(message.kind, value);
   } catch (error) {
     reply = { id: message.id, ok: false, error: toWireFailure(error) };
   }
-  port.postMessage(reply);
+  send(reply, moved);
   if (message.kind === "stop") port.close();
 }
 
-async function handle(message: WorkerEnvelope): Promise<unknown> {
-  switch (message.kind) {
-    case "load":
-      return load(message);
-    case "predict":
-      return modelIn(message.slot).predict(message.frame);
-    case "run":
-      return modelIn(message.slot).runTensors(message.feeds, message.fetches);
-    case "checkGolden":
-      return checkGolden(modelIn(message.slot));
-    case "resetStream":
-      return modelIn(message.slot).resetStream();
-    case "unload":
-      return unload(message.slot);
-    case "stop":
-      for (const slot of slots.keys()) await unload(slot);
-      return undefined;
+/** A native library may own memory that cannot move. */
+function send(reply: WorkerReply, moved: ArrayBuffer[]): void {
+  try {
+    port.postMessage(reply, moved);
+  } catch {
+    port.postMessage(reply);
   }
-}
-
-/** Opens the new model before the old one of the slot goes, so that a package that does not open changes nothing. */
-async function load(message: Extract<WorkerEnvelope, { kind: "load" }>): Promise<LoadedInfo> {
-  const { slot, packageDir, options } = message;
-  const { verifyFiles, ...modelOptions } = options;
-  const pkg = await openPackage(packageDir, {
-    purpose: "running",
-    ...(verifyFiles === undefined ? {} : { verifyFiles }),
-  });
-  const model = await openModel(pkg, modelOptions);
-  const old = slots.get(slot);
-  slots.set(slot, model);
-  await old?.release();
-  const { manifest, variant, executionProvider } = model;
-  return { manifest, variant, executionProvider, packageSha256: pkg.packageSha256 };
-}
-
-async function unload(slot: string): Promise<void> {
-  const model = slots.get(slot);
-  slots.delete(slot);
-  await model?.release();
-}
-
-function modelIn(slot: string): LoadedModel {
-  const model = slots.get(slot);
-  if (model === undefined) throw new FieldloopError("not_found", `Use model: slot "${slot}" is empty`);
-  return model;
 }

@@ -1,16 +1,21 @@
 import { Worker } from "node:worker_threads";
-import { FieldloopError } from "@fieldloop/protocol";
+import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
 import type { Frame } from "../input/frame.js";
-import type { Prediction } from "../predict.js";
+import type { BatchItem, Prediction } from "../predict.js";
+import { shareGpuLock } from "./gpu-lock.js";
 import type { GoldenReport } from "./golden.js";
+import type { ModelSlots } from "./model-slots.js";
 import {
+  fromWireBatchItem,
   fromWireFailure,
   type LoadedInfo,
+  type WireBatchItem,
   type WorkerModelOptions,
   type WorkerReply,
   type WorkerRequest,
 } from "./worker-messages.js";
+import { ownedBuffers } from "./worker-transfer.js";
 
 interface Waiting {
   readonly resolve: (value: unknown) => void;
@@ -20,23 +25,48 @@ interface Waiting {
 export interface PredictOptions {
   /** True copies the frame to the worker. By default its memory moves there, and the caller's view becomes empty. */
   readonly keep?: boolean;
+  /** Name of the source: each stream has its own instability, window context and recurrent state. `main` by default. */
+  readonly stream?: string;
+}
+
+export interface ModelWorkerOptions {
+  /**
+   * False keeps the models in the caller's thread: frames and results are not copied and no thread has to wake up, but
+   * loads and runs block the caller. For models whose runs take less than the two hops between threads are worth.
+   */
+  readonly thread?: boolean;
 }
 
 /**
  * Models in a worker thread, so that native runs never block the caller's event loop. Requests are answered one after
  * the other in the order of the calls, over all slots: a candidate loads and is checked in a slot of its own beside the
- * active one, and the host swaps between two frames by naming the other slot in its next `predict`. One worker a host.
+ * active one, and the host swaps between two frames by naming the other slot in its next `predict`.
  */
 export class ModelWorker {
+  readonly #threaded: boolean;
   #worker: Worker | undefined;
+  #here: ModelSlots | undefined;
   #exited: Promise<void> = Promise.resolve();
   #stopping: Promise<void> | undefined;
   #nextId = 1;
   readonly #waiting = new Map<number, Waiting>();
 
+  constructor(options: ModelWorkerOptions = {}) {
+    this.#threaded = options.thread ?? true;
+  }
+
   /** Starts the thread; cheap, the library loads with the first model. */
   async start(): Promise<void> {
-    if (this.#worker !== undefined) throw new FieldloopError("conflict", "Start worker: it runs already");
+    if (this.#worker !== undefined || this.#here !== undefined) {
+      throw new FieldloopError("conflict", "Start worker: it runs already");
+    }
+    if (!this.#threaded) {
+      const { ModelSlots } = await import("./model-slots.js");
+      this.#here = new ModelSlots();
+      this.#stopping = undefined;
+      return;
+    }
+    shareGpuLock();
     // The process's own flags are not the thread's: some of them (--eval, --input-type) would keep it from starting.
     const worker = new Worker(new URL("./worker-entry.js", import.meta.url), { execArgv: [] });
     this.#worker = worker;
@@ -63,8 +93,20 @@ export class ModelWorker {
 
   /** The frame's memory moves to the worker unless `keep` is set or it is a part of a larger buffer. */
   async predict(slot: string, frame: Frame, options: PredictOptions = {}): Promise<Prediction> {
-    const transfer = options.keep === true ? [] : ownedBuffers(frame);
-    return (await this.#ask({ kind: "predict", slot, frame }, transfer)) as Prediction;
+    const transfer = options.keep === true ? [] : ownedBuffers([frame]);
+    const request = { kind: "predict", slot, frame, ...streamOf(options) } as const;
+    return (await this.#ask(request, transfer)) as Prediction;
+  }
+
+  /** Several frames of one stream, in one run where the graph allows it; one item a frame, in their order. */
+  async predictBatch(
+    slot: string,
+    frames: readonly Frame[],
+    options: PredictOptions = {},
+  ): Promise<BatchItem[]> {
+    const transfer = options.keep === true ? [] : ownedBuffers(frames);
+    const request = { kind: "predictBatch", slot, frames, ...streamOf(options) } as const;
+    return ((await this.#ask(request, transfer)) as WireBatchItem[]).map(fromWireBatchItem);
   }
 
   /** Runs the graph on tensors as they are; they are copied. */
@@ -82,13 +124,19 @@ export class ModelWorker {
     return (await this.#ask(request)) as Record<string, Tensor>;
   }
 
+  /** Makes a frame ready as the manifest says and runs the graph on it: outputs as they are. No stream has a part in it. */
+  async runFrame(slot: string, frame: Frame, fetches?: readonly string[]): Promise<Record<string, Tensor>> {
+    const request = { kind: "runFrame", slot, frame, ...(fetches === undefined ? {} : { fetches }) } as const;
+    return (await this.#ask(request)) as Record<string, Tensor>;
+  }
+
   async checkGolden(slot: string): Promise<GoldenReport> {
     return (await this.#ask({ kind: "checkGolden", slot })) as GoldenReport;
   }
 
-  /** The next frame belongs to another stream: instability starts anew. */
-  async resetStream(slot: string): Promise<void> {
-    await this.#ask({ kind: "resetStream", slot });
+  /** Forgets what a stream (all of the slot by default) carries: its next frame has nothing before it. */
+  async resetStream(slot: string, stream?: string): Promise<void> {
+    await this.#ask({ kind: "resetStream", slot, ...streamOf({ stream }) });
   }
 
   /** Releases the slot's model; an empty slot is no error. */
@@ -98,24 +146,31 @@ export class ModelWorker {
 
   /** Finishes what was asked before, releases every session and ends the thread. Never cuts a run short. */
   stop(): Promise<void> {
-    if (this.#worker === undefined) return this.#exited;
+    if (this.#worker === undefined && this.#here === undefined) return this.#exited;
     this.#stopping ??= this.#end();
     return this.#stopping;
   }
 
   async #end(): Promise<void> {
     // A worker that died on the way has stopped as well.
-    await Promise.allSettled([this.#ask({ kind: "stop" })]);
+    await Promise.allSettled([this.#send({ kind: "stop" })]);
+    this.#here = undefined;
     await this.#exited;
   }
 
   #ask(request: WorkerRequest, transfer: ArrayBuffer[] = []): Promise<unknown> {
-    const worker = this.#worker;
-    if (worker === undefined || this.#stopping !== undefined) {
-      return Promise.reject(
-        new FieldloopError("unavailable", `Ask inference worker to ${request.kind}: it is not running`),
-      );
+    if (this.#stopping !== undefined) return Promise.reject(notRunning(request));
+    return this.#send(request, transfer);
+  }
+
+  #send(request: WorkerRequest, transfer: ArrayBuffer[] = []): Promise<unknown> {
+    if (this.#here !== undefined) {
+      return this.#here.answer(request).catch((error: unknown) => {
+        throw toFieldloopError(error);
+      });
     }
+    const worker = this.#worker;
+    if (worker === undefined) return Promise.reject(notRunning(request));
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
@@ -137,28 +192,10 @@ export class ModelWorker {
   }
 }
 
-/** Buffers that a frame fills wholly: moving one that others share would empty their views too. */
-function ownedBuffers(frame: Frame): ArrayBuffer[] {
-  const views = viewsOf(frame);
-  const owned = views.filter((view) => view.byteLength === view.buffer.byteLength);
-  return [...new Set(owned.map((view) => view.buffer as ArrayBuffer))].filter(
-    (buffer) => buffer instanceof ArrayBuffer,
-  );
+function notRunning(request: WorkerRequest): FieldloopError {
+  return new FieldloopError("unavailable", `Ask inference worker to ${request.kind}: it is not running`);
 }
 
-function viewsOf(frame: Frame): ArrayBufferView[] {
-  switch (frame.kind) {
-    case "encoded":
-      return [frame.bytes];
-    case "pixels":
-      return [frame.data];
-    case "window":
-      return [frame.samples];
-    case "row":
-      return [];
-    case "tensors":
-      return Object.values(frame.feeds)
-        .map((tensor) => tensor.data)
-        .filter((data) => ArrayBuffer.isView(data));
-  }
+function streamOf({ stream }: { readonly stream?: string | undefined }): { stream?: string } {
+  return stream === undefined ? {} : { stream };
 }

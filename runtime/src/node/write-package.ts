@@ -14,8 +14,12 @@ type Unhashed<T> = T extends { file: string; sha256: string; bytes: number }
       ? { [Key in keyof T]: Unhashed<T[Key]> }
       : T;
 
-export type ManifestDraft = Omit<ManifestInput, (typeof FILE_FIELDS)[number]> &
-  Unhashed<Pick<ManifestInput, (typeof FILE_FIELDS)[number]>>;
+type NodeDraft = NonNullable<ManifestInput["nodes"]>[number];
+
+export type ManifestDraft = Omit<ManifestInput, (typeof FILE_FIELDS)[number] | "nodes"> &
+  Unhashed<Pick<ManifestInput, (typeof FILE_FIELDS)[number]>> & {
+    nodes?: (Omit<NodeDraft, "variants"> & Unhashed<Pick<NodeDraft, "variants">>)[];
+  };
 
 /** The fields of a manifest that name files. */
 const FILE_FIELDS = ["variants", "golden", "baseline", "replay", "holdout"] as const;
@@ -35,6 +39,11 @@ export async function writePackage(
   const used = new Set<string>();
   const hashed: Record<string, unknown> = { ...draft };
   for (const field of FILE_FIELDS) hashed[field] = complete(draft[field], files, used);
+  // Of a node its variants alone: an input of it may well be called "file".
+  hashed["nodes"] = draft.nodes?.map((node) => ({
+    ...node,
+    variants: complete(node.variants, files, used),
+  }));
   const manifestBytes = formatManifest(parseManifest(encodeJson(hashed)));
   const manifest = parseManifest(manifestBytes);
   const extra = Object.keys(files).find((name) => !used.has(name));

@@ -69,8 +69,8 @@ test("an old model computes the same after the upgrade to operator set 13", asyn
 
 test("an operator that the upgrade does not know is refused by name", () => {
   const model = oldModel();
-  nodeProducing(graphOf(model), "y")!.opType = "ImageScaler";
-  expect(() => upgradeOpset(model)).toThrow(/operator ImageScaler/);
+  nodeProducing(graphOf(model), "y")!.opType = "ConstantFill";
+  expect(() => upgradeOpset(model)).toThrow(/operator ConstantFill/);
   model.opsetImport[0]!.version = 3n;
   expect(() => upgradeOpset(model)).toThrow(/operator set 3 is older than 7/);
 });

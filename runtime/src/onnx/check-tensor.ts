@@ -34,7 +34,10 @@ const ELEMENT_BITS: ReadonlyMap<number, number> = new Map([
  */
 export function checkTensor(tensor: TensorProto, label: string, elementsMax: number): void {
   if (isExternal(tensor)) {
-    throw new FieldloopError("onnx_external_data", `Check ONNX: ${label} has its data in another file`);
+    throw new FieldloopError(
+      "onnx_external_data",
+      `Check ONNX: ${label} has its data in another file; bring it in with "fieldloop model edit FILE --inline-data"`,
+    );
   }
   if (tensor.segment) throw malformed(`${label} is one segment of a tensor`);
   let count = 1n;

@@ -4,9 +4,11 @@ import { describe, expect, test } from "vitest";
 import { GraphBuilder, valueInfo } from "./builder.js";
 import { checkModel, type ModelLimits } from "./check.js";
 import {
+  FunctionProtoSchema,
   GraphProtoSchema,
   SparseTensorProtoSchema,
   TensorProto_DataLocation,
+  TensorProto_DataType,
   type GraphProto,
   type ModelProto,
 } from "./generated/onnx_pb.js";
@@ -56,6 +58,24 @@ function nestedIf(depth: number): ModelProto {
   return model;
 }
 
+/** A sound model whose Relu is a call of the first local function; each is a chain of the operators named. */
+function withFunctions(...functions: readonly [name: string, chain: readonly string[]][]): ModelProto {
+  const model = soundModel();
+  Object.assign(graphOf(model).node[1]!, { opType: functions[0]![0], domain: "local" });
+  model.functions = functions.map(([name, chain]) =>
+    create(FunctionProtoSchema, {
+      name,
+      domain: "local",
+      input: ["v0"],
+      output: [`v${chain.length}`],
+      node: chain.map((operator, at) =>
+        makeNode(operator, [`v${at}`], [`v${at + 1}`], {}, operator === "Relu" ? {} : { domain: "local" }),
+      ),
+    }),
+  );
+  return model;
+}
+
 test("a sound model passes, and its facts are stated", () => {
   const bytes = encodeModel(soundModel());
   expect(checkModel(bytes)).toEqual({
@@ -65,6 +85,8 @@ test("a sound model passes, and its facts are stated", () => {
     nodeCount: 2,
     subgraphDepth: 0,
     hasControlFlow: false,
+    unfedInputs: [],
+    omittedOutputs: [],
     inputs: [{ name: "x", type: "float32", dims: ["n", 4] }],
     outputs: [{ name: "y", type: "float32", dims: ["n", 3] }],
   });
@@ -237,6 +259,23 @@ const ATTACKS: readonly Attack[] = [
       graphOf(model).sparseInitializer.push(create(SparseTensorProtoSchema));
     },
   ],
+  [
+    "an operator set without kernels",
+    "onnx_unsupported",
+    /needs operator set 99 of "ai.onnx", the newest with kernels is 26/,
+    (model) => {
+      model.opsetImport[0]!.version = 99n;
+    },
+  ],
+  [
+    "an input of 8-bit floats",
+    "onnx_unsupported",
+    /"x" has element type FLOAT8E4M3FN/,
+    (model) => {
+      const type = graphOf(model).input[0]!.type!.value;
+      if (type.case === "tensorType") type.value.elemType = TensorProto_DataType.FLOAT8E4M3FN;
+    },
+  ],
   ["too many nodes", "onnx_too_large", /2 nodes .* at most 1/, () => undefined, { nodeCountMax: 1 }],
   ["too many bytes", "onnx_too_large", /at most 100 allowed/, () => undefined, { modelBytesMax: 100 }],
 ];
@@ -250,12 +289,38 @@ describe("refused with a code that names the place", () => {
     expect(error.message).toMatch(message);
   });
 
-  test("control flow, unless it is allowed, and then two levels of it", () => {
-    expect(refusal(() => checkModel(encodeModel(nestedIf(1)))).message).toMatch(/node "gate" \(If\)/);
-    const allowControlFlow = true;
-    expect(checkModel(encodeModel(nestedIf(2)), { allowControlFlow }).subgraphDepth).toBe(2);
-    expect(refusal(() => checkModel(encodeModel(nestedIf(3)), { allowControlFlow })).code).toBe(
-      "onnx_too_deep",
+  test("control flow only where it is forbidden, and no more than eight levels of it", () => {
+    const bytes = encodeModel(nestedIf(1));
+    expect(checkModel(bytes)).toMatchObject({ subgraphDepth: 1, hasControlFlow: true });
+    expect(refusal(() => checkModel(bytes, { allowControlFlow: false })).message).toMatch(
+      /node "gate" \(If\)/,
+    );
+    expect(checkModel(encodeModel(nestedIf(8))).subgraphDepth).toBe(8);
+    expect(refusal(() => checkModel(encodeModel(nestedIf(9)))).code).toBe("onnx_too_deep");
+  });
+
+  test("local functions are followed: what they call, and what they grow to", () => {
+    expect(checkModel(encodeModel(withFunctions(["twice", ["Relu", "Relu"]])))).toMatchObject({
+      nodeCount: 3,
+    });
+    const cycle = withFunctions(["twice", ["other"]], ["other", ["twice"]]);
+    expect(refusal(() => checkModel(encodeModel(cycle))).message).toMatch(/"local.other" .* calls itself/);
+    // Each of ten functions calls the next eight times: 8^10 nodes from 500 bytes.
+    const names = Array.from({ length: 10 }, (_, at) => (at === 0 ? "twice" : `f${at}`));
+    const bomb = withFunctions(
+      ...names.map((name, at): [string, string[]] => [
+        name,
+        new Array(8).fill(names[at + 1] ?? "Relu") as string[],
+      ]),
+    );
+    expect(refusal(() => checkModel(encodeModel(bomb))).message).toMatch(/1073741824 nodes|nodes by graph/);
+    const foreign = withFunctions(["twice", ["Relu"]]);
+    foreign.functions[0]!.node[0]!.domain = "com.evil";
+    expect(refusal(() => checkModel(encodeModel(foreign))).code).toBe("onnx_unknown_domain");
+    const unwritten = withFunctions(["twice", ["Relu"]]);
+    unwritten.functions[0]!.output = ["ghost"];
+    expect(refusal(() => checkModel(encodeModel(unwritten))).message).toMatch(
+      /"ghost" of local function "twice"/,
     );
   });
 
@@ -269,14 +334,14 @@ describe("refused with a code that names the place", () => {
       output: [valueInfo("still", "bool")],
     });
     graphOf(model).node.push(makeNode("Loop", ["", ""], [], { body: { g: body } }));
-    const error = refusal(() => checkModel(encodeModel(model), { allowControlFlow: true }));
+    const error = refusal(() => checkModel(encodeModel(model)));
     expect(error.message).toMatch(/"i" is both input and initializer/);
   });
 
   test("nesting beyond the limit, before it is decoded", () => {
     let bytes: Uint8Array = new Uint8Array(0);
-    // graph (7) > node (1) > attribute (5) > g (6) > node ... as a 40-fold shell around nothing.
-    for (let level = 0; level < 40; level++) bytes = field([1, 6, 5][level % 3]!, bytes);
+    // graph (7) > node (1) > attribute (5) > g (6) > node ... as a 61-fold shell around nothing.
+    for (let level = 0; level < 61; level++) bytes = field([1, 6, 5][level % 3]!, bytes);
     const error = refusal(() => decodeModel(field(7, bytes)));
     expect(error.code).toBe("onnx_too_deep");
   });
@@ -287,6 +352,33 @@ describe("refused with a code that names the place", () => {
     );
     expect(refusal(() => checkModel(new TextEncoder().encode("not a model"))).code).toBe("onnx_malformed");
     expect(refusal(() => checkModel(new Uint8Array(0))).code).toBe("onnx_malformed");
+  });
+
+  test.each([
+    [
+      "a Git LFS pointer",
+      "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+      /Git LFS pointer of \d+ bytes to a file of 12345/,
+    ],
+    ["a git-annex pointer", "/annex/objects/SHA256E-s123--abc.onnx\n", /git annex get/],
+    ["a web page", "<!DOCTYPE html><html>Sign in</html>", /a web page/],
+    ["a ZIP archive", "PK\u0003\u0004....", /a ZIP archive/],
+    ["TensorFlow Lite", "\u001c\0\0\0TFL3....", /TensorFlow Lite/],
+  ])("%s, by its name", (_, text, message) => {
+    const error = refusal(() => checkModel(new TextEncoder().encode(text)));
+    expect(error.code).toBe("onnx_malformed");
+    expect(error.message).toMatch(message);
+  });
+
+  test("a file that is cut short at any byte", () => {
+    const bytes = encodeModel(soundModel());
+    let named = 0;
+    for (let length = 0; length < bytes.length; length++) {
+      const error = refusal(() => checkModel(bytes.subarray(0, length)));
+      expect(error.code).toBe("onnx_malformed");
+      if (/cut short/.test(error.message)) named++;
+    }
+    expect(named).toBeGreaterThan(bytes.length / 2);
   });
 
   test("more typed numbers than the limit, before they are decoded", () => {
@@ -309,7 +401,7 @@ test("whatever bytes change, the answer is facts or a coded refusal", () => {
     for (let count = 1 + random(3); count > 0; count--) bytes[random(bytes.length)] = random(256);
     if (random(10) === 0) bytes = bytes.slice(0, random(bytes.length));
     try {
-      checkModel(bytes, { allowControlFlow: true });
+      checkModel(bytes);
     } catch (error) {
       expect(error, `round ${round}`).toBeInstanceOf(FieldloopError);
       expect((error as FieldloopError).code).toMatch(/^onnx_/);

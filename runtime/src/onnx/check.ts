@@ -1,10 +1,12 @@
 import { FieldloopError, type ErrorCode } from "@fieldloop/protocol";
 import type { TensorInfo } from "../backend.js";
 import { checkTensor } from "./check-tensor.js";
+import { foreignFile } from "./foreign.js";
+import { functionKey, functionTable, type FunctionTable } from "./functions.js";
 import type { GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto } from "./generated/onnx_pb.js";
-import { attribute, intsAttribute, subgraphsOf } from "./graph.js";
-import { graphSignature } from "./inspect.js";
-import { ONNX_LIMITS } from "./limits.js";
+import { attribute, intsAttribute, nodeLabel, subgraphsOf } from "./graph.js";
+import { graphSignature, type ForeignTensor } from "./inspect.js";
+import { ONNX_LIMITS, OPSETS_MAX } from "./limits.js";
 import { decodeModel, graphOf } from "./model.js";
 import { tensorToInt64Numbers } from "./tensor.js";
 
@@ -15,7 +17,10 @@ export interface ModelLimits {
   readonly subgraphDepthMax?: number;
   /** Elements of one tensor that the file claims: initializers, constants, declared shapes. */
   readonly tensorElementsMax?: number;
-  /** If, Loop, Scan and other operators with graphs inside; a Loop may never return, so the default is false. */
+  /**
+   * If, Loop, Scan and other operators with graphs inside. Default true: exporters write them for ordinary networks. A Loop may never
+   * return, so whatever runs a model needs a time limit on the process that runs it (docs/adr/0011).
+   */
   readonly allowControlFlow?: boolean;
 }
 
@@ -30,10 +35,15 @@ export interface ModelFacts {
   /** 0 when no node holds a graph. */
   readonly subgraphDepth: number;
   readonly hasControlFlow: boolean;
+  /** Inputs that take no tensor of a plain element type (sequences, optionals, 4-bit integers): nothing can feed them. */
+  readonly unfedInputs: readonly ForeignTensor[];
+  /** Outputs that come as no tensor of a plain element type: left out of every result, and of `outputs`. */
+  readonly omittedOutputs: readonly ForeignTensor[];
   readonly inputs: readonly TensorInfo[];
   readonly outputs: readonly TensorInfo[];
 }
 
+/** Domains whose operators ONNX Runtime itself has; others would need a library of the file's author. */
 const ALLOWED_DOMAINS: ReadonlySet<string> = new Set(["", "ai.onnx", "ai.onnx.ml", "com.microsoft"]);
 const CONTROL_FLOW: ReadonlySet<string> = new Set(["If", "Loop", "Scan", "SequenceMap"]);
 /** Operators of allowed domains that open another file or run another engine. */
@@ -41,6 +51,9 @@ const REFUSED_OPERATORS: ReadonlySet<string> = new Set(["EPContext"]);
 
 interface Walk {
   readonly limits: Required<ModelLimits>;
+  readonly functions: FunctionTable;
+  /** Attributes may refer to those of the call. */
+  readonly insideFunction?: boolean;
   nodeCount: number;
   subgraphDepth: number;
   hasControlFlow: boolean;
@@ -57,21 +70,24 @@ interface Walk {
  * `onnx_unsupported`, each naming the node or tensor.
  */
 export function checkModel(bytes: Uint8Array, limits: ModelLimits = {}): ModelFacts {
+  const foreign = foreignFile(bytes);
+  if (foreign !== undefined) throw refuse("onnx_malformed", `the file is ${foreign}, wanted ONNX`);
+  const model = decodeModel(bytes, { modelBytesMax: limits.modelBytesMax ?? ONNX_LIMITS.modelBytesMax });
   const walk: Walk = {
     limits: {
       modelBytesMax: limits.modelBytesMax ?? ONNX_LIMITS.modelBytesMax,
       nodeCountMax: limits.nodeCountMax ?? ONNX_LIMITS.nodeCountMax,
       subgraphDepthMax: limits.subgraphDepthMax ?? ONNX_LIMITS.subgraphDepthMax,
       tensorElementsMax: limits.tensorElementsMax ?? ONNX_LIMITS.tensorElementsMax,
-      allowControlFlow: limits.allowControlFlow ?? false,
+      allowControlFlow: limits.allowControlFlow ?? true,
     },
+    functions: functionTable(model),
     nodeCount: 0,
     subgraphDepth: 0,
     hasControlFlow: false,
   };
-  refuseOrtFormat(bytes);
-  const model = decodeModel(bytes, { modelBytesMax: walk.limits.modelBytesMax });
   const opsets = checkHeader(model);
+  checkFunctions(model, walk);
   const graph = graphOf(model);
   checkGraph(graph, [], walk);
   return {
@@ -85,13 +101,6 @@ export function checkModel(bytes: Uint8Array, limits: ModelLimits = {}): ModelFa
   };
 }
 
-/** ONNX Runtime picks its own flatbuffer format by this mark, so a file that is both would be read as another model. */
-function refuseOrtFormat(bytes: Uint8Array): void {
-  if (bytes.length >= 8 && new TextDecoder("latin1").decode(bytes.subarray(4, 8)) === "ORTM") {
-    throw refuse("onnx_malformed", "the file is in ONNX Runtime's own format, wanted ONNX");
-  }
-}
-
 function checkHeader(model: ModelProto): Record<string, number> {
   const opsets: Record<string, number> = {};
   for (const entry of model.opsetImport) {
@@ -99,17 +108,47 @@ function checkHeader(model: ModelProto): Record<string, number> {
     checkName(domain, "operator set domain", true);
     if (domain in opsets) throw refuse("onnx_malformed", `operator set "${entry.domain}" is imported twice`);
     opsets[domain] = Number(entry.version);
+    const newest = OPSETS_MAX[domain];
+    if (newest !== undefined && opsets[domain] > newest) {
+      throw refuse(
+        "onnx_unsupported",
+        `the file needs operator set ${opsets[domain]} of "${domain || "ai.onnx"}", the newest with kernels is ${newest}; export it for ${newest} or older`,
+      );
+    }
   }
   if (model.opsetImport.length === 0) throw refuse("onnx_malformed", "no operator set is imported");
-  if (model.functions.length > 0) {
-    const first = model.functions[0]!;
-    throw refuse(
-      "onnx_unsupported",
-      `local function "${first.domain}.${first.name}"; export the model inlined`,
-    );
-  }
   if (model.trainingInfo.length > 0) throw refuse("onnx_unsupported", "training information in the file");
   return opsets;
+}
+
+/** Bodies of local functions: the engine writes them out where they are called, so their nodes count there (see `functions.ts`). */
+function checkFunctions(model: ModelProto, walk: Walk): void {
+  for (const body of model.functions) {
+    checkName(body.name, "local function");
+    checkName(body.domain, `domain of local function "${body.name}"`, true);
+    const names = new Set(body.input);
+    for (const node of body.node) {
+      for (const name of node.output) {
+        if (name !== "" && names.has(name)) {
+          throw refuse("onnx_malformed", `${nodeLabel(node)} writes "${name}", which is written already`);
+        }
+        names.add(name);
+      }
+    }
+    const inside: Walk = { ...walk, insideFunction: true };
+    const constants = constantsOf(body);
+    for (const node of body.node) checkNode(node, constants, [names], inside);
+    walk.subgraphDepth = Math.max(walk.subgraphDepth, inside.subgraphDepth);
+    walk.hasControlFlow ||= inside.hasControlFlow;
+    for (const name of body.output) {
+      if (!names.has(name)) {
+        throw refuse(
+          "onnx_malformed",
+          `output "${name}" of local function "${body.name}" is written by no node`,
+        );
+      }
+    }
+  }
 }
 
 /** `scopes` are the names that the surrounding graphs define, outermost first: its length is the depth. */
@@ -122,7 +161,8 @@ function checkGraph(graph: GraphProto, scopes: readonly ReadonlySet<string>[], w
     );
   }
   walk.subgraphDepth = Math.max(walk.subgraphDepth, depth);
-  walk.nodeCount += graph.node.length;
+  for (const node of graph.node)
+    walk.nodeCount += walk.functions.nodeCounts.get(functionKey(node.domain, node.opType)) ?? 1;
   if (walk.nodeCount > walk.limits.nodeCountMax) {
     throw refuse(
       "onnx_too_large",
@@ -170,9 +210,9 @@ function checkDefinitions(graph: GraphProto, depth: number, walk: Walk): Readonl
   for (const node of graph.node) {
     for (const name of node.output) {
       if (name === "") continue;
-      checkName(name, `output of ${labelOf(node)}`);
+      checkName(name, `output of ${nodeLabel(node)}`);
       if (written.has(name) || inputs.has(name)) {
-        throw refuse("onnx_malformed", `${labelOf(node)} writes "${name}", which is written already`);
+        throw refuse("onnx_malformed", `${nodeLabel(node)} writes "${name}", which is written already`);
       }
       written.add(name);
     }
@@ -181,8 +221,11 @@ function checkDefinitions(graph: GraphProto, depth: number, walk: Walk): Readonl
 }
 
 /** Stored tensors by the name under which nodes read them. */
-function constantsOf(graph: GraphProto): ReadonlyMap<string, TensorProto> {
-  const constants = new Map(graph.initializer.map((tensor) => [tensor.name, tensor]));
+function constantsOf(graph: {
+  readonly initializer?: readonly TensorProto[];
+  readonly node: readonly NodeProto[];
+}): ReadonlyMap<string, TensorProto> {
+  const constants = new Map((graph.initializer ?? []).map((tensor) => [tensor.name, tensor]));
   for (const node of graph.node) {
     const value = node.opType === "Constant" ? attribute(node, "value")?.t : undefined;
     if (value) constants.set(node.output[0] ?? "", value);
@@ -196,11 +239,15 @@ function checkNode(
   visible: readonly ReadonlySet<string>[],
   walk: Walk,
 ): void {
-  const label = labelOf(node);
+  const label = nodeLabel(node);
   checkName(node.opType, "operator type");
   checkName(node.name, "node name", true);
-  if (!ALLOWED_DOMAINS.has(node.domain)) {
-    throw refuse("onnx_unknown_domain", `${label} is from domain "${node.domain}"`);
+  const isLocal = walk.functions.nodeCounts.has(functionKey(node.domain, node.opType));
+  if (!isLocal && !ALLOWED_DOMAINS.has(node.domain)) {
+    throw refuse(
+      "onnx_unknown_domain",
+      `${label} is from domain "${node.domain}", known are ai.onnx, ai.onnx.ml, com.microsoft and functions that the file defines`,
+    );
   }
   if (REFUSED_OPERATORS.has(node.opType)) {
     throw refuse("onnx_unsupported", `${label} may open other files`);
@@ -227,7 +274,7 @@ function checkAttributes(node: NodeProto, label: string, walk: Walk): void {
     checkName(entry.name, `attribute of ${label}`);
     if (names.has(entry.name)) throw refuse("onnx_malformed", `${label} has attribute "${entry.name}" twice`);
     names.add(entry.name);
-    if (entry.refAttrName !== "") {
+    if (entry.refAttrName !== "" && !walk.insideFunction) {
       throw refuse("onnx_malformed", `${label} refers to attribute "${entry.refAttrName}" of a function`);
     }
     if (entry.sparseTensor || entry.sparseTensors.length > 0) {
@@ -295,11 +342,6 @@ function checkName(name: string, what: string, mayBeEmpty = false): void {
       throw refuse("onnx_malformed", `${what}: ${JSON.stringify(name)} holds a character that is not text`);
     }
   }
-}
-
-function labelOf(node: NodeProto): string {
-  const name = node.name || node.output[0] || "";
-  return `node ${JSON.stringify(name.slice(0, 200))} (${node.opType.slice(0, 100)})`;
 }
 
 function refuse(code: ErrorCode, what: string): FieldloopError {

@@ -3,8 +3,10 @@ import { FieldloopError } from "@fieldloop/protocol";
 import {
   AttributeProto_AttributeType,
   AttributeProtoSchema,
+  FunctionProtoSchema,
   NodeProtoSchema,
   type AttributeProto,
+  type FunctionProto,
   type GraphProto,
   type NodeProto,
   type TensorProto,
@@ -60,6 +62,23 @@ export function makeNode(
     attribute: Object.entries(attributes).map(([name, value]) => makeAttribute(name, value)),
     ...(options.name === undefined ? {} : { name: options.name }),
     ...(options.domain === undefined ? {} : { domain: options.domain }),
+  });
+}
+
+/** Builds a local function of a model: operators of its own, written out where it is called. */
+export function makeFunction(
+  domain: string,
+  name: string,
+  inputs: readonly string[],
+  outputs: readonly string[],
+  nodes: readonly NodeProto[],
+): FunctionProto {
+  return create(FunctionProtoSchema, {
+    domain,
+    name,
+    input: [...inputs],
+    output: [...outputs],
+    node: [...nodes],
   });
 }
 
@@ -226,4 +245,10 @@ export function sortedNodes(graph: GraphProto): NodeProto[] {
     }
   }
   return order;
+}
+
+/** `node "name" (Operator)`; the first output stands for a name that is missing. */
+export function nodeLabel(node: NodeProto): string {
+  const name = node.name || node.output.find((output) => output !== "") || "";
+  return `node ${JSON.stringify(name.slice(0, 200))} (${node.opType.slice(0, 100)})`;
 }

@@ -259,3 +259,49 @@ function wrongType(tensor: TensorProto, wanted: string): FieldloopError {
     `Read tensor "${tensor.name}": element type ${found}, wanted ${wanted}`,
   );
 }
+
+/**
+ * Values of a numeric tensor as raw little-endian bytes, a copy, whichever field holds them.
+ * @throws FieldloopError `onnx_external_data`, `onnx_malformed`, `onnx_unsupported` for types without a whole number of bytes
+ */
+export function tensorRawBytes(tensor: TensorProto): Uint8Array {
+  refuseExternal(tensor);
+  const count = elementCount(tensorDims(tensor));
+  const array = TYPED_ARRAYS[tensorElementType(tensor)];
+  if (array === undefined) throw wrongType(tensor, "a numeric tensor");
+  if (isRaw(tensor)) return new Uint8Array(copyRaw(tensor, count, array.BYTES_PER_ELEMENT));
+  switch (tensor.dataType) {
+    case TensorProto_DataType.FLOAT:
+      return bytesOf(Float32Array.from(sized(tensor, tensor.floatData, count)));
+    case TensorProto_DataType.DOUBLE:
+      return bytesOf(Float64Array.from(sized(tensor, tensor.doubleData, count)));
+    case TensorProto_DataType.INT64:
+      return bytesOf(BigInt64Array.from(sized(tensor, tensor.int64Data, count)));
+    case TensorProto_DataType.UINT64:
+      return bytesOf(BigUint64Array.from(sized(tensor, tensor.uint64Data, count)));
+    case TensorProto_DataType.UINT32:
+      return bytesOf(Uint32Array.from(sized(tensor, tensor.uint64Data, count), Number));
+    default:
+      return bytesOf((array as Int32ArrayConstructor).from(int32s(tensor, count)));
+  }
+}
+
+const TYPED_ARRAYS = {
+  float32: Float32Array,
+  float64: Float64Array,
+  float16: Uint16Array,
+  int8: Int8Array,
+  uint8: Uint8Array,
+  int16: Int16Array,
+  uint16: Uint16Array,
+  int32: Int32Array,
+  uint32: Uint32Array,
+  int64: BigInt64Array,
+  uint64: BigUint64Array,
+  bool: Uint8Array,
+  string: undefined,
+} as const;
+
+function bytesOf(view: ArrayBufferView): Uint8Array {
+  return new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);
+}

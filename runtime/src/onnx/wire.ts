@@ -45,7 +45,13 @@ export function readField(bytes: Uint8Array, at: number, end: number): WireField
     valueStart = length.next;
     next = valueStart + length.value;
   } else throw malformed(`wire type ${wireType} of field ${number} at byte ${at}`);
-  if (next > end) throw malformed(`field ${number} at byte ${at} ends ${next - end} bytes after its message`);
+  if (next > end) {
+    throw malformed(
+      end === bytes.length
+        ? `the file ends ${next - end} bytes before field ${number} at byte ${at} does: it is cut short`
+        : `field ${number} at byte ${at} ends ${next - end} bytes after its message`,
+    );
+  }
   return { number, wireType, start: at, valueStart, end: next };
 }
 

@@ -1,4 +1,6 @@
 import { FieldloopError, LIMITS, manifestSchema, type Manifest } from "@fieldloop/protocol";
+import { checkPipeline } from "../pipeline/check.js";
+import { pipelineParts } from "../pipeline/graph.js";
 
 /** Name of the manifest in a package folder. */
 export const MANIFEST_FILE = "manifest.json";
@@ -67,13 +69,23 @@ function checkNames(manifest: Manifest): void {
   refuseRepeated("variant", manifest.variants);
   refuseRepeated("head", manifest.heads);
   refuseRepeated("input", manifest.inputs);
-  refuseRepeated("golden case", manifest.golden);
+  refuseRepeated(
+    "golden case",
+    manifest.golden.map(({ name, node }) => ({ name: node === undefined ? name : `${node}: ${name}` })),
+  );
+  // A backbone is a package as well: it predicts nothing by itself, and its task says so.
+  const isBackbone = manifest.task === "pipeline" && manifest.nodes.length === 0;
+  if (!isBackbone && pipelineParts(manifest).every((part) => part.heads.length === 0)) {
+    throw new FieldloopError("manifest_invalid", "Read manifest: no head at all, wanted one or more");
+  }
+  checkPipeline(manifest);
 }
 
 /** Every mention of a file, repetitions included. */
 function namedFiles(manifest: Manifest): { file: string; sha256: string }[] {
-  const { variants, golden, baseline, replay, holdout } = manifest;
+  const { golden, baseline, replay, holdout } = manifest;
   const single = [baseline, replay, holdout].filter((file) => file !== undefined);
+  const variants = pipelineParts(manifest).flatMap((part) => part.variants);
   return [...variants, ...golden.flatMap((entry) => [...entry.inputs, ...entry.outputs]), ...single];
 }
 

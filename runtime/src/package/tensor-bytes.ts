@@ -23,6 +23,14 @@ const NUMERIC = {
   bool: Uint8Array,
 } as const;
 
+export type NumericType = Exclude<ElementType, "string">;
+export type NumericData = Exclude<TensorData, string[]>;
+
+/** Zeros of an element type; float16 as bits. */
+export function newElements(type: NumericType, count: number): NumericData {
+  return new NUMERIC[type](count);
+}
+
 /**
  * A tensor from raw little-endian bytes, as golden cases store it. The bytes are copied.
  * @throws FieldloopError `invalid_argument` where the length contradicts type and dims
@@ -77,4 +85,27 @@ export function halfToNumber(bits: number): number {
   if (exponent === 0) return sign * fraction * 2 ** -24;
   if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}
+
+const FLOAT = new Float32Array(1);
+const BITS = new Uint32Array(FLOAT.buffer);
+
+/** The nearest IEEE 754 binary16 as bits, ties to even; beyond 65,504 infinity. */
+export function numberToHalf(value: number): number {
+  FLOAT[0] = value;
+  const bits = BITS[0]!;
+  const sign = (bits >>> 16) & 0x8000;
+  const magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return sign | 0x7e00;
+  if (magnitude >= 0x47800000) return sign | 0x7c00;
+  if (magnitude < 0x38800000) {
+    // Below 2^-14 a half counts steps of 2^-24.
+    const steps = Math.abs(FLOAT[0]!) * 2 ** 24;
+    const floor = Math.floor(steps);
+    const rest = steps - floor;
+    return sign | (floor + (rest > 0.5 || (rest === 0.5 && floor % 2 === 1) ? 1 : 0));
+  }
+  // The 13 bits that go decide the rounding; a carry runs into the exponent, as it should.
+  const rounded = magnitude + 0xfff + ((magnitude >>> 13) & 1);
+  return sign | ((rounded - 0x38000000) >>> 13);
 }

@@ -1,4 +1,4 @@
-import { FieldloopError, type ManifestInput } from "@fieldloop/protocol";
+import { FieldloopError, type Affine, type ManifestInput } from "@fieldloop/protocol";
 import type { TensorInfo } from "../backend.js";
 import { describe, itemLength, knownDims, type PresetOptions } from "./preset.js";
 
@@ -11,6 +11,9 @@ export interface ImageDefaults {
   readonly range: "unit" | "byte";
   readonly mean?: readonly number[];
   readonly std?: readonly number[];
+  readonly resize?: "stretch" | "letterbox" | "crop";
+  /** Width and height in pixels, where the file leaves them open and they are not given. */
+  readonly size?: number;
 }
 
 /**
@@ -34,10 +37,10 @@ export function imageInput(
   return {
     kind: "image",
     name: info.name,
-    width: sizeOf("width", columns!, options.width, info),
-    height: sizeOf("height", rows!, options.height, info),
+    width: sizeOf("width", columns!, options.width, info, defaults.size),
+    height: sizeOf("height", rows!, options.height, info, defaults.size),
     colour: gray ? "gray" : (options.colour ?? defaults.colour ?? "rgb"),
-    resize: options.resize ?? "stretch",
+    resize: options.resize ?? defaults.resize ?? "stretch",
     layout,
     range: options.range ?? defaults.range,
     ...(mean === undefined ? {} : { mean: [...mean] }),
@@ -46,20 +49,29 @@ export function imageInput(
   };
 }
 
-/** A window input from a tensor whose item has a known length. */
-export function windowInput(info: TensorInfo, options: PresetOptions): DraftInput | undefined {
-  const length = itemLength(info);
-  if (length === undefined || info.type !== "float32") return undefined;
+/** A window input from a float tensor, or an integer one whose numbers are known, whose item has a known length. */
+export function windowInput(
+  info: TensorInfo,
+  options: PresetOptions,
+  quantization: { quantization?: Affine } = {},
+): DraftInput | undefined {
+  const values = itemLength(info);
+  const channels = options.channels ?? 1;
+  const readable = info.type === "float32" || quantization.quantization !== undefined;
+  if (values === undefined || values % channels !== 0 || !readable) return undefined;
+  const length = values / channels;
   return {
     kind: "window",
     name: info.name,
     length,
-    channels: 1,
+    channels,
     hop: options.hop ?? length,
     sampleRateHz: options.sampleRateHz ?? 1,
     normalization: options.normalization ?? "none",
     ...(options.mean === undefined ? {} : { mean: options.mean[0]! }),
     ...(options.std === undefined ? {} : { std: options.std[0]! }),
+    elementType: info.type,
+    ...quantization,
     dims: knownDims(info).map((size, at) => (at === 0 && size === 0 ? 1 : size)),
   };
 }
@@ -78,6 +90,7 @@ function sizeOf(
   known: number,
   given: number | undefined,
   info: TensorInfo,
+  usual?: number,
 ): number {
   if (known > 0 && given !== undefined && given !== known) {
     throw new FieldloopError(
@@ -85,7 +98,7 @@ function sizeOf(
       `Read input ${describe(info)}: ${field} ${given} was given, the file has ${known}`,
     );
   }
-  const size = known > 0 ? known : given;
+  const size = known > 0 ? known : (given ?? usual);
   if (size === undefined) {
     throw new FieldloopError(
       "invalid_argument",

@@ -1,11 +1,21 @@
-import { FieldloopError, type ManifestInput, type SignalName } from "@fieldloop/protocol";
+import { FieldloopError, type Affine, type ManifestInput, type SignalName } from "@fieldloop/protocol";
 import type { TensorInfo } from "../backend.js";
 
-/** Inputs and outputs of an ONNX file. */
+/** Inputs and outputs of an ONNX file, and what its graph tells of them where it was read. */
 export interface ModelSignature {
   readonly inputs: readonly TensorInfo[];
   readonly outputs: readonly TensorInfo[];
+  /** What the integers of inputs and outputs stand for. */
+  readonly quantization?: Readonly<Record<string, Affine>>;
+  /** The operator whose values an output holds. */
+  readonly computedBy?: Readonly<Record<string, string>>;
+  /** Every operator of the graph. */
+  readonly operators?: readonly string[] | Readonly<Record<string, unknown>>;
 }
+
+type DraftTable = Extract<ManifestInput["inputs"][number], { kind: "table" }>;
+type DraftRegression = Extract<ManifestInput["heads"][number], { kind: "regression" }>;
+type DraftDetection = Extract<ManifestInput["heads"][number], { kind: "detection" }>;
 
 /** What the file alone cannot say; a preset has a default for most. */
 export interface PresetOptions {
@@ -20,13 +30,36 @@ export interface PresetOptions {
   readonly std?: readonly number[];
   readonly temperature?: number;
   readonly activation?: "softmax" | "sigmoid";
+  /** What the output holds, where the graph does not tell. */
+  readonly values?: "logits" | "probabilities";
   readonly scoreThreshold?: number;
   readonly iouThreshold?: number;
-  /** Of the reconstruction error. */
+  readonly suppression?: "class" | "all" | "none";
+  readonly detectionsMax?: number;
+  /** Boxes in 0..1 of the input instead of its pixels. */
+  readonly units?: "pixel" | "unit";
+  /** Of a grid detector, in pixels. */
+  readonly strides?: readonly number[];
+  readonly anchors?: DraftDetection["anchors"];
+  /** Names of the points of pose and keypoint models. */
+  readonly keypointLabels?: readonly string[];
+  /** Label of a segmentation that is not a finding. */
+  readonly background?: string;
+  /** Above it a window is anomalous, or a label of several is set. */
   readonly threshold?: number;
   readonly sampleRateHz?: number;
+  /** Samples between two windows. */
   readonly hop?: number;
+  /** Values of one sample of a window. */
+  readonly channels?: number;
   readonly normalization?: "none" | "zscore" | "fixed";
+  /** Of a table, in the order of the model's input. */
+  readonly columns?: DraftTable["columns"];
+  /** Of a regression, in the order of the model's output. */
+  readonly targets?: DraftRegression["targets"];
+  /** What the integers of the input stand for, where the graph does not tell. */
+  readonly inputQuantization?: Affine;
+  readonly outputQuantization?: Affine;
   /** Name of an output that is an embedding. */
   readonly embeddingOutput?: string;
 }
@@ -38,8 +71,19 @@ export type PresetResult = Pick<ManifestInput, "task" | "inputs" | "heads"> & {
 
 export interface Preset {
   readonly title: string;
+  /**
+   * Whether the file is plainly of this kind, by more than its shapes allow for any model. Presets without it are general: they are
+   * suggested only where no other recognizes the file.
+   */
+  readonly recognizes?: (signature: ModelSignature) => boolean;
   /** @throws FieldloopError `package_incompatible` where the file is of another kind, `invalid_argument` where an option is missing */
   readonly build: (signature: ModelSignature, options: PresetOptions) => PresetResult;
+}
+
+export function hasOperator(signature: ModelSignature, opType: string): boolean | undefined {
+  const { operators } = signature;
+  if (operators === undefined) return undefined;
+  return Array.isArray(operators) ? operators.includes(opType) : Object.hasOwn(operators, opType);
 }
 
 /** Sizes with the unknown ones as 0. */
@@ -71,4 +115,48 @@ export function unsuitable(preset: string, signature: ModelSignature, wanted: st
     "package_incompatible",
     `Apply preset "${preset}": the file has ${describeSignature(signature)}, wanted ${wanted}`,
   );
+}
+
+export function missing(preset: string, what: string): FieldloopError {
+  return new FieldloopError("invalid_argument", `Apply preset "${preset}": give ${what}`);
+}
+
+export function onlyInput(preset: string, signature: ModelSignature): TensorInfo {
+  const input = signature.inputs[0];
+  if (input === undefined || signature.inputs.length > 1) throw unsuitable(preset, signature, "one input");
+  return input;
+}
+
+/** The given labels, the preset's own where their number fits, or numbers as labels. */
+export function labelsFor(count: number, options: PresetOptions, usual: readonly string[] = []): string[] {
+  if (options.labels === undefined) {
+    return usual.length === count ? [...usual] : Array.from({ length: count }, (_, index) => String(index));
+  }
+  if (options.labels.length === count) return [...options.labels];
+  throw new FieldloopError(
+    "invalid_argument",
+    `Read labels: ${options.labels.length} were given, the model has ${count} outputs`,
+  );
+}
+
+/** What the integers of a tensor stand for: given, or told by the graph; nothing for floats. */
+export function quantizationOf(
+  signature: ModelSignature,
+  info: TensorInfo,
+  given: Affine | undefined,
+): { quantization?: Affine } {
+  if (info.type.startsWith("float")) return {};
+  const quantization = given ?? signature.quantization?.[info.name];
+  return quantization === undefined ? {} : { quantization };
+}
+
+/** Whether an output holds logits or probabilities: given, or by the operator that computes it, or logits. */
+export function valuesOf(
+  signature: ModelSignature,
+  output: TensorInfo,
+  options: PresetOptions,
+): "logits" | "probabilities" {
+  if (options.values !== undefined) return options.values;
+  const operator = signature.computedBy?.[output.name];
+  return operator === "Softmax" || operator === "Sigmoid" ? "probabilities" : "logits";
 }

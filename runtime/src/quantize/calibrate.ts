@@ -1,6 +1,6 @@
 import { FieldloopError } from "@fieldloop/protocol";
-import { valueInfo } from "../onnx/builder.js";
-import { decodeModel, encodeModel, graphOf } from "../onnx/model.js";
+import type { TensorInfo } from "../backend.js";
+import { groupBySize, GroupedSession, inferredBytes, inferTypes } from "./groups.js";
 import { QUANTIZE_LIMITS } from "./limits.js";
 import { rangeObserver, type RangeObserver, type RealRange } from "./observer.js";
 import type { Feeds, QuantizeOptions } from "./types.js";
@@ -12,64 +12,74 @@ export interface Calibration {
   readonly kept: readonly Feeds[];
 }
 
-/** A copy of a model that also gives the named float32 activations as outputs. */
-export function exposeTensors(bytes: Uint8Array, names: Iterable<string>): Uint8Array {
-  const model = decodeModel(bytes);
-  const graph = graphOf(model);
-  const present = new Set([...graph.output, ...graph.input].map((entry) => entry.name));
-  for (const name of names) if (!present.has(name)) graph.output.push(valueInfo(name, "float32"));
-  return encodeModel(model);
-}
+export type CalibrateOptions = Pick<
+  QuantizeOptions,
+  "backend" | "calibration" | "method" | "threadCount" | "signal" | "onProgress"
+>;
 
 /**
- * Runs the float model over the calibration inputs and observes the named tensors. One batch of activations is in
- * memory at a time. Throws `invalid_argument` without inputs and `quantization_rejected` for values that are not finite.
+ * Runs the float model over the calibration inputs and observes the named tensors; those that are not float32 are left out.
+ * Of one batch at most `activationBytesMax` of activations are in memory, of those before only what the observers keep.
+ * Throws `invalid_argument` without inputs and `quantization_rejected` for values that are not finite.
  */
 export async function calibrate(
   bytes: Uint8Array,
   names: readonly string[],
-  options: QuantizeOptions,
+  options: CalibrateOptions,
 ): Promise<Calibration> {
+  const types = await inferTypes(options.backend, bytes);
+  const floats = names.filter((name) => types.get(name)?.type === "float32");
   const observers = new Map<string, RangeObserver>(
-    names.map((name) => [name, rangeObserver(name, options.method)]),
+    floats.map((name) => [name, rangeObserver(name, options.method)]),
   );
-  const session = await options.backend.openSession(exposeTensors(bytes, names), {
-    threadCount: options.threadCount ?? 1,
-    executionProvider: "cpu",
-  });
-  const inputs = new Set(session.inputs.map((input) => input.name));
-  const fetches = names.filter((name) => !inputs.has(name));
-  // A run needs at least one output, even when only inputs are observed.
-  if (fetches.length === 0) fetches.push(session.outputs[0]!.name);
+  const open = (exposed: Uint8Array) =>
+    options.backend.openSession(exposed, {
+      threadCount: options.threadCount ?? 1,
+      executionProvider: "cpu",
+    });
+  const sizeOf = (name: string) => inferredBytes(types.get(name) as TensorInfo | undefined);
+  const sessions = await GroupedSession.open(bytes, groupBySize(floats, sizeOf), open);
+  try {
+    const { kept, batches } = await observeAll(sessions, observers, options);
+    return {
+      ranges: new Map([...observers].map(([name, observer]) => [name, observer.range()])),
+      batches,
+      kept,
+    };
+  } finally {
+    await sessions.release();
+  }
+}
+
+async function observeAll(
+  sessions: GroupedSession,
+  observers: ReadonlyMap<string, RangeObserver>,
+  options: CalibrateOptions,
+): Promise<{ kept: Feeds[]; batches: number }> {
   const kept: Feeds[] = [];
   let keptBytes = 0;
   let batches = 0;
-  try {
-    for await (const feeds of options.calibration) {
-      options.signal?.throwIfAborted();
-      if (++batches > QUANTIZE_LIMITS.calibrationBatchesMax) {
-        throw new FieldloopError(
-          "limit_exceeded",
-          `Calibrate: more than ${QUANTIZE_LIMITS.calibrationBatchesMax} batches`,
-        );
-      }
-      const results = await session.run(feeds, fetches);
-      for (const [name, observer] of observers) {
-        const data = (results[name] ?? feeds[name])?.data;
-        if (data instanceof Float32Array) observer.observe(data);
-        else throw new FieldloopError("onnx_unsupported", `Calibrate: tensor "${name}" is not float32`);
-      }
-      keptBytes += feedBytes(feeds);
-      if (kept.length < QUANTIZE_LIMITS.comparedBatchesMax && keptBytes <= QUANTIZE_LIMITS.comparedBytesMax) {
-        kept.push(copyFeeds(feeds));
+  for await (const feeds of options.calibration) {
+    options.signal?.throwIfAborted();
+    if (++batches > QUANTIZE_LIMITS.calibrationBatchesMax) {
+      throw new FieldloopError(
+        "limit_exceeded",
+        `Calibrate: more than ${QUANTIZE_LIMITS.calibrationBatchesMax} batches`,
+      );
+    }
+    for (let group = 0; group < sessions.groupCount; group++) {
+      for (const [name, tensor] of Object.entries(await sessions.run(group, feeds))) {
+        if (tensor.data instanceof Float32Array) observers.get(name)?.observe(tensor.data);
       }
     }
-  } finally {
-    await session.release();
+    keptBytes += feedBytes(feeds);
+    if (kept.length < QUANTIZE_LIMITS.comparedBatchesMax && keptBytes <= QUANTIZE_LIMITS.comparedBytesMax) {
+      kept.push(copyFeeds(feeds));
+    }
+    options.onProgress?.({ stage: "calibrate", done: batches });
   }
   if (batches === 0) throw new FieldloopError("invalid_argument", "Calibrate: no calibration inputs");
-  const ranges = new Map([...observers].map(([name, observer]) => [name, observer.range()]));
-  return { ranges, batches, kept };
+  return { kept, batches };
 }
 
 function feedBytes(feeds: Feeds): number {

@@ -1,5 +1,6 @@
 import type { Tensor } from "../backend.js";
-import { exposeTensors } from "./calibrate.js";
+import { groupBySize, GroupedSession, inferredBytes, inferTypes } from "./groups.js";
+import { QUANTIZE_LIMITS } from "./limits.js";
 import type { Feeds, Fidelity, QuantizeOptions } from "./types.js";
 
 /** Sums over pairs of tensors from which the fidelity follows. */
@@ -63,26 +64,35 @@ export async function compareModels(
   form: "fused" | "unfused",
   options: Pick<QuantizeOptions, "backend" | "threadCount" | "signal">,
 ): Promise<Map<string, Comparison>> {
-  const open = (bytes: Uint8Array, names: string[], graphOptimization: "all" | "basic") =>
-    options.backend.openSession(exposeTensors(bytes, names), {
+  const open = (graphOptimization: "all" | "basic") => (bytes: Uint8Array) =>
+    options.backend.openSession(bytes, {
       threadCount: options.threadCount ?? 1,
       executionProvider: "cpu",
       graphOptimization,
     });
-  const referenceNames = pairs.map((pair) => pair.reference);
-  const testNames = pairs.map((pair) => pair.test);
+  const testNames = new Map(pairs.map((pair) => [pair.reference, pair.test]));
   const sums = new Map(pairs.map((pair) => [pair.reference, new PairSums()]));
-  const reference = await open(referenceBytes, referenceNames, "all");
+  const types = await inferTypes(options.backend, referenceBytes);
+  const groups = groupBySize(
+    pairs.map((pair) => pair.reference),
+    (name) => inferredBytes(types.get(name)),
+    // Both models' tensors are held.
+    QUANTIZE_LIMITS.activationBytesMax / 2,
+  );
+  const compared = groups.length > 1 ? inputs.slice(0, QUANTIZE_LIMITS.comparedBatchesGrouped) : inputs;
+  const testGroups = groups.map((names) => names.map((name) => testNames.get(name)!));
+  const reference = await GroupedSession.open(referenceBytes, groups, open("all"));
   try {
-    const test = await open(testBytes, testNames, form === "fused" ? "all" : "basic");
+    const test = await GroupedSession.open(testBytes, testGroups, open(form === "fused" ? "all" : "basic"));
     try {
-      for (const feeds of inputs) {
+      for (const feeds of compared) {
         options.signal?.throwIfAborted();
-        const a = await reference.run(feeds, referenceNames);
-        const b = await test.run(feeds, testNames);
-        for (const pair of pairs) {
-          if (a[pair.reference]!.type !== "float32") continue;
-          sums.get(pair.reference)!.add(a[pair.reference]!, b[pair.test]!);
+        for (const [index, names] of groups.entries()) {
+          const a = await reference.run(index, feeds);
+          const b = await test.run(index, feeds);
+          for (const name of names) {
+            if (a[name]!.type === "float32") sums.get(name)!.add(a[name]!, b[testNames.get(name)!]!);
+          }
         }
       }
     } finally {

@@ -5,4 +5,17 @@ export const QUANTIZE_LIMITS = {
   /** Batches kept to compare layers, and the bytes they may hold together. */
   comparedBatchesMax: 16,
   comparedBytesMax: 64 * 1024 * 1024,
+  /** Of those, batches on which a model is compared whose activations need several groups: each costs a run a group. */
+  comparedBatchesGrouped: 2,
+  /**
+   * Activations of one batch that are in memory together while calibrating or comparing. A model with more is run several
+   * times a batch, some tensors at a time.
+   */
+  activationBytesMax: 96 * 1024 * 1024,
+  /** Groups of tensors that are observed in turn; each is a session of its own with the model's weights. */
+  activationGroupsMax: 12,
+  /** What a percentile or entropy calibration remembers of one tensor, however many values it sees. */
+  histogramBytesPerTensor: 64 * 1024,
+  /** Models made and judged by one search for the nodes to leave in float. */
+  searchEvaluationsMax: 64,
 } as const;

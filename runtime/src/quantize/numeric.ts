@@ -27,17 +27,18 @@ export function quantizedRange(type: QuantizedType): { readonly min: number; rea
 /**
  * Scale and zero point for values between `realMin` and `realMax` (ONNX Runtime `quant_utils.py`, compute_scale_zp).
  * The range is widened to contain 0, so that zero, and with it padding and Relu, is exact. The symmetric form has its
- * zero point in the middle whatever the range.
+ * zero point in the middle whatever the range. A range narrower than `minimumRealRange` is widened to it at the top.
  */
 export function affineParameters(
   realMin: number,
   realMax: number,
   type: QuantizedType,
   symmetric: boolean,
+  minimumRealRange = 0,
 ): AffineParameters {
   const range = quantizedRange(type);
   const low = Math.min(realMin, 0);
-  const high = Math.max(realMax, 0);
+  const high = Math.max(realMax, 0, low + minimumRealRange);
   if (symmetric) {
     const scale = Math.fround(Math.max(-low, high) / 127);
     const zeroPoint = type === "uint8" ? 128 : 0;

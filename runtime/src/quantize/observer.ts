@@ -1,10 +1,14 @@
 import { FieldloopError } from "@fieldloop/protocol";
+import { entropyThreshold } from "./entropy.js";
+import { AdaptiveHistogram, BIN_COUNT } from "./histogram.js";
 
 /** How calibration turns the values that a tensor takes into a range. */
 export type CalibrationMethod =
   | { readonly kind: "minmax" }
   /** Cuts (100 - percentile) / 2 percent of the values on each side; 99.999 suits deep networks. */
-  | { readonly kind: "percentile"; readonly percentile: number };
+  | { readonly kind: "percentile"; readonly percentile: number }
+  /** Clips where the 8-bit form loses the least information, see `entropyThreshold`. */
+  | { readonly kind: "entropy" };
 
 export interface RealRange {
   readonly min: number;
@@ -23,7 +27,9 @@ export function rangeObserver(tensorName: string, method: CalibrationMethod): Ra
     case "minmax":
       return new MinMaxObserver(tensorName);
     case "percentile":
-      return new HistogramObserver(tensorName, method.percentile);
+      return new PercentileObserver(tensorName, method.percentile);
+    case "entropy":
+      return new EntropyObserver(tensorName);
   }
 }
 
@@ -47,76 +53,55 @@ class MinMaxObserver implements RangeObserver {
   }
 }
 
-/** Bins of a histogram; its precision is the range divided by at least half of this. */
-const BIN_COUNT = 8192;
-
-/**
- * A histogram whose bins are multiples of a width that doubles whenever a value falls outside, neighbours merging
- * exactly, so that one pass suffices and the result does not depend on the order of batches beyond the first width.
- */
-class HistogramObserver implements RangeObserver {
+abstract class HistogramObserver implements RangeObserver {
   readonly #tensorName: string;
+  protected readonly histogram = new AdaptiveHistogram();
+
+  constructor(tensorName: string) {
+    this.#tensorName = tensorName;
+  }
+
+  observe(values: Float32Array): void {
+    const { min, max } = finiteMinMax(values, this.#tensorName);
+    this.histogram.add(values, min, max);
+  }
+
+  abstract range(): RealRange;
+}
+
+class PercentileObserver extends HistogramObserver {
   readonly #percentile: number;
-  /** Bin i holds values in [(i - BIN_COUNT / 2) * width, (i + 1 - BIN_COUNT / 2) * width). */
-  #bins = new Float64Array(BIN_COUNT);
-  #width = 0;
-  #count = 0;
-  #min = Number.POSITIVE_INFINITY;
-  #max = Number.NEGATIVE_INFINITY;
 
   constructor(tensorName: string, percentile: number) {
     if (!(percentile > 50 && percentile <= 100)) {
       throw new FieldloopError("invalid_argument", `Calibrate: percentile ${percentile}, wanted (50, 100]`);
     }
-    this.#tensorName = tensorName;
+    super(tensorName);
     this.#percentile = percentile;
   }
 
-  observe(values: Float32Array): void {
-    const { min, max } = finiteMinMax(values, this.#tensorName);
-    if (min > max) return;
-    this.#min = Math.min(this.#min, min);
-    this.#max = Math.max(this.#max, max);
-    this.#widenTo(Math.max(-min, max));
-    this.#count += values.length;
-    const half = BIN_COUNT / 2;
-    for (let index = 0; index < values.length; index++) {
-      const bin = this.#width === 0 ? half : Math.floor(values[index]! / this.#width) + half;
-      this.#bins[bin]!++;
-    }
-  }
-
   range(): RealRange {
-    if (this.#count === 0) return { min: 0, max: 0 };
-    if (this.#width === 0) return { min: 0, max: 0 };
-    const cut = (this.#count * (100 - this.#percentile)) / 200;
+    const { bins, count, width, min, max } = this.histogram;
+    if (count === 0 || width === 0) return { min: 0, max: 0 };
+    const cut = (count * (100 - this.#percentile)) / 200;
     const half = BIN_COUNT / 2;
     let low = 0;
-    for (let left = 0; low < BIN_COUNT - 1 && left + this.#bins[low]! <= cut; low++) left += this.#bins[low]!;
+    for (let left = 0; low < BIN_COUNT - 1 && left + bins[low]! <= cut; low++) left += bins[low]!;
     let high = BIN_COUNT - 1;
-    for (let right = 0; high > 0 && right + this.#bins[high]! <= cut; high--) right += this.#bins[high]!;
-    return {
-      min: Math.max(this.#min, (low - half) * this.#width),
-      max: Math.min(this.#max, (high + 1 - half) * this.#width),
-    };
+    for (let right = 0; high > 0 && right + bins[high]! <= cut; high--) right += bins[high]!;
+    return { min: Math.max(min, (low - half) * width), max: Math.min(max, (high + 1 - half) * width) };
   }
+}
 
-  /** Makes `magnitude` fit strictly inside on both sides. */
-  #widenTo(magnitude: number): void {
-    if (magnitude === 0) return;
-    if (this.#width === 0) {
-      // All values so far were 0 and lie in the bin that starts at 0, which stays theirs.
-      this.#width = magnitude / (BIN_COUNT / 2 - 1);
-      return;
-    }
-    while (magnitude >= this.#width * (BIN_COUNT / 2)) {
-      const merged = new Float64Array(BIN_COUNT);
-      const half = BIN_COUNT / 2;
-      for (let bin = 0; bin < BIN_COUNT; bin++)
-        merged[Math.floor((bin - half) / 2) + half]! += this.#bins[bin]!;
-      this.#bins = merged;
-      this.#width *= 2;
-    }
+class EntropyObserver extends HistogramObserver {
+  range(): RealRange {
+    const { count, width, min, max } = this.histogram;
+    if (count === 0 || width === 0) return { min: 0, max: 0 };
+    const magnitudes = this.histogram.magnitudes();
+    // Zero is exact in any form, so how often it occurs (half of all values behind a Relu) says nothing about clipping.
+    magnitudes[0] = Math.min(magnitudes[0]!, magnitudes[1]!);
+    const limit = entropyThreshold(magnitudes) * width;
+    return { min: Math.max(min, -limit), max: Math.min(max, limit) };
   }
 }
 

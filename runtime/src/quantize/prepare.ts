@@ -1,6 +1,51 @@
+import { FieldloopError } from "@fieldloop/protocol";
+import { checkModel } from "../onnx/check.js";
 import type { GraphProto, ValueInfoProto } from "../onnx/generated/onnx_pb.js";
-import { definedNames, initializerMap, intAttribute, intsAttribute, makeNode } from "../onnx/graph.js";
+import {
+  definedNames,
+  initializerMap,
+  intAttribute,
+  intsAttribute,
+  makeNode,
+  pruneDead,
+} from "../onnx/graph.js";
+import { decodeModel, encodeModel, graphOf } from "../onnx/model.js";
 import { tensorToInt64Numbers } from "../onnx/tensor.js";
+import { tidyModel } from "../onnx/tidy.js";
+import { upgradeOpset } from "../onnx/upgrade.js";
+import type { QuantizeOptions } from "./types.js";
+
+/**
+ * A float model ready for rewriting: checked, of operator set 13 or later, constants folded, nothing in it that no output needs.
+ * Throws what `checkModel` and `upgradeOpset` throw, and `onnx_unsupported` for a model that is quantized already.
+ */
+export async function prepareFloat(
+  modelBytes: Uint8Array,
+  options: Pick<QuantizeOptions, "backend" | "fold"> & {
+    readonly upgrade?: boolean;
+    readonly foldConstants?: boolean;
+  },
+): Promise<Uint8Array> {
+  checkModel(modelBytes, { allowControlFlow: true });
+  const original = decodeModel(modelBytes);
+  const quantizedAlready = graphOf(original).node.find(({ opType }) =>
+    /^(QuantizeLinear|DynamicQuantize|QLinear|MatMulNBits)/.test(opType),
+  );
+  if (quantizedAlready) {
+    throw new FieldloopError(
+      "onnx_unsupported",
+      `Quantize: the model is quantized already (node "${quantizedAlready.name}", ${quantizedAlready.opType})`,
+    );
+  }
+  tidyModel(original);
+  if (options.upgrade !== false) upgradeOpset(original);
+  if (options.foldConstants === false) return encodeModel(original);
+  const folded = decodeModel(await options.fold(options.backend, encodeModel(original), "basic"));
+  // What no output needs would be calibrated in vain, and the backend keeps it.
+  pruneDead(graphOf(folded));
+  tidyModel(folded);
+  return encodeModel(folded);
+}
 
 /**
  * Writes a ReduceMean over both axes of an image as GlobalAveragePool (with Flatten when the axes are dropped), in

@@ -1,20 +1,31 @@
 import { FieldloopError } from "@fieldloop/protocol";
-import { checkModel } from "../onnx/check.js";
 import type { GraphProto, NodeProto } from "../onnx/generated/onnx_pb.js";
-import { consumerMap, pruneDead } from "../onnx/graph.js";
+import { consumerMap } from "../onnx/graph.js";
 import { graphSignature } from "../onnx/inspect.js";
 import { decodeModel, encodeModel, graphOf } from "../onnx/model.js";
-import { tidyModel } from "../onnx/tidy.js";
-import { upgradeOpset } from "../onnx/upgrade.js";
-import { calibrate } from "./calibrate.js";
+import { calibrate, type Calibration } from "./calibrate.js";
 import { compareModels, type TensorPair } from "./compare.js";
 import { countKernels } from "./kernels.js";
 import { affineParameters, quantizedRange, type AffineParameters } from "./numeric.js";
 import type { RealRange } from "./observer.js";
-import { fusedSoftmaxOutputs, planQuantization, scaleOwnerOf, type QuantizationPlan } from "./plan.js";
-import { meanToPool } from "./prepare.js";
+import {
+  dataInputs,
+  fusedSoftmaxOutputs,
+  planQuantization,
+  scaleOwnerOf,
+  type QuantizationPlan,
+} from "./plan.js";
+import { meanToPool, prepareFloat } from "./prepare.js";
 import { rewriteGraph } from "./rewrite.js";
-import type { LayerReport, OutputReport, QuantizeOptions, QuantizeResult } from "./types.js";
+import type {
+  Feeds,
+  LayerReport,
+  OutputReport,
+  QuantizationReport,
+  QuantizationScales,
+  QuantizeOptions,
+  QuantizeResult,
+} from "./types.js";
 
 /**
  * Quantizes a float32 model to 8-bit integers in QDQ form after training, by calibration (ONNX Runtime
@@ -29,40 +40,112 @@ export async function quantizeStatic(
   modelBytes: Uint8Array,
   options: QuantizeOptions,
 ): Promise<QuantizeResult> {
+  const quantizer = await openStaticQuantizer(modelBytes, options, options.keepFloat ?? []);
+  return quantizer.quantize(options.keepFloat ?? []);
+}
+
+/** A calibrated model that can be quantized several ways, for a search over the nodes to leave in float. */
+export interface StaticQuantizer {
+  /** The float model that is compared against: checked, folded, of operator set 13 or later. */
+  readonly floatBytes: Uint8Array;
+  /** Calibration batches, for comparing. */
+  readonly kept: readonly Feeds[];
+  /** Names of the nodes that can compute on 8-bit levels, in execution order. */
+  readonly quantizable: readonly string[];
+  /** Only the model, which is quick. */
+  rewrite(keepFloat: readonly string[]): Uint8Array;
+  /** The model with its report. */
+  quantize(keepFloat: readonly string[]): Promise<QuantizeResult>;
+}
+
+/**
+ * Prepares and calibrates a model once. With `keepFloat` the result can only be asked for those very nodes; without, ranges of
+ * everything that any choice may need are kept. Throws what {@link quantizeStatic} throws.
+ */
+export async function openStaticQuantizer(
+  modelBytes: Uint8Array,
+  options: QuantizeOptions,
+  keepFloat?: readonly string[],
+): Promise<StaticQuantizer> {
   const floatBytes = await prepare(modelBytes, options);
+  const graph = graphOf(decodeModel(floatBytes));
+  const whole = planQuantization(graph, new Set());
+  const plan = keepFloat === undefined ? whole : planQuantization(graph, new Set(keepFloat));
+  if (plan.nodes.size === 0) throw nothingToQuantize(graph);
+  const owners = [...plan.tensors].map((name) => scaleOwnerOf(plan, name));
+  const names = keepFloat === undefined ? [...owners, ...possibleTensors(graph, plan)] : owners;
+  const calibration = await calibrate(floatBytes, [...new Set(names)], options);
+  const make = (kept: readonly string[]) => rewritten(floatBytes, kept, calibration, options);
+  return {
+    floatBytes,
+    kept: calibration.kept,
+    quantizable: describeLayers(graph, whole).map(({ node }) => node),
+    rewrite: (kept) => make(kept).bytes,
+    quantize: async (kept) => {
+      const made = make(kept);
+      const report = await reportOn(floatBytes, made, calibration, options);
+      const nodesQuantizable = describeLayers(graph, whole).length;
+      return {
+        bytes: made.bytes,
+        report: { ...report, bytesBefore: modelBytes.length, nodesQuantizable },
+      };
+    },
+  };
+}
+
+interface Rewritten {
+  readonly bytes: Uint8Array;
+  readonly plan: QuantizationPlan;
+  readonly layers: ReturnType<typeof describeLayers>;
+  readonly dequantizedNames: ReadonlyMap<string, string>;
+  readonly scales: QuantizationScales;
+}
+
+function rewritten(
+  floatBytes: Uint8Array,
+  keepFloat: readonly string[],
+  calibration: Calibration,
+  options: QuantizeOptions,
+): Rewritten {
   const model = decodeModel(floatBytes);
   const graph = graphOf(model);
-  const plan = planQuantization(graph, new Set(options.keepFloat));
-  if (plan.nodes.size === 0) {
-    throw new FieldloopError(
-      "onnx_unsupported",
-      "Quantize: no Conv, Gemm or MatMul with stored float32 weights",
-    );
-  }
-  const owners = [...new Set([...plan.tensors].map((name) => scaleOwnerOf(plan, name)))];
-  const calibration = await calibrate(floatBytes, owners, options);
+  const plan = planQuantization(graph, new Set(keepFloat));
   const symmetric = options.symmetricActivation ?? options.activation === "int8";
   const softmax = fusedSoftmaxOutputs(plan);
-  const activations = new Map(
-    owners.map((name) => {
-      const range = softmax.has(name) ? { min: 0, max: 1 } : calibration.ranges.get(name)!;
-      return [name, chooseParameters(name, range, symmetric, options)];
-    }),
-  );
+  const activations = new Map<string, AffineParameters>();
+  for (const tensor of plan.tensors) {
+    const name = scaleOwnerOf(plan, tensor);
+    const range = softmax.has(name) ? { min: 0, max: 1 } : calibration.ranges.get(name);
+    if (!range) throw new FieldloopError("onnx_unsupported", `Calibrate: tensor "${name}" is not float32`);
+    activations.set(name, chooseParameters(name, range, symmetric, options));
+  }
   const layers = describeLayers(graph, plan);
   const { weightScales, dequantizedNames } = rewriteGraph(graph, plan, {
     activation: options.activation,
+    weight: options.weight,
     symmetricActivation: symmetric,
     perChannel: options.perChannel,
     reduceRange: options.reduceRange,
     activations,
+    ...(options.minimumRealRange === undefined ? {} : { minimumRealRange: options.minimumRealRange }),
     ...(options.baseScales === undefined ? {} : { baseWeights: options.baseScales.weights }),
     ...(options.baseLevels === undefined ? {} : { baseLevels: options.baseLevels }),
     ...(options.hysteresis === undefined ? {} : { hysteresis: options.hysteresis }),
   });
-  const bytes = encodeModel(model);
+  const scales = { activations: Object.fromEntries(activations), weights: weightScales };
+  return { bytes: encodeModel(model), plan, layers, dequantizedNames, scales };
+}
 
-  const outputs = graphSignature(graph).outputs.filter((output) => output.type === "float32");
+async function reportOn(
+  floatBytes: Uint8Array,
+  made: Rewritten,
+  calibration: Calibration,
+  options: QuantizeOptions,
+): Promise<Omit<QuantizationReport, "bytesBefore">> {
+  const { bytes, plan, layers, dequantizedNames, scales } = made;
+  const outputs = graphSignature(graphOf(decodeModel(floatBytes))).outputs.filter(
+    (output) => output.type === "float32",
+  );
   const pairsInside = new Map(
     layers.map(({ tensor }): [string, TensorPair] => [
       tensor,
@@ -71,48 +154,46 @@ export async function quantizeStatic(
   );
   const pairsOutside = outputs.map(({ name }): TensorPair => ({ reference: name, test: name }));
   const { kept } = calibration;
+  options.onProgress?.({ stage: "compare", done: kept.length });
   const inside = await compareModels(floatBytes, bytes, [...pairsInside.values()], kept, "unfused", options);
   const outside = await compareModels(floatBytes, bytes, pairsOutside, kept, "fused", options);
   return {
-    bytes,
-    report: {
-      calibrationBatches: calibration.batches,
-      comparedBatches: kept.length,
-      bytesBefore: modelBytes.length,
-      bytesAfter: bytes.length,
-      nodesQuantized: plan.nodes.size,
-      nodesFloat: plan.order.length - plan.nodes.size,
-      layers: layers.map((layer): LayerReport => {
-        const { cosine, sqnrDb } = inside.get(layer.tensor)!;
-        return { ...layer, cosine, sqnrDb };
-      }),
-      outputs: outputs.map(({ name }): OutputReport => ({ name, ...outside.get(name)! })),
-      kernels: await countKernels(options.backend, options.fold, bytes),
-      scales: { activations: Object.fromEntries(activations), weights: weightScales },
-    },
+    calibrationBatches: calibration.batches,
+    comparedBatches: kept.length,
+    bytesAfter: bytes.length,
+    nodesQuantized: plan.nodes.size,
+    nodesFloat: plan.order.length - plan.nodes.size,
+    layers: layers.map((layer): LayerReport => {
+      const { cosine, sqnrDb } = inside.get(layer.tensor)!;
+      return { ...layer, cosine, sqnrDb };
+    }),
+    outputs: outputs.map(({ name }): OutputReport => ({ name, ...outside.get(name)! })),
+    kernels: await countKernels(options.backend, options.fold, bytes),
+    scales,
   };
 }
 
-/** Checks, brings to operator set 13, folds what is constant, and writes means over the image as pooling. */
-async function prepare(modelBytes: Uint8Array, options: QuantizeOptions): Promise<Uint8Array> {
-  checkModel(modelBytes, { allowControlFlow: true });
-  const original = decodeModel(modelBytes);
-  const quantizedAlready = graphOf(original).node.find(({ opType }) =>
-    /^(QuantizeLinear|QLinear)/.test(opType),
+/** Every tensor that some choice of nodes to keep in float would quantize. */
+function possibleTensors(graph: GraphProto, plan: QuantizationPlan): string[] {
+  const read = new Set([...plan.nodes.keys()].flatMap((node) => dataInputs(node)));
+  const stored = new Set(graph.initializer.map((tensor) => tensor.name));
+  const written = [...plan.nodes.keys()].flatMap((node) => node.output);
+  return [...read, ...written].filter((name) => name !== "" && !stored.has(name));
+}
+
+function nothingToQuantize(graph: GraphProto): FieldloopError {
+  const recurrent = graph.node.find(({ opType }) => ["LSTM", "GRU", "RNN"].includes(opType));
+  const hint = recurrent ? `; ${recurrent.opType} nodes want dynamic quantization` : "";
+  return new FieldloopError(
+    "onnx_unsupported",
+    `Quantize: no Conv, Gemm or MatMul with stored float32 weights${hint}`,
   );
-  if (quantizedAlready) {
-    throw new FieldloopError(
-      "onnx_unsupported",
-      `Quantize: the model is quantized already (node "${quantizedAlready.name}", ${quantizedAlready.opType})`,
-    );
-  }
-  tidyModel(original);
-  upgradeOpset(original);
-  const folded = decodeModel(await options.fold(options.backend, encodeModel(original), "basic"));
+}
+
+/** As {@link prepareFloat}, and writes means over the image as pooling. */
+async function prepare(modelBytes: Uint8Array, options: QuantizeOptions): Promise<Uint8Array> {
+  const folded = decodeModel(await prepareFloat(modelBytes, options));
   meanToPool(graphOf(folded));
-  // What no output needs would be calibrated in vain, and the backend keeps it.
-  pruneDead(graphOf(folded));
-  tidyModel(folded);
   return encodeModel(folded);
 }
 
@@ -123,7 +204,8 @@ function chooseParameters(
   symmetric: boolean,
   options: QuantizeOptions,
 ): AffineParameters {
-  const fresh = affineParameters(range.min, range.max, options.activation, symmetric);
+  const { activation, minimumRealRange } = options;
+  const fresh = affineParameters(range.min, range.max, activation, symmetric, minimumRealRange);
   const activations = options.baseScales?.activations ?? {};
   const base = Object.hasOwn(activations, name) ? activations[name] : undefined;
   if (!base) return fresh;

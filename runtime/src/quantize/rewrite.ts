@@ -31,8 +31,10 @@ import { quantizeBias, quantizeWeight } from "./weights.js";
 export interface RewriteSettings {
   readonly activation: QuantizedType;
   readonly symmetricActivation: boolean;
+  readonly weight: QuantizedType;
   readonly perChannel: boolean;
   readonly reduceRange: boolean;
+  readonly minimumRealRange?: number;
   /** Parameters of every tensor that owns a scale. */
   readonly activations: ReadonlyMap<string, AffineParameters>;
   /** Weight scales and levels of an earlier version by initializer name. */
@@ -69,6 +71,7 @@ class Rewriter {
   readonly #weightScales: Record<string, number[]> = {};
   readonly #dequantized = new Map<string, string>();
   readonly #added: NodeProto[] = [];
+  readonly #guards = new Map<string, string>();
   readonly #producers: ReadonlyMap<string, NodeProto>;
 
   constructor(graph: GraphProto, plan: QuantizationPlan, settings: RewriteSettings) {
@@ -115,16 +118,52 @@ class Rewriter {
       makeNode("QuantizeLinear", [source, scale, zeroPoint], [quantized]),
       makeNode("DequantizeLinear", [quantized, scale, zeroPoint], [target]),
     );
-    this.#dequantized.set(name, target);
+    let shown = isOutput && fromInteger ? target : undefined;
     for (const reader of readers) {
       // A float result loses nothing for float readers; an integer one must not be computed twice for them.
       if (!fromInteger && !this.#plan.nodes.has(reader)) continue;
       const isFloatArgument = (index: number) =>
         dataInputs(reader).length > index || !this.#plan.nodes.has(reader);
+      const read = this.#guarded(reader, name, quantized, parameters) ?? target;
+      // What nobody reads is dropped from the graph.
+      if (shown !== target) shown = read;
       reader.input = reader.input.map((entry, index) =>
-        entry === name && isFloatArgument(index) ? target : entry,
+        entry === name && isFloatArgument(index) ? read : entry,
       );
     }
+    this.#dequantized.set(name, shown ?? target);
+  }
+
+  /**
+   * ONNX Runtime quantizes the stored weights of a float Conv, ConvTranspose or Gemm by itself, with one scale for the whole tensor,
+   * where their input comes from a DequantizeLinear with a single scale (its WeightBiasQuantization). A node that was left in float for
+   * its accuracy therefore reads the same values through the same scale written once for each channel.
+   */
+  #guarded(
+    reader: NodeProto,
+    name: string,
+    quantized: string,
+    parameters: AffineParameters,
+  ): string | undefined {
+    const weight = this.#initializers.get(reader.input[1] ?? "");
+    if (this.#plan.nodes.has(reader) || reader.input[0] !== name || !weight) return undefined;
+    const along = channelsOf(reader, tensorDims(weight));
+    if (!along) return undefined;
+    const stem = `${name}/channels_${along.axis}_${along.count}`;
+    const known = this.#guards.get(stem);
+    if (known !== undefined) return known;
+    const result = this.#unique(stem);
+    const fill = (value: number) => new Array<number>(along.count).fill(value);
+    const scale = float32Tensor(this.#unique(`${stem}/scale`), [along.count], fill(parameters.scale));
+    const zeroPoint = this.#levels(
+      this.#unique(`${stem}/zero_point`),
+      [along.count],
+      fill(parameters.zeroPoint),
+    );
+    const inputs = [quantized, this.#store(scale), this.#store(zeroPoint)];
+    this.#added.push(makeNode("DequantizeLinear", inputs, [result], { axis: { i: along.axis } }));
+    this.#guards.set(stem, result);
+    return result;
   }
 
   /** Weight and bias of a Conv, Gemm or MatMul. Gemm's alpha and beta are multiplied in, as its 8-bit kernel wants. */
@@ -150,6 +189,8 @@ class Rewriter {
       dims,
       axis: this.#settings.perChannel ? axis : undefined,
       reduceRange: this.#settings.reduceRange,
+      type: this.#settings.weight,
+      minimumRealRange: this.#settings.minimumRealRange ?? 0,
       inputScale,
       ...(bias === undefined ? {} : { bias }),
       ...(baseScales === undefined ? {} : { baseScales }),
@@ -158,11 +199,13 @@ class Rewriter {
     this.#weightScales[weightName] = [...quantized.scales];
     const perChannel = this.#settings.perChannel;
     const channels = quantized.scales.length;
+    const integers = this.#settings.weight === "uint8" ? uint8Tensor : int8Tensor;
+    const zeroPoints = new Array<number>(channels).fill(quantized.zeroPoint);
     node.input[1] = this.#dequantize(
       weightName,
-      int8Tensor("", dims, quantized.values),
+      integers("", dims, quantized.values),
       float32Tensor("", perChannel ? [channels] : [], quantized.scales),
-      int8Tensor("", perChannel ? [channels] : [], new Int8Array(channels)),
+      integers("", perChannel ? [channels] : [], zeroPoints),
       axis,
     );
     if (!bias) return;
@@ -190,6 +233,7 @@ class Rewriter {
         values.reduce((a, b) => Math.max(a, b), 0),
         activation,
         symmetricActivation,
+        this.#settings.minimumRealRange,
       );
       const range = quantizedRange(activation);
       node.input[index] = this.#dequantize(
@@ -243,6 +287,25 @@ class Rewriter {
     for (let count = 1; this.#taken.has(name); count++) name = `${stem}_${count}`;
     this.#taken.add(name);
     return name;
+  }
+}
+
+/** Axis and size of the channels that a product sums over, in its first input. */
+function channelsOf(
+  node: NodeProto,
+  weightDims: readonly number[],
+): { readonly axis: number; readonly count: number } | undefined {
+  switch (node.opType) {
+    case "Conv":
+      return { axis: 1, count: weightDims[1]! * intAttribute(node, "group", 1) };
+    case "ConvTranspose":
+      return { axis: 1, count: weightDims[0]! };
+    case "Gemm": {
+      const count = weightDims[intAttribute(node, "transB", 0) ? 1 : 0]!;
+      return { axis: intAttribute(node, "transA", 0) ? 0 : 1, count };
+    }
+    default:
+      return undefined;
   }
 }
 

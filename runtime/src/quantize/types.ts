@@ -13,7 +13,17 @@ export type FoldModel = (
   backend: Backend,
   bytes: Uint8Array,
   level: "basic" | "extended",
+  /** Session configuration, see `SessionOptions.config`. */
+  config?: Readonly<Record<string, string>>,
 ) => Promise<Uint8Array>;
+
+/** How far a long piece of work has come. */
+export interface QuantizeProgress {
+  readonly stage: "calibrate" | "compare" | "search" | "measure";
+  /** Batches, models or runs so far. */
+  readonly done: number;
+  readonly detail?: string;
+}
 
 /** Scales of a quantized model, by tensor name in the folded float model. */
 export interface QuantizationScales {
@@ -29,7 +39,8 @@ export interface QuantizeOptions {
   readonly calibration: AsyncIterable<Feeds> | Iterable<Feeds>;
   /** uint8 for CPUs (fast on x86 with VNNI and on Arm), int8 for TensorRT. */
   readonly activation: QuantizedType;
-  readonly weight: "int8";
+  /** int8, or uint8 for a U8U8 model; both symmetric. */
+  readonly weight: QuantizedType;
   readonly perChannel: boolean;
   /** 7-bit weights, for x86 without VNNI. */
   readonly reduceRange: boolean;
@@ -46,6 +57,12 @@ export interface QuantizeOptions {
    */
   readonly baseLevels?: ReadonlyMap<string, Int8Array>;
   readonly hysteresis?: number;
+  /**
+   * Narrowest range of a tensor (ONNX Runtime's `MinimumRealRange`): scales of tensors and channels that are almost always
+   * zero stay away from tiny numbers. Default 0.
+   */
+  readonly minimumRealRange?: number;
+  readonly onProgress?: (progress: QuantizeProgress) => void;
   /** Threads for calibration runs; default 1. */
   readonly threadCount?: number;
   readonly signal?: AbortSignal;
@@ -80,6 +97,8 @@ export interface KernelReport {
   /** Convolutions and matrix products that stayed float. */
   readonly float: number;
   readonly operators: Readonly<Record<string, number>>;
+  /** Names of those that stayed float, as the backend calls them. */
+  readonly floatNodes?: readonly string[];
 }
 
 export interface QuantizationReport {
@@ -90,6 +109,8 @@ export interface QuantizationReport {
   readonly bytesAfter: number;
   readonly nodesQuantized: number;
   readonly nodesFloat: number;
+  /** Nodes that could compute on 8-bit levels, whether or not they were kept in float. */
+  readonly nodesQuantizable?: number;
   /** In execution order. */
   readonly layers: readonly LayerReport[];
   readonly outputs: readonly OutputReport[];

@@ -1,10 +1,11 @@
 import { FieldloopError } from "@fieldloop/protocol";
 import { elementCount } from "../onnx/tensor.js";
-import { roundHalfEven } from "./numeric.js";
+import { roundHalfEven, type QuantizedType } from "./numeric.js";
 
-/** int8 values of a weight with one scale per channel; zero points are all 0. */
+/** Levels of a weight with one scale per channel; `zeroPoint` is the same for all, 0 for int8 and 128 for uint8. */
 export interface QuantizedWeight {
-  readonly values: Int8Array;
+  readonly values: Int8Array | Uint8Array;
+  readonly zeroPoint: number;
   readonly scales: Float32Array;
 }
 
@@ -20,6 +21,10 @@ export interface WeightRequest {
    * full-range weights (ONNX Runtime `quantization.md`, "reduce_range").
    */
   readonly reduceRange: boolean;
+  /** int8 by default. */
+  readonly type?: QuantizedType;
+  /** Narrowest span of a channel, -r/2..r/2: keeps the scale of near-zero channels away from tiny numbers. Default 0. */
+  readonly minimumRealRange?: number;
   /** Bias of the same channels and scale of the layer's input, which together bound the scale from below. */
   readonly bias?: Float32Array;
   readonly inputScale?: number;
@@ -39,7 +44,7 @@ const BIAS_LEVEL_MAX = 2 ** 30;
 const BASE_CLIP_MAX = 1.02;
 const BASE_USE_MIN = 0.7;
 
-/** Quantizes a weight to int8, symmetric (scale = absmax / 127, or / 64 with the reduced range). */
+/** Quantizes a weight, symmetric (scale = absmax / 127, or / 64 with the reduced range). */
 export function quantizeWeight(request: WeightRequest): QuantizedWeight {
   const { data, dims, axis } = request;
   const channelCount = axis === undefined ? 1 : dims[axis]!;
@@ -47,7 +52,8 @@ export function quantizeWeight(request: WeightRequest): QuantizedWeight {
   const absMax = channelAbsMax(request, channelCount, inner);
   const levelMax = request.reduceRange ? 64 : 127;
   const scales = channelScales(request, absMax, levelMax);
-  const values = new Int8Array(data.length);
+  const zeroPoint = request.type === "uint8" ? 128 : 0;
+  const values = request.type === "uint8" ? new Uint8Array(data.length) : new Int8Array(data.length);
   const base = request.baseLevels?.length === data.length ? request.baseLevels : undefined;
   const kept = Array.from(
     scales,
@@ -59,9 +65,9 @@ export function quantizeWeight(request: WeightRequest): QuantizedWeight {
     const old = base?.[index] ?? Number.NaN;
     const keep = kept[channel] && Math.abs(exact - old) < (request.hysteresis ?? 0.5);
     const level = keep ? old : roundHalfEven(exact);
-    values[index] = Math.min(levelMax, Math.max(-levelMax, level));
+    values[index] = Math.min(levelMax, Math.max(-levelMax, level)) + zeroPoint;
   }
-  return { values, scales };
+  return { values, zeroPoint, scales };
 }
 
 /** int32 levels of a bias, with scale inputScale * weightScale[c] and zero point 0. */
@@ -104,7 +110,8 @@ function channelScales(request: WeightRequest, absMax: Float64Array, levelMax: n
   const scales = new Float32Array(absMax.length);
   for (let channel = 0; channel < absMax.length; channel++) {
     // A channel of zeros still scales its bias, so it gets a fine scale rather than the customary 1.
-    const range = absMax[channel]! > 0 ? absMax[channel]! : (largest || 1) / 256;
+    const found = absMax[channel]! > 0 ? absMax[channel]! : (largest || 1) / 256;
+    const range = Math.max(found, (request.minimumRealRange ?? 0) / 2);
     let scale = Math.max(Math.fround(range / levelMax), 2 ** -126);
     const base = request.baseScales?.length === absMax.length ? request.baseScales[channel]! : 0;
     const fits =

@@ -1,9 +1,14 @@
 import { runLoopSuite } from "./loop.js";
-import { makeReport, printReport, progress, writeReport, type Figure } from "./report.js";
+import { runModelsSuite } from "./models.js";
+import { runQuantizeSuite } from "./quantize.js";
+import { runRuntimeSuite } from "./runtime.js";
+import { makeReport, printReport, progress, SuiteUnavailable, writeReport, type Figure } from "./report.js";
 
 interface Suite {
   readonly describes: string;
-  readonly run: () => Promise<Figure[]>;
+  readonly run: (options: { readonly markdown?: string }) => Promise<Figure[]>;
+  /** A page that it can write its table to. */
+  readonly page?: string;
 }
 
 const SUITES: Readonly<Record<string, Suite>> = {
@@ -12,14 +17,32 @@ const SUITES: Readonly<Record<string, Suite>> = {
       "one device and one server, from the frame to the stored prediction, beside bare ONNX Runtime, aedes and SQLite (2 minutes)",
     run: runLoopSuite,
   },
+  runtime: {
+    describes:
+      "what the runtime adds to bare ONNX Runtime: from tensors and JPEG files, through the host's worker, pipelines, backends (2 minutes, a quiet machine)",
+    run: runRuntimeSuite,
+  },
+  quantize: {
+    describes:
+      "int8 against fp32: speed, memory and time of quantizing, accuracy lost, sizes (3 minutes, a quiet machine)",
+    run: runQuantizeSuite,
+  },
+  models: {
+    describes:
+      "the public models by the command line: imported, run, quantized (3 minutes, FIELDLOOP_TEST_DATA)",
+    run: runModelsSuite,
+    page: "docs/models.md",
+  },
 };
 
-const USAGE = `Usage: npm run bench -- SUITE [--json FILE]
+const USAGE = `Usage: npm run bench -- SUITE [--json FILE] [--markdown FILE]
 
 Suites:
 ${Object.entries(SUITES)
   .map(([name, { describes }]) => `  ${name.padEnd(8)} ${describes}`)
   .join("\n")}
+
+--markdown writes the table of a suite into its page (models: docs/models.md).
 `;
 
 process.exitCode = await main(process.argv.slice(2));
@@ -29,23 +52,43 @@ async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(USAGE);
     return 0;
   }
-  const at = args.indexOf("--json");
-  const jsonPath = at === -1 ? undefined : args[at + 1];
-  const names = at === -1 ? args : args.toSpliced(at, 2);
-  const [name] = names;
+  const json = takeOption(args, "--json");
+  const markdown = takeOption(json.rest, "--markdown");
+  const [name] = markdown.rest;
   const suite = name !== undefined && Object.hasOwn(SUITES, name) ? SUITES[name] : undefined;
-  if (!suite || names.length !== 1 || (at !== -1 && jsonPath === undefined)) {
+  const asked = markdown.value === undefined || suite?.page !== undefined;
+  if (!suite || markdown.rest.length !== 1 || json.missing || markdown.missing || !asked) {
     if (name !== undefined && !suite) process.stderr.write(`No suite "${name}".\n`);
     process.stderr.write(USAGE);
     return 2;
   }
   const begin = performance.now();
-  const figures = await suite.run();
+  let figures: Figure[];
+  try {
+    figures = await suite.run(markdown.value === undefined ? {} : { markdown: markdown.value });
+  } catch (error) {
+    if (!(error instanceof SuiteUnavailable)) throw error;
+    process.stderr.write(`${name}: ${error.message}\n`);
+    return 2;
+  }
   const report = makeReport(name!, figures, (performance.now() - begin) / 1000);
   printReport(report);
+  const jsonPath = json.value;
   if (jsonPath !== undefined) {
     writeReport(jsonPath, report);
     progress(`written to ${jsonPath}`);
   }
   return 0;
+}
+
+/** `--name VALUE` and what else there is. */
+function takeOption(
+  args: readonly string[],
+  name: string,
+): { value?: string; missing: boolean; rest: readonly string[] } {
+  const at = args.indexOf(name);
+  if (at === -1) return { missing: false, rest: args };
+  const value = args[at + 1];
+  const rest = args.toSpliced(at, 2);
+  return value === undefined ? { missing: true, rest } : { value, missing: false, rest };
 }

@@ -76,3 +76,8 @@ function readable(value: number): string {
 export function progress(text: string): void {
   process.stderr.write(`${text}\n`);
 }
+
+/** What a suite needs is not here; its message says what. */
+export class SuiteUnavailable extends Error {
+  override readonly name = "SuiteUnavailable";
+}

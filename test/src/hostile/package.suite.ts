@@ -10,6 +10,7 @@ import {
   graphOf,
   int64Tensor,
   makeAttribute,
+  makeFunction,
   makeNode,
   type AttributeValue,
   type GraphProto,
@@ -177,6 +178,15 @@ const withBytes =
   (): Uint8Array =>
     Buffer.concat([sound, Buffer.from(bytes)]);
 
+const LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1270727\n";
+
+/** A function of domain `local` that holds one node of that domain. */
+const withFunction = (operator: string) =>
+  changed((model) => {
+    const node = makeNode(operator, ["x"], ["y"], {}, { domain: "local" });
+    model.functions.push(makeFunction("local", "self", ["x"], ["y"], [node]));
+  });
+
 /** A graph whose bodies nest `depth` deep. */
 function nested(depth: number): GraphProto {
   const graph = new GraphBuilder();
@@ -211,7 +221,14 @@ const MODELS: readonly (readonly [name: string, make: () => Uint8Array, code: Er
     "onnx_too_large",
   ],
   ["no graph", () => Buffer.from([0x08, 0x0a]), "onnx_malformed"],
-  ["a local function", withBytes(0xca, 0x01, 0x03, 0x0a, 0x01, 0x66), "onnx_unsupported"],
+  ["a local function that calls itself", withFunction("self"), "onnx_too_deep"],
+  ["a local function of an unknown operator", withFunction("Relu"), "onnx_unknown_domain"],
+  [
+    "an operator set of the future",
+    changed((model) => (model.opsetImport[0]!.version = 99n)),
+    "onnx_unsupported",
+  ],
+  ["a Git LFS pointer", () => Buffer.from(LFS_POINTER), "onnx_malformed"],
   ["training information", withBytes(0xa2, 0x01, 0x00), "onnx_unsupported"],
   [
     "weights in another file",
@@ -289,19 +306,23 @@ const MODELS: readonly (readonly [name: string, make: () => Uint8Array, code: Er
     "onnx_too_large",
   ],
   [
-    "a Loop",
+    "a Loop whose body reads what nobody writes",
     changed((_, graph) => {
-      graph.node.push(makeNode("Loop", ["", ""], ["looped"], { body: { g: nested(0) } }));
+      const body = nested(0);
+      body.node[0]!.input[0] = "nothing";
+      graph.node.push(makeNode("Loop", ["", ""], ["looped"], { body: { g: body } }));
     }),
-    "onnx_unsupported",
+    "onnx_malformed",
   ],
   [
-    "an If",
-    changed((_, graph) =>
+    "an If with an engine's context inside",
+    changed((_, graph) => {
+      const body = nested(0);
+      body.node[0]!.opType = "EPContext";
       graph.node.push(
-        makeNode("If", ["logits"], ["z"], { then_branch: { g: nested(0) }, else_branch: { g: nested(0) } }),
-      ),
-    ),
+        makeNode("If", ["logits"], ["z"], { then_branch: { g: nested(0) }, else_branch: { g: body } }),
+      );
+    }),
     "onnx_unsupported",
   ],
   [

@@ -52,6 +52,16 @@ const GUARDED = [
     reason: "one file per platform knows ONNX Runtime",
   },
   {
+    library: /^onnxruntime-web(\/.+)?$/,
+    files: /^runtime\/src\/(web\/|node\/ort-web\.ts$)/,
+    reason: "one file per platform knows ONNX Runtime",
+  },
+  {
+    library: /^@grpc\/grpc-js$/,
+    files: /^runtime\/src\/node\/oip-grpc-/,
+    reason: "loaded only where somebody speaks gRPC: it costs memory",
+  },
+  {
     library: /^sharp$/,
     files: /^(runtime\/src\/node\/|models\/src\/)/,
     reason: "images are decoded behind the runtime's limits",

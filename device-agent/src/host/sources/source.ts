@@ -1,3 +1,4 @@
+import type { Readable } from "node:stream";
 import type { FieldloopError } from "@fieldloop/protocol";
 import type { Frame, Prediction } from "@fieldloop/runtime";
 import type { Clock } from "../../clock.js";
@@ -10,6 +11,10 @@ export interface SourceFrame {
   readonly frame: Frame;
   /** When it was taken, milliseconds since the epoch. */
   readonly time: number;
+  /** The first of a stream, or the first after a gap in it: what a model carried from frames before does not fit it. */
+  readonly fresh?: boolean;
+  /** Another stream than the lane's own: it carries nothing from the source's frames, and they nothing from it. */
+  readonly stream?: string;
   /** Names the frame to its source again, when its prediction has a number. */
   readonly key?: number;
   /** Tells whoever pushed the frame. */
@@ -28,13 +33,34 @@ export interface FrameSink {
 /** `oldest`: a new frame drops the oldest waiting one. `wait`: the source waits. `refuse`: the new one is answered "busy". */
 export type DropPolicy = "oldest" | "wait" | "refuse";
 
+/** What a window model wants to be given; see `WindowInput` of the manifest. */
+export interface WindowShape {
+  /** Samples of each channel in a window. */
+  readonly length: number;
+  /** Samples from the begin of one window to that of the next. */
+  readonly hop: number;
+  readonly channels: number;
+  readonly sampleRateHz: number;
+}
+
 export interface SourceContext {
   readonly sink: FrameSink;
   readonly clock: Clock;
-  /** The source cannot deliver, or can again (undefined). It goes on trying by itself. */
+  /**
+   * The source cannot deliver, or a part of what it read was no use; undefined: everything told before is over. It goes on
+   * trying by itself. Codes: `source_failed`, `row_malformed`.
+   */
   readonly onTrouble: (error: FieldloopError | undefined) => void;
+  /** All of it was delivered, and no more will come. */
+  readonly onEnd?: () => void;
   /** Truth of earlier predictions, said by a source that knows it. */
   readonly onFeedback: (items: readonly { readonly n: number; readonly label: string }[]) => void;
+  /** The window that the active model wants; undefined for a model of another kind. Asked again as the stream goes on. */
+  readonly window?: () => WindowShape | undefined;
+  /** Names of the table columns that the active model wants, in order; rows without names get them by position. */
+  readonly columns?: () => readonly string[] | undefined;
+  /** For `csv:-` and `ndjson:-`; the process's own where there is none. */
+  readonly stdin?: Readable;
 }
 
 /** A source of frames: `open`, frames into the sink, `close`. */
@@ -43,6 +69,8 @@ export interface Source {
   open(): Promise<void>;
   /** After it resolves no frame comes any more. */
   close(): Promise<void>;
+  /** What it counted since it was made, e.g. rows, malformedRows, gaps, restarts; for metrics. */
+  counts?(): Readonly<Record<string, number>>;
   /** Prediction number `n` was made of the frame with this key. */
   predicted?(key: number, n: number): void;
   /** Simulators only. @throws FieldloopError `invalid_argument` */

@@ -1,8 +1,8 @@
-import { decidingHead, type Model, type ModelVersion } from "@fieldloop/protocol";
+import { decidingHeadOf, type Model, type ModelVersion } from "@fieldloop/protocol";
 
 /** Labels of the version's first head that has some: what a sample can be labelled as. */
 export function labelsOf(version: ModelVersion | undefined): readonly string[] {
-  return decidingHead(version?.manifest.heads ?? [])?.labels ?? [];
+  return version ? (decidingHeadOf(version.manifest)?.head.labels ?? []) : [];
 }
 
 export function findVersion(

@@ -20,6 +20,7 @@ import { Empty, Facts, Loaded, Page, Panel, Problem, Skeleton, Tile } from "../u
 import { Share } from "../ui/share.js";
 import { SampleTile } from "./sample-parts.js";
 import { DeviceCharts } from "./device-charts.js";
+import { DeviceLanes } from "./device-lanes.js";
 import { DeviceRuns } from "./device-runs.js";
 
 const PREDICTIONS_SHOWN = 20;
@@ -95,6 +96,7 @@ export function DevicePage({ device }: { device: string }) {
         />
       </div>
       <Warnings device={data} />
+      <DeviceLanes device={data} />
       <DeviceCharts device={data} />
       <div class="columns">
         <DeviceRuns device={data} />

@@ -1,0 +1,232 @@
+import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { packagePath } from "@fieldloop/models";
+import { encodeModel, float32Tensor, GraphBuilder, inspectModel } from "@fieldloop/runtime";
+import { checkGolden, openModel, openPackage } from "@fieldloop/runtime/node";
+import { Command, CommanderError } from "commander";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { parseNpy } from "./model-quantize-data.js";
+import { registerModelQuantize } from "./model-quantize.js";
+
+let dir: string;
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), "fieldloop-quantize-"));
+});
+afterEach(async () => {
+  process.exitCode = undefined;
+  await rm(dir, { recursive: true, force: true });
+});
+
+interface Outcome {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs `fieldloop model quantize …` in this process. Speed is not measured unless asked for. */
+async function quantize(...args: string[]): Promise<Outcome> {
+  let out = "";
+  let err = "";
+  const stdout = vi
+    .spyOn(process.stdout, "write")
+    .mockImplementation((text) => ((out += text.toString()), true));
+  const stderr = vi
+    .spyOn(process.stderr, "write")
+    .mockImplementation((text) => ((err += text.toString()), true));
+  process.exitCode = 0;
+  try {
+    const program = new Command("fieldloop").exitOverride();
+    registerModelQuantize(program);
+    await program.parseAsync(["node", "fieldloop", "quantize", "--seconds", "0", ...args]);
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    process.exitCode = error.exitCode === 0 ? 0 : 2;
+  } finally {
+    stdout.mockRestore();
+    stderr.mockRestore();
+  }
+  return { code: Number(process.exitCode), out, err };
+}
+
+/** Two layers on four numbers; the class is the larger half. */
+async function writeFileModel(): Promise<string> {
+  const graph = new GraphBuilder();
+  const first = Float32Array.from(
+    { length: 4 * 64 },
+    (_, at) => Math.sin(at * 1.7) / 2 + (at % 64 < 32 === at < 128 ? 0.4 : 0),
+  );
+  const second = Float32Array.from(
+    { length: 64 * 2 },
+    (_, at) => (at >> 1 < 32 === (at % 2 === 0) ? 0.5 : -0.4) + Math.cos(at) / 9,
+  );
+  const hidden = graph.node("MatMul", [
+    graph.input("x", "float32", [1, 4]),
+    graph.initializer(float32Tensor("", [4, 64], first)),
+  ]);
+  graph.node(
+    "MatMul",
+    [graph.node("Relu", hidden)[0]!, graph.initializer(float32Tensor("", [64, 2], second))],
+    {},
+    ["y"],
+  );
+  graph.output("y", "float32", [1, 2]);
+  const path = join(dir, "halves.onnx");
+  await writeFile(path, encodeModel(graph.build({ opset: 17 })));
+  return path;
+}
+
+const rows = Array.from({ length: 80 }, (_, at) =>
+  [0, 1, 2, 3].map((column) => Math.sin(at * 3 + column * 2) + Number(column < 2 === at % 2 < 1)),
+);
+
+describe("a package", () => {
+  it("gets a new version with the variant, its tolerance and its figures", async () => {
+    const out = join(dir, "parts-2");
+    const { code } = await quantize(
+      packagePath("parts"),
+      "--out",
+      out,
+      "--calibration-max",
+      "20",
+      "--evaluation-max",
+      "30",
+      "--calibration",
+      "percentile",
+      "--cpu-flags",
+      "avx2",
+    );
+    expect(code).toBe(0);
+    const pkg = await openPackage(out);
+    const base = await openPackage(packagePath("parts"));
+    expect(pkg.manifest.version).toBe(base.manifest.version + 1);
+    expect(pkg.manifest.lineage.base).toMatchObject({ sha256: base.packageSha256 });
+    const variant = pkg.manifest.variants.find(({ name }) => name === "int8-u8s8-reduced");
+    expect(variant).toMatchObject({ precision: "int8", cpuFlags: expect.arrayContaining(["avx2"]) });
+    const { metrics, settings } = pkg.manifest.lineage;
+    expect(metrics["quantize.int8-u8s8-reduced.accuracyFloat"]).toBeGreaterThan(0.9);
+    expect(metrics["quantize.int8-u8s8-reduced.bytesAfter"]).toBe(variant!.bytes);
+    expect(settings["quantize.int8-u8s8-reduced.calibration"]).toBe("percentile 99.999");
+    const model = await openModel(pkg, { variant: "int8-u8s8-reduced", threadCount: 1 });
+    expect((await checkGolden(model)).cases).toBe(3);
+    await model.release();
+  });
+
+  it("is refused a variant that misses the bound, and nothing is written", async () => {
+    const out = join(dir, "bearing-2");
+    const { code, err } = await quantize(
+      packagePath("bearing"),
+      "--out",
+      out,
+      "--method",
+      "int4",
+      "--block-size",
+      "256",
+      "--accuracy-drop",
+      "0",
+      "--evaluation-max",
+      "100",
+      "--data",
+      await badWindows(),
+    );
+    expect(code).toBe(1);
+    expect(err).toMatch(
+      /quantization_rejected: Quantize \(int4\): (agreement|accuracy) falls by .*try a smaller --block-size/,
+    );
+    await expect(stat(out)).rejects.toThrow();
+  });
+});
+
+/** Windows that lie on both sides of the anomaly threshold, where few bits cannot keep every decision. */
+async function badWindows(): Promise<string> {
+  const path = join(dir, "windows.csv");
+  const lines = Array.from({ length: 300 }, (_, row) =>
+    Array.from({ length: 256 }, (_value, at) =>
+      (Math.sin(at / (2 + (row % 13))) * (0.1 + row / 400)).toFixed(4),
+    ).join(","),
+  );
+  await writeFile(path, lines.join("\n"));
+  return path;
+}
+
+describe("an ONNX file", () => {
+  it("is written beside its report, from a CSV of inputs and labels", async () => {
+    const model = await writeFileModel();
+    const data = join(dir, "rows.csv");
+    const labels = join(dir, "labels.txt");
+    await writeFile(data, rows.map((row) => row.join(",")).join("\n"));
+    await writeFile(
+      labels,
+      rows.map((row) => (row[0]! + row[1]! > row[2]! + row[3]! ? "0" : "1")).join("\n"),
+    );
+    const { code, out } = await quantize(
+      model,
+      "--data",
+      data,
+      "--labels",
+      labels,
+      "--out",
+      dir,
+      "--accuracy-drop",
+      "0.1",
+      "--json",
+    );
+    expect(code).toBe(0);
+    const report = JSON.parse(out) as {
+      written: string;
+      accuracy: { metric: string; samples: number };
+      accepted: boolean;
+    };
+    expect(report).toMatchObject({ accepted: true, accuracy: { metric: "accuracy", samples: 40 } });
+    expect(JSON.parse(await readFile(`${report.written}.report.json`, "utf8"))).toMatchObject({
+      method: "static",
+    });
+    expect(inspectModel(await readFile(report.written)).operators).toHaveProperty("QuantizeLinear");
+  });
+
+  it("prints a table and warns of noise", async () => {
+    const { code, out, err } = await quantize(await writeFileModel(), "--random", "20", "--out", dir);
+    expect(code).toBe(0);
+    expect(err).toMatch(/warning: random inputs say nothing about real ones/);
+    expect(out).toMatch(/nodes converted +2 +of 2/);
+    expect(out).toMatch(/integer kernels +2 +0 products in float/);
+  });
+
+  it("says what is missing", async () => {
+    const model = await writeFileModel();
+    expect(await quantize(model)).toMatchObject({
+      code: 2,
+      err: expect.stringMatching(/name inputs with --images or --data/),
+    });
+    expect(await quantize(model, "--images", dir)).toMatchObject({
+      code: 2,
+      err: expect.stringMatching(/import it with a preset/),
+    });
+    expect(await quantize(model, "--random", "9", "--search")).toMatchObject({
+      code: 2,
+      err: expect.stringMatching(/no inputs to judge by/),
+    });
+    expect(await quantize(join(dir, "none.onnx"))).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(/not_found/),
+    });
+  });
+});
+
+it("reads NumPy files of the usual types", () => {
+  const npy = (descr: string, data: ArrayBufferView) => {
+    const header = `{'descr': '${descr}', 'fortran_order': False, 'shape': (3,), }`.padEnd(117) + "\n";
+    const start = Buffer.from([0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59, 1, 0, header.length, 0]);
+    return Buffer.concat([start, Buffer.from(header, "latin1"), Buffer.from(data.buffer)]);
+  };
+  for (const [descr, data] of [
+    ["<f4", Float32Array.of(1, -2, 3)],
+    ["<f8", Float64Array.of(1, -2, 3)],
+    ["<i2", Int16Array.of(1, -2, 3)],
+    ["<i8", BigInt64Array.of(1n, -2n, 3n)],
+  ] as const) {
+    expect([...parseNpy("a.npy", npy(descr, data))]).toEqual([1, -2, 3]);
+  }
+  expect(() => parseNpy("a.npy", npy("<c8", Float32Array.of(1, 2)))).toThrow(/element type "<c8"/);
+  expect(() => parseNpy("a.npy", Buffer.from("no numbers here"))).toThrow(/not an .npy file/);
+});

@@ -1,0 +1,159 @@
+import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { GraphBuilder, checkModel, encodeModel, float32Tensor, inspectModel } from "@fieldloop/runtime";
+import { Command, CommanderError } from "commander";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { registerModelCommand } from "./model.js";
+
+let dir: string;
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), "fieldloop-tools-"));
+  await writeFile(join(dir, "m.onnx"), perceptron());
+});
+afterEach(async () => {
+  process.exitCode = undefined;
+  await rm(dir, { recursive: true, force: true });
+});
+
+const at = (name: string) => join(dir, name);
+
+/** Runs `fieldloop model …` in this process, with what it prints and its exit code. */
+async function fieldloop(...args: string[]): Promise<{ code: number; out: string; err: string }> {
+  let out = "";
+  let err = "";
+  const stdout = vi
+    .spyOn(process.stdout, "write")
+    .mockImplementation((text) => ((out += text.toString()), true));
+  const stderr = vi
+    .spyOn(process.stderr, "write")
+    .mockImplementation((text) => ((err += text.toString()), true));
+  process.exitCode = 0;
+  try {
+    const program = new Command("fieldloop").exitOverride();
+    registerModelCommand(program);
+    await program.parseAsync(["node", "fieldloop", "model", ...args]);
+  } catch (error) {
+    if (!(error instanceof CommanderError)) throw error;
+    process.exitCode = error.exitCode === 0 ? 0 : 2;
+  } finally {
+    stdout.mockRestore();
+    stderr.mockRestore();
+  }
+  return { code: Number(process.exitCode), out, err };
+}
+
+/** Four numbers, a hidden layer of eight, three classes, and a symbolic batch. */
+function perceptron(): Uint8Array {
+  const graph = new GraphBuilder();
+  const wave = (count: number) => Float32Array.from({ length: count }, (_, i) => Math.sin(i));
+  graph.input("x", "float32", ["N", 4]);
+  const first = graph.initializer(float32Tensor("first", [4, 8], wave(32)));
+  const second = graph.initializer(float32Tensor("second", [8, 3], wave(24)));
+  graph.node("MatMul", ["x", first], {}, ["hidden"]);
+  graph.node("Relu", ["hidden"], {}, ["active"]);
+  graph.node("Identity", ["active"], {}, ["same"]);
+  graph.node("MatMul", ["same", second], {}, ["scores"]);
+  graph.output("scores", "float32", ["N", 3]);
+  return encodeModel(graph.build({ opset: 11 }));
+}
+
+describe("fieldloop model inspect", () => {
+  it("counts what a run costs", async () => {
+    const result = await fieldloop("inspect", at("m.onnx"), "--dim", "N=2", "--json");
+    expect(result.code).toBe(0);
+    const { cost, acceptable } = JSON.parse(result.out) as {
+      cost: Record<string, unknown>;
+      acceptable: boolean;
+    };
+    expect(acceptable).toBe(true);
+    expect(cost).toMatchObject({
+      macs: 2 * (32 + 24),
+      providers: [{ executionProvider: "cpu", shares: { cpu: 1 } }],
+      embedding: "same",
+      uncounted: 0,
+    });
+    expect((await fieldloop("inspect", at("m.onnx"))).out).toMatch(/MatMul +2 +56 +100.0 %/);
+    expect((await fieldloop("inspect", at("m.onnx"), "--no-run")).out).not.toMatch(/FLOPs/);
+  });
+});
+
+describe("fieldloop model edit", () => {
+  it("fixes, strips, upgrades, exposes and renames in one go", async () => {
+    const args = ["--strip", "--dim", "N=1", "--opset", "17", "--embedding", "--rename", "scores=logits"];
+    const result = await fieldloop("edit", at("m.onnx"), "-o", at("out.onnx"), ...args);
+    expect(result.err).toBe("");
+    expect(result.code).toBe(0);
+    expect(result.out).toMatch(/operator set 11 to 17/);
+    const facts = checkModel(new Uint8Array(await readFile(at("out.onnx"))));
+    expect(facts).toMatchObject({
+      opsets: { "": 17 },
+      nodeCount: 3,
+      inputs: [{ name: "x", dims: [1, 4] }],
+      outputs: [
+        { name: "logits", dims: [1, 3] },
+        { name: "embedding", dims: [1, 8] },
+      ],
+    });
+    expect((await fieldloop("edit", at("m.onnx"), "-o", at("out.onnx"))).err).toMatch(/already_exists/);
+  });
+
+  it("folds, and refuses what is not there", async () => {
+    const result = await fieldloop("edit", at("m.onnx"), "-o", at("out.onnx"), "--fold", "--json");
+    expect(result.code).toBe(0);
+    expect(inspectModel(new Uint8Array(await readFile(at("out.onnx")))).operators).not.toHaveProperty(
+      "Identity",
+    );
+    const ghost = await fieldloop("edit", at("m.onnx"), "-o", at("ghost.onnx"), "--expose", "ghost");
+    expect([ghost.code, ghost.err]).toEqual([1, expect.stringMatching(/not_found: .*"ghost"/) as string]);
+    expect((await fieldloop("edit", at("m.onnx"), "-o", at("g.onnx"), "--dim", "N")).code).toBe(2);
+    expect((await readdir(dir)).sort()).toEqual(["m.onnx", "out.onnx"]);
+  });
+});
+
+describe("fieldloop model split", () => {
+  it("writes parts that compose to the whole", async () => {
+    const result = await fieldloop("split", at("m.onnx"), "--at", "active", "--out", at("parts"), "--json");
+    expect(result.code).toBe(0);
+    expect(JSON.parse(result.out)).toMatchObject({
+      parts: [
+        { file: "backbone.onnx", inputs: ["x"], outputs: ["active"] },
+        { file: "head-1.onnx", inputs: ["active"], outputs: ["scores"] },
+      ],
+      worstAbsoluteDifference: { withoutOptimization: 0 },
+    });
+    expect((await readdir(at("parts"))).sort()).toEqual(["backbone.onnx", "head-1.onnx"]);
+    expect((await fieldloop("split", at("m.onnx"), "--at", "ghost", "--out", at("p"))).err).toMatch(
+      /"ghost"/,
+    );
+  });
+});
+
+describe("fieldloop model conformance", () => {
+  it("holds a run against a baseline", async () => {
+    const row = (values: number[], width: number) => ({
+      type: "float32",
+      dims: [1, width],
+      b64: Buffer.from(Float32Array.from(values).buffer).toString("base64"),
+    });
+    const entry = {
+      cat: "node",
+      name: "test_zero",
+      set: "s",
+      inputs: { x: row([0, 0, 0, 0], 4) },
+      outputs: { scores: row([0, 0, 0], 3) },
+      model_b64: Buffer.from(perceptron()).toString("base64"),
+    };
+    await writeFile(at("cases.jsonl"), JSON.stringify(entry));
+    await writeFile(at("same.tsv"), "category\ttest\tset\tstatus\twhy\nnode\ttest_zero\ts\tpass\t\n");
+    await writeFile(at("other.tsv"), "category\ttest\tset\tstatus\twhy\nnode\ttest_zero\ts\tmismatch\t\n");
+    const same = await fieldloop("conformance", at("cases.jsonl"), "--baseline", at("same.tsv"));
+    expect(same).toMatchObject({ code: 0, out: expect.stringMatching(/every status is equal/) as string });
+    const other = await fieldloop("conformance", at("cases.jsonl"), "--baseline", at("other.tsv"), "--json");
+    expect(other).toMatchObject({
+      code: 1,
+      err: expect.stringMatching(/conflict: .*1 cases differ/) as string,
+    });
+    expect(JSON.parse(other.out)).toMatchObject({ summary: { node: { pass: 1 } } });
+  });
+});

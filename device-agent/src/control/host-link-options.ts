@@ -1,0 +1,39 @@
+import type { Desired, EventData } from "@fieldloop/protocol";
+import type { Logger } from "pino";
+import type { Clock } from "../clock.js";
+import type { StartMessage } from "../ipc.js";
+import type { LaneSpec } from "../lane-spec.js";
+import type { FeedbackGatherer } from "./feedback.js";
+import type { HostProcessOptions } from "./host-process.js";
+import type { PackageStore } from "./package-store.js";
+import type { ProviderPlans } from "./provider-plans.js";
+import type { Quarantine } from "./quarantine.js";
+import type { Spool } from "./spool/spool.js";
+import type { Updater } from "./updater.js";
+import type { Warnings } from "./warnings.js";
+
+/** What control's end of the host works with, and whom it tells. */
+export interface HostLinkOptions {
+  readonly directory: string;
+  readonly device: string;
+  readonly boot: number;
+  readonly lanes: readonly LaneSpec[];
+  readonly host: HostProcessOptions;
+  readonly threadCount: number;
+  /** Resident memory above which the host is ended in order and started anew. */
+  readonly hostBytesMax: number;
+  readonly thermalPath: string | undefined;
+  readonly governorTimes: StartMessage["governorTimes"];
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly spool: Spool;
+  readonly warnings: Warnings;
+  readonly feedback: FeedbackGatherer;
+  readonly quarantine: Quarantine;
+  readonly packages: PackageStore;
+  readonly providers: ProviderPlans;
+  readonly desired: () => Desired | undefined;
+  readonly updater: (lane: string) => Updater;
+  readonly emit: (event: EventData) => void;
+  readonly onChange: () => void;
+}

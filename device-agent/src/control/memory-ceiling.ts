@@ -1,0 +1,38 @@
+import type { Logger } from "pino";
+import type { Clock } from "../clock.js";
+import { AGENT_LIMITS } from "../limits.js";
+import type { Warnings } from "./warnings.js";
+
+const MEGABYTE = 2 ** 20;
+
+/** Says when the host grew so large that it makes room for a new one. */
+export class MemoryCeiling {
+  readonly #bytesMax: number;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #warnings: Warnings;
+  #exceededAt = Number.NEGATIVE_INFINITY;
+
+  constructor(options: { hostBytesMax: number; clock: Clock; log: Logger; warnings: Warnings }) {
+    this.#bytesMax = options.hostBytesMax;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#warnings = options.warnings;
+  }
+
+  /** True where the host is to be started anew. One that is too large again soon after is told instead: it would never end. */
+  isExceeded(residentBytes: number): boolean {
+    if (residentBytes <= this.#bytesMax) return false;
+    const [held, ceiling] = [residentBytes, this.#bytesMax].map((bytes) => Math.round(bytes / MEGABYTE));
+    const what = `The inference host held ${held} MB, its ceiling is ${ceiling} MB`;
+    const now = this.#clock.monotonic();
+    if (now - this.#exceededAt < AGENT_LIMITS.hostRecycleIntervalMs) {
+      this.#warnings.raise("host_memory_exceeded", `${what}, soon after a new start: give it more`);
+      return false;
+    }
+    this.#exceededAt = now;
+    this.#log.warn({ residentBytes }, "the inference host is started anew to free its memory");
+    this.#warnings.raise("host_memory_exceeded", `${what}: it was started anew`);
+    return true;
+  }
+}

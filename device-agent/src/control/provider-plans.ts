@@ -1,0 +1,110 @@
+import { join } from "node:path";
+import { sha256Schema } from "@fieldloop/protocol";
+import { z } from "zod";
+import type { PackageToRun, ProviderSearch, ProviderToRun } from "../ipc.js";
+import { readJsonFile, writeJsonFile } from "./files.js";
+
+/**
+ * What `--provider` says: `auto` (what there is), execution providers by name, addresses of Open Inference Protocol servers; several
+ * with commas between them. `cpu` alone is not searched for.
+ */
+export type ProviderOption = "auto" | "cpu" | (string & {});
+
+/** Stands for the package's model in the name of a provider. */
+export const MODEL_MARK = "{model}";
+
+const PACKAGES_MAX = 64;
+const PROVIDER_NAME_MAX = 1_200;
+
+const fileSchema = z.object({
+  packages: z
+    .array(
+      z.object({
+        packageSha256: sha256Schema,
+        providers: z
+          .array(z.object({ executionProvider: z.string().max(PROVIDER_NAME_MAX), variant: z.string().max(32) }))
+          .max(64),
+      }),
+    )
+    .max(PACKAGES_MAX),
+});
+type Plans = z.output<typeof fileSchema>["packages"];
+
+/**
+ * On what each package runs, best first, as its self test found out. A provider that took the host with it is left out until the next
+ * start of the agent.
+ */
+export class ProviderPlans {
+  readonly search: ProviderSearch | undefined;
+  readonly #path: string;
+  readonly #demoted = new Set<string>();
+  #plans: Plans;
+
+  private constructor(path: string, plans: Plans, search: ProviderSearch | undefined) {
+    this.#path = path;
+    this.#plans = plans;
+    this.search = search;
+  }
+
+  static async load(
+    directory: string,
+    option: ProviderOption,
+    threadCount: number,
+    onCorrupt: (message: string) => void,
+  ): Promise<ProviderPlans> {
+    const path = join(directory, "providers.json");
+    const file = await readJsonFile(path, fileSchema, onCorrupt);
+    const search = searchOf(option, join(directory, "providers"), threadCount);
+    return new ProviderPlans(path, file?.packages ?? [], search);
+  }
+
+  async remember(packageSha256: string, providers: readonly ProviderToRun[]): Promise<void> {
+    const others = this.#plans.filter((plan) => plan.packageSha256 !== packageSha256);
+    this.#plans = [...others, { packageSha256, providers: [...providers] }].slice(-PACKAGES_MAX);
+    await writeJsonFile(this.#path, { packages: this.#plans });
+  }
+
+  /** The package with what it is to be run on; as it is where nothing was searched for. */
+  planFor(target: PackageToRun): PackageToRun {
+    if (!this.search) return target;
+    const { packageSha256 } = target;
+    const plan = this.#plans.find((candidate) => candidate.packageSha256 === packageSha256);
+    const providers = plan?.providers.filter((provider) => !this.#demoted.has(keyOf(packageSha256, provider)));
+    return providers === undefined ? target : { ...target, providers };
+  }
+
+  /** It ended the host: not again in this start. */
+  demote(packageSha256: string, provider: ProviderToRun): void {
+    this.#demoted.add(keyOf(packageSha256, provider));
+  }
+
+  /** True where the package runs on what was found best. */
+  isBest(packageSha256: string, executionProvider: string): boolean {
+    const plan = this.#plans.find((candidate) => candidate.packageSha256 === packageSha256);
+    const best = plan?.providers[0];
+    return best === undefined || best.executionProvider === executionProvider;
+  }
+}
+
+function searchOf(option: ProviderOption, directory: string, threadCount: number): ProviderSearch | undefined {
+  if (option === "cpu") return undefined;
+  const names = option.split(",").map(providerName);
+  const endpoints = names.filter((name) => name.startsWith("oip+"));
+  // What is asked for first; the CPU, by the same tests, to fall back to.
+  const executionProviders = names.includes("auto") ? undefined : [...new Set([...names, "cpu"])];
+  return { directory, threadCount, executionProviders, endpoints };
+}
+
+/** A server is named by its address; which of its models is asked for with each package, unless the address says it. */
+function providerName(text: string): string {
+  const name = text.trim();
+  if (!/^(?:oip\+)?(?:https?|grpcs?|unix):/.test(name)) return name;
+  const address = name.startsWith("oip+") ? name : `oip+${name}`;
+  if (address.includes("/v2/models/")) return address;
+  const base = address.replace(/\/+$/, "");
+  return address.startsWith("oip+unix:") ? `${base}:/v2/models/${MODEL_MARK}` : `${base}/v2/models/${MODEL_MARK}`;
+}
+
+function keyOf(packageSha256: string, { executionProvider, variant }: ProviderToRun): string {
+  return `${packageSha256} ${executionProvider} ${variant}`;
+}

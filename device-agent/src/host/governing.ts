@@ -1,0 +1,154 @@
+import { toFieldloopError } from "@fieldloop/protocol";
+import type { Clock } from "../clock.js";
+import { AGENT_LIMITS } from "../limits.js";
+import { Governor, type GovernorDecision, type GovernorTimes } from "./governor.js";
+import type { Lane } from "./lane.js";
+import { BusyMeter, readTemperature } from "./readings.js";
+import type { Send } from "./reporter.js";
+
+const CODES = { temperature: "device_hot", load: "device_overloaded" } as const;
+
+interface Measured {
+  readonly at: number;
+  readonly seen: number;
+}
+
+/** Applies what the governor decides to the lanes of a host, and says so. */
+export class Governing {
+  readonly #lanes: readonly Lane[];
+  readonly #thermalPath: string | undefined;
+  readonly #clock: Clock;
+  readonly #send: Send;
+  readonly #governor: Governor;
+  readonly #busy = new BusyMeter();
+  readonly #rates = new Map<string, number>();
+  readonly #measured = new Map<string, Measured>();
+  readonly #rateMax = new Map<string, number>();
+  /** The variant that a lane had before it was given a cheaper one. */
+  readonly #variants = new Map<string, string>();
+  #dropped = 0;
+  #told: string | undefined;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: {
+    lanes: readonly Lane[];
+    thermalPath: string | undefined;
+    times: GovernorTimes | undefined;
+    clock: Clock;
+    send: Send;
+  }) {
+    this.#lanes = options.lanes;
+    this.#thermalPath = options.thermalPath;
+    this.#clock = options.clock;
+    this.#send = options.send;
+    this.#governor = new Governor(options.lanes, options.times);
+  }
+
+  start(): void {
+    this.#timer = setInterval(() => void this.#tick(), AGENT_LIMITS.governorIntervalMs);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  /** Frames a second that a lane may have at the moment; null where nothing limits it. */
+  rateMax(lane: string): number | null {
+    return this.#rateMax.get(lane) ?? null;
+  }
+
+  async #tick(): Promise<void> {
+    const temperatureC = this.#thermalPath === undefined ? undefined : await readTemperature(this.#thermalPath);
+    const decision = this.#governor.update(this.#clock.monotonic(), {
+      temperatureC,
+      busyShare: this.#busy.read(),
+      framesDropped: this.#droppedByHighest(),
+    });
+    for (const lane of this.#lanes) {
+      const share = decision.rateShares.get(lane.name);
+      if (share === undefined) this.#measure(lane);
+      this.#limit(lane, share);
+      await this.#choose(lane, decision.cheaper.has(lane.name));
+    }
+    this.#tell(decision, temperatureC);
+  }
+
+  /** Frames that the lanes of the highest priority dropped since the last call. */
+  #droppedByHighest(): number {
+    const highest = Math.max(...this.#lanes.map(({ priority }) => priority));
+    const dropped = this.#lanes
+      .filter(({ priority }) => priority === highest)
+      .reduce((sum, lane) => sum + lane.beat(null).framesDropped, 0);
+    const since = dropped - this.#dropped;
+    this.#dropped = dropped;
+    return since;
+  }
+
+  /** The rate that a lane has when nothing limits it: shares are of that. */
+  #measure(lane: Lane): void {
+    const now = { at: this.#clock.monotonic(), seen: lane.beat(null).framesSeen };
+    const before = this.#measured.get(lane.name);
+    this.#measured.set(lane.name, now);
+    if (before && now.at > before.at) {
+      this.#rates.set(lane.name, ((now.seen - before.seen) / (now.at - before.at)) * 1000);
+    }
+  }
+
+  #limit(lane: Lane, share: number | undefined): void {
+    const measured = this.#rates.get(lane.name);
+    // A lane that gives nothing needs no limit.
+    if (share === undefined || !measured) {
+      this.#rateMax.delete(lane.name);
+      lane.limitRate(undefined);
+      return;
+    }
+    this.#measured.delete(lane.name);
+    const rate = Math.min(measured, lane.rateOwn);
+    const rateMax = Math.max(AGENT_LIMITS.governorRateMin, rate * share);
+    this.#rateMax.set(lane.name, Math.round(rateMax * 100) / 100);
+    lane.limitRate(rateMax);
+  }
+
+  /** To the variant of 8 bits and back. */
+  async #choose(lane: Lane, cheaper: boolean): Promise<void> {
+    const { model } = lane;
+    const before = this.#variants.get(lane.name);
+    if (!model || cheaper === (before !== undefined)) return;
+    try {
+      if (!cheaper) {
+        this.#variants.delete(lane.name);
+        if (model.manifest.variants.some(({ name }) => name === before)) await lane.useVariant(before!);
+        return;
+      }
+      const current = model.manifest.variants.find(({ name }) => name === model.variant);
+      const other = model.manifest.variants.find(
+        ({ precision, executionProviders }) =>
+          precision === "int8" && executionProviders.includes(model.executionProvider),
+      );
+      if (!other || current?.precision === "int8") return;
+      this.#variants.set(lane.name, model.variant);
+      await lane.useVariant(other.name);
+    } catch (error) {
+      const { code, message } = toFieldloopError(error);
+      void this.#send({ kind: "warning", failure: { code, message }, active: true, lane: lane.name });
+    }
+  }
+
+  #tell(decision: GovernorDecision, temperatureC: number | undefined): void {
+    const code = decision.cause && CODES[decision.cause];
+    if (this.#told !== undefined && this.#told !== code) {
+      void this.#send({ kind: "warning", failure: { code: codeOf(this.#told), message: "" }, active: false });
+    }
+    this.#told = code;
+    if (code === undefined) return;
+    const slowed = [...decision.rateShares.keys()].map((lane) => `${lane} at most ${this.rateMax(lane)} a second`);
+    const cheaper = [...decision.cheaper].map((lane) => `${lane} in its cheaper variant`);
+    const why = code === "device_hot" ? `${Math.round(temperatureC ?? Number.NaN)} °C` : "all cores are busy";
+    const message = `${why}: ${[...slowed, ...cheaper].join(", ")}`;
+    void this.#send({ kind: "warning", failure: { code, message }, active: true });
+  }
+}
+
+function codeOf(told: string): (typeof CODES)[keyof typeof CODES] {
+  return told === CODES.temperature ? CODES.temperature : CODES.load;
+}

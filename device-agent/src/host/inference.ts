@@ -1,0 +1,155 @@
+import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
+import type { Clock, RandomSource } from "../clock.js";
+import type { Activation, Heartbeat, LaneActivation, PackageToRun, StartMessage } from "../ipc.js";
+import { AGENT_LIMITS } from "../limits.js";
+import { Governing } from "./governing.js";
+import { Lane } from "./lane.js";
+import { ModelPool } from "./model-pool.js";
+import { NumberBlocks } from "./numbers.js";
+import type { Send } from "./reporter.js";
+import { Scheduler } from "./scheduler.js";
+
+export interface InferenceOptions {
+  readonly start: StartMessage;
+  readonly send: Send;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+}
+
+const TICK_MS = 250;
+
+/** All lanes of a device in one process: their sources, the models that they share, and who runs next. */
+export class Inference {
+  readonly #start: StartMessage;
+  readonly #send: Send;
+  readonly #lanes: readonly Lane[];
+  readonly #scheduler: Scheduler;
+  readonly #governing: Governing;
+  #profileIntervalMs: number;
+  #timers: NodeJS.Timeout[] = [];
+
+  constructor({ start, send, clock, random }: InferenceOptions) {
+    this.#start = start;
+    this.#send = send;
+    this.#profileIntervalMs = start.profileIntervalSeconds * 1000;
+    const { threadCount } = start;
+    // Every lane may run at once within the budget; with more lanes than threads they take turns.
+    const perModel = Math.max(1, Math.floor(threadCount / start.lanes.length));
+    const pool = new ModelPool(perModel, ({ code, message }) => {
+      void send({ kind: "warning", failure: { code, message }, active: true });
+    });
+    const blocks = new NumberBlocks(start.nextBlock);
+    const sampling = partOf(start.sampling, start.lanes.length);
+    const onWaiting = (): void => this.#scheduler.wake();
+    this.#lanes = start.lanes.map(
+      (lane) => new Lane({ start, lane, sampling, blocks, pool, send, clock, random, onWaiting }),
+    );
+    this.#scheduler = new Scheduler({ tasks: this.#lanes, threadCount, now: () => clock.monotonic() });
+    const { thermalPath, governorTimes: times } = start;
+    this.#governing = new Governing({ lanes: this.#lanes, thermalPath, times, clock, send });
+  }
+
+  /** Begins to take frames; the source of a lane opens with its first model. */
+  async start(): Promise<LaneActivation[]> {
+    this.#timers = [
+      setInterval(() => void this.#send(this.#heartbeat()), AGENT_LIMITS.heartbeatIntervalMs),
+      setInterval(() => this.#tick(), TICK_MS),
+    ];
+    this.#governing.start();
+    return Promise.all(
+      this.#start.lanes.map(async ({ spec, package: target }) => ({
+        lane: spec.name,
+        activation: target ? await this.#firstActivation(spec.name, target) : undefined,
+      })),
+    );
+  }
+
+  /** Awaits the runs in hand, then releases everything. */
+  async stop(): Promise<void> {
+    for (const timer of this.#timers) clearInterval(timer);
+    this.#governing.stop();
+    await Promise.all(this.#lanes.map((lane) => lane.close()));
+    await this.#scheduler.stop();
+    await Promise.all(this.#lanes.map((lane) => lane.finish()));
+  }
+
+  /** @throws FieldloopError with the old model still running */
+  activate(lane: string, target: PackageToRun): Promise<Activation> {
+    return this.#lane(lane).activate(target);
+  }
+
+  deactivate(lane: string): Promise<void> {
+    return this.#lane(lane).deactivate();
+  }
+
+  setPolicy(sampling: StartMessage["sampling"], profileIntervalSeconds: number): void {
+    // The budget is the device's: each lane gets its part of it.
+    for (const lane of this.#lanes) lane.setSampling(partOf(sampling, this.#lanes.length));
+    this.#profileIntervalMs = profileIntervalSeconds * 1000;
+  }
+
+  /** The next inputs of all lanes that predict, as even as it goes. */
+  capture(count: number): void {
+    const lanes = this.#lanes.filter(({ model }) => model !== undefined);
+    for (let taken = 0; taken < count && lanes.length > 0; taken++) {
+      lanes[taken % lanes.length]!.sampler.capture(1);
+    }
+  }
+
+  /** @throws FieldloopError `invalid_argument`, `conflict` where the source is no simulator, `lane_unknown` */
+  setCondition(condition: string, lane: string | undefined): void {
+    const named = lane === undefined ? undefined : this.#lane(lane);
+    const simulator = named ?? this.#lanes.find(({ source }) => source.isSimulator) ?? this.#lanes[0]!;
+    simulator.source.setCondition(condition);
+  }
+
+  /** @throws FieldloopError `conflict` where no source is a simulator */
+  truth(n: number): string | undefined {
+    const simulators = this.#lanes.filter(({ source }) => source.isSimulator);
+    if (simulators.length === 0) return this.#lanes[0]!.source.truth(n);
+    for (const { source } of simulators) {
+      const label = source.truth(n);
+      if (label !== undefined) return label;
+    }
+    return undefined;
+  }
+
+  async #firstActivation(lane: string, target: PackageToRun): Promise<Activation | undefined> {
+    try {
+      return await this.activate(lane, target);
+    } catch (error) {
+      const { code, message } = toFieldloopError(error);
+      await this.#send({ kind: "warning", failure: { code, message }, active: true, lane });
+      return undefined;
+    }
+  }
+
+  #lane(name: string): Lane {
+    const lane = this.#lanes.find((candidate) => candidate.name === name);
+    if (lane) return lane;
+    const known = this.#lanes.map((candidate) => candidate.name).join(", ");
+    throw new FieldloopError("lane_unknown", `Ask host: there is no lane "${name}", there are ${known}`);
+  }
+
+  #tick(): void {
+    for (const lane of this.#lanes) lane.tick(this.#profileIntervalMs);
+  }
+
+  #heartbeat(): Heartbeat {
+    return {
+      kind: "heartbeat",
+      lanes: this.#lanes.map((lane) => lane.beat(this.#governing.rateMax(lane.name))),
+      residentBytes: process.memoryUsage.rss(),
+    };
+  }
+}
+
+/** One lane's part of what the whole device may take. */
+function partOf(sampling: StartMessage["sampling"], lanes: number): StartMessage["sampling"] {
+  const { bytesPerHour, worthPerMinute } = sampling;
+  return {
+    ...sampling,
+    bytesPerHour: Math.floor(bytesPerHour / lanes),
+    worthPerMinute: worthPerMinute / lanes,
+  };
+}

@@ -1,0 +1,190 @@
+import { FieldloopError, formatPredictionId, toFieldloopError, type PredictionRow } from "@fieldloop/protocol";
+import { predictionWorth, type BatchItem, type Prediction } from "@fieldloop/runtime";
+import type { Clock, RandomSource } from "../clock.js";
+import { FrameMark } from "../control/frame-mark.js";
+import type { LaneStart, StartMessage } from "../ipc.js";
+import { hashFrame } from "./frame-hash.js";
+import type { LaneProfile } from "./lane-profile.js";
+import type { HostModel } from "./model.js";
+import { LaneNumbers, type NumberBlocks } from "./numbers.js";
+import { Reporter, type Send } from "./reporter.js";
+import { RunTime } from "./run-time.js";
+import { sampleMetadata, samplePayload, type SampleCandidate } from "./sample-maker.js";
+import { type Decision, Sampler } from "./sampler.js";
+import type { SourceFrame } from "./sources/source.js";
+
+export interface LaneRunnerOptions {
+  readonly start: StartMessage;
+  readonly lane: LaneStart;
+  readonly sampling: StartMessage["sampling"];
+  readonly sourceName: string;
+  readonly blocks: NumberBlocks;
+  readonly profile: LaneProfile;
+  readonly send: Send;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  /** Prediction `n` was made of the frame with this key. */
+  readonly onPredicted: (key: number, n: number) => void;
+  readonly onTrouble: (error: FieldloopError) => void;
+}
+
+/** What a turn came to. */
+export interface TurnResult {
+  readonly predicted: number;
+  /** Why frames failed in the model itself, the last of them. */
+  readonly runError: FieldloopError | undefined;
+}
+
+/** Frames of one lane through a model: marked, run, numbered, added to the profile, offered to the sampler, answered. */
+export class LaneRunner {
+  readonly sampler: Sampler<SampleCandidate>;
+  readonly times = new RunTime();
+  readonly #options: LaneRunnerOptions;
+  readonly #reporter: Reporter;
+  readonly #mark: FrameMark;
+  readonly #quarantined: ReadonlySet<string>;
+  #busySince = 0;
+  #running = 0;
+  #framesFailed = 0;
+
+  constructor(options: LaneRunnerOptions) {
+    const { start, lane, sampling, send, clock, random, blocks } = options;
+    this.#options = options;
+    this.#reporter = new Reporter(send, lane.spec.name, new LaneNumbers(blocks, lane.numbers));
+    this.#mark = new FrameMark(lane.frameMarkPath);
+    this.#quarantined = new Set(start.quarantined);
+    this.sampler = new Sampler(sampling, random, clock.monotonic(), (candidate, decision) => {
+      this.#takeSample(candidate, decision).catch((error: unknown) =>
+        options.onTrouble(toFieldloopError(error)),
+      );
+    });
+  }
+
+  get framesFailed(): number {
+    return this.#framesFailed;
+  }
+  /** How long the run in hand takes already; 0 between runs. */
+  get runningMs(): number {
+    return this.#busySince === 0 ? 0 : this.#options.clock.monotonic() - this.#busySince;
+  }
+  /** What the run in hand, or the next single one, usually takes. */
+  get expectedMs(): number {
+    return this.times.expectedMs(Math.max(1, this.#running));
+  }
+
+  /** Never rejects: a frame that fails is counted, told and answered. */
+  async run(model: HostModel, items: readonly SourceFrame[]): Promise<TurnResult> {
+    const hashes = items.map((item) => hashFrame(item.frame));
+    const allowed = items.filter((item, index) => this.#admit(item, hashes[index]!));
+    if (allowed.length === 0) return { predicted: 0, runError: undefined };
+    const outcomes = await this.#predict(model, allowed, hashes);
+    let predicted = 0;
+    let runError: FieldloopError | undefined;
+    for (const [index, outcome] of outcomes.entries()) {
+      const item = allowed[index]!;
+      if (outcome.ok) {
+        predicted++;
+        await this.#succeeded(model, item, outcome.prediction);
+      } else {
+        runError = outcome.error;
+        this.#failed(item, outcome.error);
+      }
+    }
+    return { predicted, runError };
+  }
+
+  flush(): Promise<void> {
+    return this.#reporter.flush();
+  }
+
+  /** After the last run. */
+  async close(): Promise<void> {
+    await this.#reporter.flush();
+    this.#mark.close();
+  }
+
+  /** A frame that killed a host is not run again. */
+  #admit(item: SourceFrame, sha256: string): boolean {
+    if (!this.#quarantined.has(sha256)) return true;
+    const message = `Predict: frame ${sha256.slice(0, 16)} killed the host before`;
+    this.#failed(item, new FieldloopError("frame_quarantined", message));
+    return false;
+  }
+
+  async #predict(
+    model: HostModel,
+    items: readonly SourceFrame[],
+    hashes: readonly string[],
+  ): Promise<readonly BatchItem[]> {
+    const { clock, lane } = this.#options;
+    const begin = clock.monotonic();
+    this.#busySince = begin;
+    this.#running = items.length;
+    this.#mark.begin(hashes);
+    try {
+      return await model.predict(
+        items.map(({ frame }) => frame),
+        lane.spec.name,
+      );
+    } finally {
+      this.#mark.end();
+      this.times.note(items.length, clock.monotonic() - begin);
+      this.#busySince = 0;
+      this.#running = 0;
+    }
+  }
+
+  #failed(item: SourceFrame, error: FieldloopError): void {
+    this.#framesFailed++;
+    this.#options.profile.noteFailed();
+    this.#options.onTrouble(error);
+    item.answer?.(error);
+  }
+
+  async #succeeded(model: HostModel, item: SourceFrame, prediction: Prediction): Promise<void> {
+    const { start, profile, onPredicted } = this.#options;
+    const n = this.#reporter.add(model.origin, rowOf(model, item, prediction));
+    profile.add(prediction);
+    if (item.key !== undefined) onPredicted(item.key, n);
+    this.#offerSample(model, item, prediction, n);
+    if (!item.answer) return;
+    await this.#reporter.flush();
+    item.answer({ id: formatPredictionId(start.boot, n), prediction });
+  }
+
+  #offerSample(model: HostModel, item: SourceFrame, prediction: Prediction, n: number): void {
+    const { start, sourceName, clock } = this.#options;
+    const worth = predictionWorth(prediction.signals, prediction.confidence, model.baseline);
+    const candidate: SampleCandidate = {
+      frame: item.frame,
+      prediction,
+      worth,
+      boot: start.boot,
+      n,
+      time: Math.round(item.time),
+      origin: model.origin,
+      variant: model.variant,
+      source: sourceName,
+    };
+    this.sampler.offer(candidate, worth, clock.monotonic());
+  }
+
+  async #takeSample(candidate: SampleCandidate, decision: Decision): Promise<void> {
+    const { send, clock } = this.#options;
+    const { payload, mediaType } = await samplePayload(candidate.frame);
+    const metadata = sampleMetadata(candidate, decision, payload, mediaType);
+    this.sampler.spent(decision.stratum, payload.length, clock.monotonic());
+    await send({ kind: "sample", metadata, payload });
+  }
+}
+
+function rowOf(model: HostModel, item: SourceFrame, prediction: Prediction): PredictionRow {
+  return {
+    time: Math.round(item.time),
+    class: prediction.class,
+    confidence: prediction.confidence,
+    latencyMs: prediction.latencyMs,
+    signals: model.origin.signalNames.map((name) => prediction.signals[name] ?? Number.NaN),
+    ...(prediction.boxes ? { boxes: prediction.boxes } : {}),
+  };
+}

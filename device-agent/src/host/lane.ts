@@ -1,0 +1,347 @@
+import { FieldloopError, toFieldloopError, type ErrorCode } from "@fieldloop/protocol";
+import type { Clock, RandomSource } from "../clock.js";
+import type { Activation, LaneBeat, LaneStart, PackageToRun, StartMessage } from "../ipc.js";
+import { AGENT_LIMITS } from "../limits.js";
+import { sourceName } from "../source-spec.js";
+import { FrameQueue } from "./frame-queue.js";
+import { LaneProfile } from "./lane-profile.js";
+import { LaneRunner } from "./lane-runner.js";
+import { LaneSource } from "./lane-source.js";
+import type { HostModel } from "./model.js";
+import type { ModelPool } from "./model-pool.js";
+import type { NumberBlocks } from "./numbers.js";
+import { RateGate } from "./rate-gate.js";
+import type { Send } from "./reporter.js";
+import type { Task } from "./scheduler.js";
+
+export interface LaneOptions {
+  readonly start: StartMessage;
+  readonly lane: LaneStart;
+  /** This lane's part of the device's sampling. */
+  readonly sampling: StartMessage["sampling"];
+  readonly blocks: NumberBlocks;
+  readonly pool: ModelPool;
+  readonly send: Send;
+  readonly clock: Clock;
+  readonly random: RandomSource;
+  /** It may be able to run now. */
+  readonly onWaiting: () => void;
+}
+
+/** Codes by which an execution provider says that it is gone, whatever the frame was. */
+const PROVIDER_GONE = new Set(["provider_unavailable", "unavailable", "timed_out"]);
+/** A provider that fails on so many frames one after the other is given up. */
+const RUN_FAILURES_MAX = 3;
+
+/** One source with its queue, model, profile and sampler. The scheduler gives it its turns; a new model comes between two of them. */
+export class Lane implements Task {
+  readonly name: string;
+  readonly priority: number;
+  readonly #options: LaneOptions;
+  readonly #queue: FrameQueue;
+  readonly #gate: RateGate;
+  readonly #runner: LaneRunner;
+  readonly #profile: LaneProfile;
+  readonly #source: LaneSource;
+  readonly #troubles = new Set<ErrorCode>();
+  readonly #sourceTroubles = new Set<ErrorCode>();
+  readonly #queueMax: number;
+  #model: HostModel | undefined;
+  #target: PackageToRun | undefined;
+  #changing: Promise<unknown> = Promise.resolve();
+  #inTurn = false;
+  #betweenTurns: (() => void) | undefined;
+  #waitingSince: number | undefined;
+  #runFailures = 0;
+
+  constructor(options: LaneOptions) {
+    const { start, lane, sampling, send, clock, random, blocks } = options;
+    const { spec } = lane;
+    this.#options = options;
+    this.name = spec.name;
+    this.priority = spec.priority;
+    this.#queueMax = Math.max(AGENT_LIMITS.frameQueueMax, Math.min(spec.batch, AGENT_LIMITS.laneBatchMax));
+    this.#queue = new FrameQueue(this.#queueMax);
+    this.#queue.onFrame = () => this.#frameCame();
+    this.#gate = new RateGate(spec.rateMax, clock.monotonic());
+    this.#profile = new LaneProfile(send, clock);
+    this.#source = new LaneSource({
+      spec: spec.source,
+      firstIndex: start.boot * FRAMES_PER_BOOT + lane.numbers.next,
+      queue: this.#queue,
+      gate: this.#gate,
+      clock,
+      onTrouble: (error) => (error ? this.#sourceTroubled(error) : this.#sourceRecovered()),
+      onRestart: () => void this.#resetStream(),
+      onFeedback: (items) => void send({ kind: "feedback", items }),
+    });
+    this.#runner = new LaneRunner({
+      start,
+      lane,
+      sampling,
+      sourceName: sourceName(spec.source),
+      blocks,
+      profile: this.#profile,
+      send,
+      clock,
+      random,
+      onPredicted: (key, n) => this.#source.predicted(key, n),
+      onTrouble: (error) => this.#warn(error),
+    });
+  }
+
+  get source(): LaneSource {
+    return this.#source;
+  }
+  get sampler(): LaneRunner["sampler"] {
+    return this.#runner.sampler;
+  }
+  /** Frames a second by its own option; Infinity without one. */
+  get rateOwn(): number {
+    return this.#options.lane.spec.rateMax ?? Number.POSITIVE_INFINITY;
+  }
+  get model(): HostModel | undefined {
+    return this.#model;
+  }
+
+  // As the scheduler sees it
+
+  get waitingSince(): number | undefined {
+    return this.#model === undefined || this.#queue.length === 0 ? undefined : this.#waitingSince;
+  }
+  get resource(): HostModel | undefined {
+    return this.#model;
+  }
+  get threadCount(): number {
+    return this.#model?.threadCount ?? 1;
+  }
+
+  async run(): Promise<void> {
+    const model = this.#model;
+    this.#inTurn = true;
+    if (model) {
+      const count = this.#runner.times.batchOf(this.#queue.length, this.#options.lane.spec.batch);
+      const items = Array.from({ length: count }, () => this.#queue.tryTake()).filter((item) => item !== undefined);
+      try {
+        const { predicted, runError } = await this.#runner.run(model, items);
+        if (predicted > 0) this.#clear("model_run_failed");
+        this.#judgeProvider(model, predicted, runError);
+      } catch (error) {
+        this.#warn(toFieldloopError(error));
+      }
+    }
+    this.#inTurn = false;
+    this.#waitingSince = this.#options.clock.monotonic();
+    const swap = this.#betweenTurns;
+    this.#betweenTurns = undefined;
+    swap?.();
+  }
+
+  // What it runs
+
+  /** Loads and warms beside the model that runs, then swaps between two turns. @throws FieldloopError with the old one still running */
+  activate(target: PackageToRun): Promise<Activation> {
+    return this.#change(async () => {
+      const current = this.#model;
+      if (current?.origin.packageSha256 === target.packageSha256) return activationOf(current, 0, 0, 0);
+      return this.#replace(target, () => this.#options.pool.acquire(target));
+    });
+  }
+
+  deactivate(): Promise<void> {
+    return this.#change(async () => {
+      const old = this.#model;
+      this.#target = undefined;
+      await this.#swap(undefined);
+      if (old) await this.#options.pool.release(old);
+    });
+  }
+
+  /** Changes to another variant of the package that it runs, on the same provider. @throws FieldloopError */
+  async useVariant(variant: string): Promise<void> {
+    await this.#change(async () => {
+      const { pool, send } = this.#options;
+      const model = this.#model;
+      const target = this.#target;
+      if (!model || !target || model.variant === variant) return;
+      const { executionProvider } = model;
+      const activation = await this.#replace(target, () =>
+        pool.acquireVariant(target, { executionProvider, variant }),
+      );
+      await send({ kind: "changed", lane: this.name, activation });
+    });
+  }
+
+  /** Frames a second that the governor allows; undefined takes the limit away. */
+  limitRate(rateMax: number | undefined): void {
+    this.#gate.limit(rateMax);
+  }
+
+  setSampling(sampling: StartMessage["sampling"]): void {
+    this.sampler.setPolicy(sampling, this.#options.clock.monotonic());
+  }
+
+  /** Called every now and then: sampler windows and profiles end. */
+  tick(profileIntervalMs: number): void {
+    this.#runner.sampler.tick(this.#options.clock.monotonic());
+    if (this.#profile.isDue(profileIntervalMs)) this.#cutProfile();
+  }
+
+  beat(rateMax: number | null): LaneBeat {
+    return {
+      name: this.name,
+      runningMs: this.#runner.runningMs,
+      expectedMs: this.#runner.expectedMs,
+      framesSeen: this.#queue.seen + this.#source.framesSkipped,
+      framesDropped: this.#queue.dropped,
+      framesSkipped: this.#source.framesSkipped,
+      framesFailed: this.#runner.framesFailed,
+      rateMax,
+    };
+  }
+
+  /** No frame comes any more; a run in hand goes on. */
+  async close(): Promise<void> {
+    await this.#source.close();
+    this.#queue.close();
+  }
+
+  /** After the last turn: says what is left, and gives the model back. */
+  async finish(): Promise<void> {
+    await this.#changing.catch(() => undefined);
+    this.#cutProfile();
+    await this.#runner.close();
+    if (this.#model) await this.#options.pool.release(this.#model);
+    this.#model = undefined;
+  }
+
+  /** One after the other: a change by the governor must not meet one by the fleet. */
+  #change<Result>(work: () => Promise<Result>): Promise<Result> {
+    const done = this.#changing.then(work, work);
+    this.#changing = done.catch(() => undefined);
+    return done;
+  }
+
+  async #replace(target: PackageToRun, open: () => Promise<HostModel>): Promise<Activation> {
+    const droppedBefore = this.#queue.dropped;
+    const old = this.#model;
+    this.#queue.resize(AGENT_LIMITS.frameQueueSwapMax);
+    let next: HostModel;
+    let swapGapMs: number;
+    try {
+      next = await open();
+      this.#target = target;
+      swapGapMs = await this.#swap(next);
+      if (old) await this.#options.pool.release(old);
+    } finally {
+      this.#queue.shrinkWhenDrained(this.#queueMax);
+      // A model too slow to catch up must not lag behind its camera for ever.
+      setTimeout(() => this.#queue.resize(this.#queueMax), AGENT_LIMITS.frameCatchUpMs).unref();
+    }
+    const framesDropped = this.#queue.dropped - droppedBefore;
+    await this.#source.shapeFor(next.manifest);
+    return activationOf(next, Math.round(next.loadMs), swapGapMs, framesDropped);
+  }
+
+  /** Milliseconds that the lane could take no frame: what is done between two turns is an assignment. */
+  #swap(next: HostModel | undefined): Promise<number> {
+    return new Promise((resolve) => {
+      const swap = (): void => {
+        const begin = performance.now();
+        this.#cutProfile();
+        void this.#runner.flush();
+        this.#model = next;
+        this.#runner.times.forget();
+        this.#runFailures = 0;
+        if (next) this.#options.onWaiting();
+        else this.#refuseAll();
+        resolve(performance.now() - begin);
+      };
+      if (this.#inTurn) this.#betweenTurns = swap;
+      else swap();
+    });
+  }
+
+  #frameCame(): void {
+    if (!this.#model) return this.#refuseAll();
+    if (this.#queue.length === 1) this.#waitingSince = this.#options.clock.monotonic();
+    this.#options.onWaiting();
+  }
+
+  /** Without a model a frame is not kept: it would be old when there is one. */
+  #refuseAll(): void {
+    for (let item = this.#queue.tryTake(); item; item = this.#queue.tryTake()) {
+      item.answer?.(new FieldloopError("unavailable", "Predict: no model is active yet"));
+    }
+  }
+
+  /** A provider that is gone, or fails on every frame, is left for the next one. */
+  #judgeProvider(model: HostModel, predicted: number, error: FieldloopError | undefined): void {
+    if (predicted > 0 || !error) {
+      if (predicted > 0) this.#runFailures = 0;
+      return;
+    }
+    this.#runFailures++;
+    const isGone = PROVIDER_GONE.has(error.code);
+    const fails = error.code === "model_run_failed" || error.code === "host_crashed";
+    const target = this.#target;
+    if (!target || !(isGone || (fails && this.#runFailures >= RUN_FAILURES_MAX))) return;
+    this.#fallBack(target, model, error).catch((reason: unknown) => this.#warn(toFieldloopError(reason)));
+  }
+
+  async #fallBack(target: PackageToRun, model: HostModel, error: FieldloopError): Promise<void> {
+    const { pool, send } = this.#options;
+    await this.#change(async () => {
+      if (this.#model !== model || !pool.giveUp(target, model, error)) return;
+      const activation = await this.#replace(target, () => pool.acquire(target));
+      await send({ kind: "changed", lane: this.name, activation });
+    });
+  }
+
+  async #resetStream(): Promise<void> {
+    await this.#model?.resetStream(this.name).catch((error: unknown) => this.#warn(toFieldloopError(error)));
+  }
+
+  #cutProfile(): void {
+    this.#profile.cut(this.#model?.origin, this.#queue.dropped);
+  }
+
+  #warn(error: FieldloopError): void {
+    const { code, message } = error;
+    this.#troubles.add(code);
+    void this.#options.send({ kind: "warning", failure: { code, message }, active: true, lane: this.name });
+  }
+
+  #sourceTroubled(error: FieldloopError): void {
+    this.#sourceTroubles.add(error.code);
+    this.#warn(error);
+  }
+
+  #sourceRecovered(): void {
+    for (const code of this.#sourceTroubles) this.#clear(code);
+    this.#sourceTroubles.clear();
+  }
+
+  #clear(code: ErrorCode): void {
+    if (!this.#troubles.delete(code)) return;
+    void this.#options.send({
+      kind: "warning",
+      failure: { code, message: "" },
+      active: false,
+      lane: this.name,
+    });
+  }
+}
+
+/** Scenes of a simulator begin so far apart that no start of the agent shows a frame of another. */
+const FRAMES_PER_BOOT = 10_000_000;
+
+function activationOf(
+  model: HostModel,
+  loadMs: number,
+  swapGapMs: number,
+  framesDroppedDuringSwap: number,
+): Activation {
+  const { origin, variant, executionProvider } = model;
+  return { origin, variant, executionProvider, loadMs, swapGapMs, framesDroppedDuringSwap };
+}

@@ -1,0 +1,123 @@
+import { chmod, rm } from "node:fs/promises";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { FieldloopError } from "@fieldloop/protocol";
+import { OIP_LIMITS } from "../oip/limits.js";
+import { handleInference, oipErrorResponse, type OipHttpResponse } from "../oip/rest-server.js";
+import type { InferenceService } from "../oip/service.js";
+
+/** Where a server listens: TCP (port 0 takes a free one) or a unix socket. */
+export type OipAddress =
+  | { readonly host: string; readonly port: number }
+  | {
+      readonly socketPath: string /** Who may connect, as file mode. Default 0o660. */;
+      readonly mode?: number;
+    };
+
+export interface OipServer {
+  /** `http://127.0.0.1:8000`, `unix:/run/x.sock`, `grpc://127.0.0.1:8001`. */
+  readonly url: string;
+  /** Stops listening, waits for answers under way and closes connections. */
+  stop(): Promise<void>;
+}
+
+const CONNECTIONS_MAX = 256;
+const KEEP_ALIVE_MS = 60_000;
+const READ_TIMEOUT_MS = 60_000;
+const STOP_GRACE_MS = 5_000;
+
+/**
+ * Serves the REST form of the protocol with Node's own HTTP server.
+ * @throws FieldloopError `unavailable` where the address is taken or not allowed
+ */
+export async function serveHttp(service: InferenceService, address: OipAddress): Promise<OipServer> {
+  const server = createServer({
+    requestTimeout: READ_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    noDelay: true,
+  });
+  server.maxConnections = CONNECTIONS_MAX;
+  server.on("request", (incoming, outgoing) => void answer(service, incoming, outgoing));
+  server.on("clientError", (_error, socket) =>
+    socket.end("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n"),
+  );
+  await listen(server, address);
+  if ("socketPath" in address) await chmod(address.socketPath, address.mode ?? 0o660);
+  const bound = server.address();
+  const url =
+    "socketPath" in address
+      ? `unix:${address.socketPath}`
+      : urlOf("http", address.host, bound as AddressInfo);
+  return { url, stop: () => stop(server) };
+}
+
+/** `grpc://[::1]:8001` */
+export function urlOf(scheme: string, host: string, { port }: { port: number }): string {
+  return `${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`;
+}
+
+async function listen(server: Server, address: OipAddress): Promise<void> {
+  // A socket that a killed process left behind would be taken for one in use.
+  if ("socketPath" in address) await rm(address.socketPath, { force: true });
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", (cause) =>
+      reject(new FieldloopError("unavailable", `Listen for inference requests: ${cause.message}`, { cause })),
+    );
+    server.listen("socketPath" in address ? { path: address.socketPath } : { ...address }, resolve);
+  });
+}
+
+async function answer(
+  service: InferenceService,
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+): Promise<void> {
+  const gone = new AbortController();
+  outgoing.once("close", () => gone.abort());
+  let response: OipHttpResponse;
+  try {
+    const body = await readBody(incoming);
+    const headers = Object.fromEntries(
+      Object.entries(incoming.headers).map(([name, value]) => [
+        name,
+        Array.isArray(value) ? value[0] : value,
+      ]),
+    );
+    const { method = "GET", url = "/" } = incoming;
+    response = await handleInference(service, { method, path: url, headers, body, signal: gone.signal });
+  } catch (error) {
+    response = oipErrorResponse(error);
+    // The rest of the body was not read: this connection can't carry another request.
+    outgoing.setHeader("connection", "close");
+  }
+  if (outgoing.destroyed) return;
+  const length = response.body.reduce((sum, part) => sum + part.length, 0);
+  outgoing.writeHead(response.status, { ...response.headers, "content-length": length });
+  outgoing.cork();
+  if (incoming.method !== "HEAD") for (const part of response.body) outgoing.write(part);
+  outgoing.uncork();
+  outgoing.end();
+}
+
+async function readBody(incoming: IncomingMessage): Promise<Uint8Array> {
+  const announced = Number(incoming.headers["content-length"] ?? 0);
+  const refuse = (bytes: number): FieldloopError =>
+    new FieldloopError("limit_exceeded", `Read request: ${bytes} bytes, at most ${OIP_LIMITS.bodyBytesMax}`);
+  if (announced > OIP_LIMITS.bodyBytesMax) throw refuse(announced);
+  const parts: Buffer[] = [];
+  let bytes = 0;
+  for await (const part of incoming) {
+    bytes += (part as Buffer).length;
+    if (bytes > OIP_LIMITS.bodyBytesMax) throw refuse(bytes);
+    parts.push(part as Buffer);
+  }
+  return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+}
+
+async function stop(server: Server): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  server.closeIdleConnections();
+  const force = setTimeout(() => server.closeAllConnections(), STOP_GRACE_MS);
+  await closed;
+  clearTimeout(force);
+}

@@ -1,0 +1,320 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { packagePath } from "@fieldloop/models";
+import type { ImageInput, ManifestInput } from "@fieldloop/protocol";
+import { GraphBuilder, encodeModel, float32Tensor, headOutputs, type Tensor } from "@fieldloop/runtime";
+import {
+  DEFAULT_SPIN_DURATION_US,
+  ModelWorker,
+  bareDecode,
+  encodeJpeg,
+  openBareRunner,
+  openModel,
+  openPackage,
+  writePackage,
+  type ModelPackage,
+} from "@fieldloop/runtime/node";
+import { progress, type Figure } from "./report.js";
+
+/** Runs of each way, in turns of a block each: a machine that slows down slows all of them, and each way meets its own memory warm. */
+const BLOCK_RUNS = 20;
+const ROUNDS = { tiny: 150, small: 25, large: 8 } as const;
+const CAMERA = { width: 640, height: 480, quality: 85 } as const;
+const THREADS = 1;
+
+interface Net {
+  readonly id: string;
+  readonly what: string;
+  readonly rounds: number;
+  readonly package: ModelPackage;
+}
+
+/**
+ * What the runtime adds to bare ONNX Runtime: from a tensor in this thread, from a tensor through the host's worker, and
+ * from a camera's JPEG beside the decoder and the bare run one after the other. Every figure from rounds in which each way
+ * has its turn.
+ */
+export async function measureOverhead(): Promise<Figure[]> {
+  const folder = await mkdtemp(join(tmpdir(), "fieldloop-overhead-"));
+  try {
+    const nets: Net[] = [
+      {
+        id: "tiny",
+        what: "a net of some 30 µs",
+        rounds: ROUNDS.tiny,
+        package: await writeNet(folder, { name: "tiny", size: 32, channels: 4, blocks: 1 }),
+      },
+      {
+        id: "2ms",
+        what: "a net of some 2 ms",
+        rounds: ROUNDS.small,
+        package: await writeNet(folder, { name: "small", size: 112, channels: 18, blocks: 4 }),
+      },
+      {
+        id: "10ms",
+        what: "a net of some 10 ms",
+        rounds: ROUNDS.large,
+        package: await writeNet(folder, { name: "large", size: 144, channels: 24, blocks: 4 }),
+      },
+      {
+        id: "parts",
+        what: "the shipped parts model",
+        rounds: ROUNDS.small,
+        package: await openPackage(packagePath("parts")),
+      },
+    ];
+    const figures: Figure[] = [];
+    for (const net of nets) {
+      progress(`overhead of ${net.what}`);
+      figures.push(...(await measureNet(net)));
+    }
+    progress("batches");
+    figures.push(await measureBatch(folder));
+    return figures;
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+type Way = () => Promise<unknown>;
+
+async function measureNet(net: Net): Promise<Figure[]> {
+  const { manifest } = net.package;
+  const input = manifest.inputs[0] as ImageInput;
+  const model = await openModel(net.package, { threadCount: THREADS });
+  const worker = new ModelWorker();
+  const here = new ModelWorker({ thread: false });
+  await worker.start();
+  await here.start();
+  const jpeg = await cameraFrame();
+  const { feeds } = await model.prepare({ kind: "encoded", bytes: jpeg });
+  const bare = await openBareRunner(
+    join(net.package.dir, model.variant.file),
+    {
+      threadCount: THREADS,
+      executionProvider: model.executionProvider,
+      spinDurationUs: DEFAULT_SPIN_DURATION_US,
+    },
+    feeds,
+    headOutputs(manifest.heads),
+  );
+  try {
+    await worker.load("model", net.package.dir, { threadCount: THREADS });
+    await here.load("model", net.package.dir, { threadCount: THREADS });
+    const frame = { kind: "tensors", feeds } as const;
+    const tensors = await interleave(net.rounds, {
+      bare: bare.run,
+      inProcess: () => model.predict(frame),
+      here: () => here.predict("model", frame),
+      worker: () => worker.predict("model", { kind: "tensors", feeds: copyOf(feeds) }),
+    });
+    const camera = await interleave(Math.min(net.rounds, ROUNDS.small), {
+      bare: async () => {
+        await bareDecode(jpeg, input.width, input.height);
+        await bare.run();
+      },
+      predict: () => model.predict({ kind: "encoded", bytes: jpeg }),
+      worker: () => worker.predict("model", { kind: "encoded", bytes: jpeg }, { keep: true }),
+    });
+    return [
+      tensorFigure(net, "in this thread", "thread", tensors.inProcess, tensors.bare),
+      tensorFigure(net, "through a host without a thread", "here", tensors.here, tensors.bare),
+      tensorFigure(net, "through the host's worker", "worker", tensors.worker, tensors.bare),
+      cameraFigure(net, "in this thread", "thread", camera.predict, camera.bare),
+      cameraFigure(net, "through the host's worker", "worker", camera.worker, camera.bare),
+    ];
+  } finally {
+    await bare.release();
+    await model.release();
+    await worker.stop();
+    await here.stop();
+  }
+}
+
+function tensorFigure(net: Net, how: string, way: string, value: number, bare: number): Figure {
+  const base = { id: `overhead_${net.id}_${way}`, what: `${net.what}: tensor → heads ${how}` };
+  const peer = { what: "ms bare ONNX Runtime", value: bare };
+  // Where a run takes less than 2 ms a share says little: 60 µs is what the way to and from the host may cost.
+  const most = bare >= 2 ? bare * 1.05 : bare + 0.06;
+  return { ...base, value, unit: "ms", peer, bar: { at: "most", value: most } };
+}
+
+function cameraFigure(net: Net, how: string, way: string, value: number, bare: number): Figure {
+  return {
+    id: `camera_${net.id}_${way}`,
+    what: `${net.what}: ${CAMERA.width}×${CAMERA.height} JPEG → prediction ${how}`,
+    value,
+    unit: "ms",
+    peer: { what: "ms sharp decode, then bare ONNX Runtime", value: bare },
+    bar: { at: "most", value: bare * 1.1 },
+  };
+}
+
+const BATCH_FRAMES = 16;
+
+/** A small net on rows, one by one and as a batch: where the call costs more than the work, batches pay. */
+async function measureBatch(folder: string): Promise<Figure> {
+  const model = await openModel(await writeRowNet(folder), { threadCount: THREADS });
+  const frames = Array.from({ length: BATCH_FRAMES }, (_, at) => {
+    const values = { a: at, b: at / 2, c: 1 - at, d: 3 };
+    return { kind: "row", values } as const;
+  });
+  try {
+    const { single, batch } = await interleave(ROUNDS.small, {
+      single: async () => {
+        for (const frame of frames) await model.predict(frame);
+      },
+      batch: () => model.predictBatch(frames),
+    });
+    return {
+      id: "batch_rows",
+      what: `${BATCH_FRAMES} rows of a table as one batch`,
+      value: batch,
+      unit: "ms",
+      peer: { what: "ms one after the other", value: single },
+      bar: { at: "most", value: single },
+    };
+  } finally {
+    await model.release();
+  }
+}
+
+/** Median milliseconds of each way, over rounds in which each has a block of runs; the first round warms up. */
+async function interleave<Name extends string>(
+  rounds: number,
+  ways: Readonly<Record<Name, Way>>,
+): Promise<Record<Name, number>> {
+  const names = Object.keys(ways) as Name[];
+  const times = new Map<Name, number[]>(names.map((name) => [name, []]));
+  for (let round = -1; round < rounds; round++) {
+    for (const name of names) {
+      for (let run = 0; run < BLOCK_RUNS; run++) {
+        const begin = performance.now();
+        await ways[name]();
+        if (round >= 0) times.get(name)!.push(performance.now() - begin);
+      }
+    }
+  }
+  return Object.fromEntries(names.map((name) => [name, median(times.get(name)!)])) as Record<Name, number>;
+}
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)]!;
+}
+
+function copyOf(feeds: Readonly<Record<string, Tensor>>): Record<string, Tensor> {
+  const copies = Object.entries(feeds).map(([name, tensor]) => [
+    name,
+    { ...tensor, data: tensor.data.slice() },
+  ]);
+  return Object.fromEntries(copies) as Record<string, Tensor>;
+}
+
+/** A scene with edges and noise, as a camera would send it. */
+async function cameraFrame(): Promise<Uint8Array> {
+  const { width, height, quality } = CAMERA;
+  const data = new Uint8Array(width * height * 3);
+  let noise = 1;
+  for (let at = 0; at < data.length; at++) {
+    noise = (Math.imul(noise, 1_664_525) + 1_013_904_223) >>> 0;
+    const pixel = Math.floor(at / 3);
+    const x = pixel % width;
+    const y = Math.floor(pixel / width);
+    const isInside = (x - width / 2) ** 2 + (y - height / 2) ** 2 < (height / 3) ** 2;
+    data[at] = (isInside ? 180 : 60) + ((x + y) % 48) + (noise >>> 28);
+  }
+  return encodeJpeg({ kind: "pixels", data, width, height, channels: 3 }, quality);
+}
+
+interface NetShape {
+  readonly name: string;
+  /** Pixels of a side. */
+  readonly size: number;
+  readonly channels: number;
+  readonly blocks: number;
+}
+
+/** A classifier of 3×3 convolutions with ReLU and a global mean, four classes. */
+async function writeNet(folder: string, shape: NetShape): Promise<ModelPackage> {
+  const { name, size, channels, blocks } = shape;
+  const graph = new GraphBuilder();
+  let at = graph.input("image", "float32", [1, 3, size, size]);
+  for (let block = 0; block < blocks; block++) {
+    const from = block === 0 ? 3 : channels;
+    const weight = Float32Array.from({ length: channels * from * 9 }, (_, index) => Math.sin(index) / 9);
+    const kernel = graph.initializer(float32Tensor(`w${block}`, [channels, from, 3, 3], weight));
+    [at] = graph.node("Conv", [at, kernel], { pads: { ints: [1, 1, 1, 1] } }) as [string];
+    [at] = graph.node("Relu", [at]) as [string];
+  }
+  [at] = graph.node("GlobalAveragePool", [at]) as [string];
+  [at] = graph.node("Flatten", [at], { axis: { i: 1 } }) as [string];
+  const dense = Float32Array.from({ length: channels * 4 }, (_, index) => Math.cos(index));
+  graph.node("Gemm", [at, graph.initializer(float32Tensor("dense", [channels, 4], dense))], {}, ["logits"]);
+  graph.output("logits", "float32", [1, 4]);
+  const image = {
+    width: size,
+    height: size,
+    colour: "rgb",
+    resize: "stretch",
+    layout: "nchw",
+    range: "unit",
+  } as const;
+  return writeClassifier(folder, name, graph, { kind: "image", name: "image", ...image });
+}
+
+/** Four columns to four classes, over a dynamic number of rows. */
+async function writeRowNet(folder: string): Promise<ModelPackage> {
+  const graph = new GraphBuilder();
+  const rows = graph.input("rows", "float32", ["n", 4]);
+  const weight = (name: string, seed: number) =>
+    graph.initializer(
+      float32Tensor(
+        name,
+        [4, 4],
+        Float32Array.from({ length: 16 }, (_, at) => Math.sin(seed + at)),
+      ),
+    );
+  const [hidden] = graph.node("MatMul", [rows, weight("first", 1)]);
+  const [active] = graph.node("Relu", [hidden!]);
+  graph.node("MatMul", [active!, weight("second", 2)], {}, ["logits"]);
+  graph.output("logits", "float32", ["n", 4]);
+  const columns = ["a", "b", "c", "d"].map((name) => ({ name, encoding: { kind: "number" } as const }));
+  return writeClassifier(folder, "rows", graph, { kind: "table", name: "rows", columns, dims: [0, 4] });
+}
+
+async function writeClassifier(
+  folder: string,
+  name: string,
+  graph: GraphBuilder,
+  input: ManifestInput["inputs"][number],
+): Promise<ModelPackage> {
+  return writePackage(
+    join(folder, name),
+    {
+      schema: 1,
+      model: name,
+      version: 1,
+      created: "2026-11-20T00:00:00Z",
+      task: "classification",
+      licence: "Apache-2.0",
+      inputs: [input],
+      heads: [
+        {
+          name: "class",
+          kind: "classification",
+          output: "logits",
+          labels: ["a", "b", "c", "d"],
+          values: "logits",
+        },
+      ],
+      signals: ["margin", "entropy", "energy", "brightness", "instability"],
+      variants: [
+        { name: "fp32", file: "model.onnx", precision: "fp32", opset: 17, executionProviders: ["cpu"] },
+      ],
+      lineage: { base: null, snapshot: null, trainer: "by hand", settings: {}, libraries: {}, metrics: {} },
+    },
+    { "model.onnx": encodeModel(graph.build({ opset: 17 })) },
+  );
+}

@@ -1,0 +1,9 @@
+import { measureBackends } from "./backends.js";
+import { measureOverhead } from "./overhead.js";
+import { measurePipelines } from "./pipelines.js";
+import type { Figure } from "./report.js";
+
+/** What the runtime adds to bare ONNX Runtime: per call, per pipeline, per backend. */
+export async function runRuntimeSuite(): Promise<Figure[]> {
+  return [...(await measureOverhead()), ...(await measurePipelines()), ...(await measureBackends())];
+}
