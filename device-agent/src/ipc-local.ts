@@ -28,7 +28,7 @@ export type LocalRequest =
   | (ModelChoice & { readonly kind: "model_metadata" })
   | { readonly kind: "loaded_models" }
   /** A frame for a lane, from a program instead of the lane's source: a prediction like any other. */
-  | { readonly kind: "predict"; readonly lane: string; readonly frame: Frame; readonly timeoutMs: number };
+  | { readonly kind: "predict"; readonly lane: string; readonly frame: Frame };
 
 export interface LoadedModelEntry {
   readonly model: string;

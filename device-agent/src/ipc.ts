@@ -28,6 +28,8 @@ export interface PackageToRun {
 export interface ProviderToRun {
   readonly executionProvider: string;
   readonly variant: string;
+  /** Share of the graph's nodes that each execution provider ran when it was tried, where that was told. */
+  readonly shares?: Readonly<Record<string, number>> | undefined;
 }
 
 /** How a package's execution provider is chosen. */

@@ -9,6 +9,8 @@ import type { Session, Tensor } from "./backend.js";
 import { headOutputs, readHeads } from "./heads/read.js";
 import { NO_LABEL, type HeadResult } from "./heads/result.js";
 import { BatchRunner } from "./input/batch.js";
+import { batchFramesMax } from "./input/extent.js";
+import { zeroState } from "./input/fixed.js";
 import type { Frame, PreparedFrame } from "./input/frame.js";
 import { INPUT_LIMITS } from "./input/limits.js";
 import { FramePreparer, frameInput, type ImageSizer } from "./input/prepare.js";
@@ -83,11 +85,13 @@ export class Predictor {
   readonly #signalInput: string | undefined;
   /** Outputs of heads and state; undefined (all of the graph's) where there are none. */
   readonly #fetches: readonly string[] | undefined;
-  readonly #stateOutputs: readonly { readonly input: string; readonly output: string }[];
+  readonly #stateOutputs: readonly StateOutput[];
   /** Whether a frame's result depends on the frames before it. */
   readonly #sequential: boolean;
   readonly #streams = new StreamTable();
   readonly #batches: BatchRunner;
+  /** Frames that are prepared and run together. */
+  readonly #batchMax: number;
   #alsoFetch: { readonly names: readonly string[]; readonly fetches: readonly string[] } | undefined;
 
   constructor(options: PredictorOptions) {
@@ -100,7 +104,9 @@ export class Predictor {
     this.#signals = manifest.signals;
     this.#signalInput = frameInput(manifest.inputs)?.name;
     this.#stateOutputs = manifest.inputs.flatMap((input) =>
-      input.kind === "state" ? [{ input: input.name, output: input.output }] : [],
+      input.kind === "state"
+        ? [{ input: input.name, output: input.output, values: zeroState(input).data.length }]
+        : [],
     );
     this.#sequential = this.#stateOutputs.length > 0 || this.#preparer.hasContext;
     const wanted = new Set([
@@ -109,6 +115,7 @@ export class Predictor {
     ]);
     this.#fetches = wanted.size === 0 ? undefined : [...wanted];
     this.#batches = new BatchRunner(options.session, manifest.inputs, this.#fetches);
+    this.#batchMax = batchFramesMax(manifest.inputs);
   }
 
   /** @throws FieldloopError `model_output_invalid`, `model_run_failed`, `invalid_argument` and the codes of images, windows and rows */
@@ -135,6 +142,14 @@ export class Predictor {
         `Predict batch: ${frames.length} frames, at most ${INPUT_LIMITS.batchFramesMax} allowed`,
       );
     }
+    const items: BatchItem[] = [];
+    for (let at = 0; at < frames.length; at += this.#batchMax) {
+      items.push(...(await this.#predictSome(frames.slice(at, at + this.#batchMax), stream)));
+    }
+    return items;
+  }
+
+  async #predictSome(frames: readonly Frame[], stream: string): Promise<BatchItem[]> {
     if (frames.length > 1 && !this.#sequential && this.#batches.possible) {
       const items = await this.#runTogether(frames, this.#streams.of(stream));
       if (items !== undefined) return items;
@@ -236,14 +251,23 @@ export class Predictor {
     };
   }
 
-  /** State for the stream's next frame: the very tensors that the run gave. A state that is not finite would never heal. */
+  /**
+   * State for the stream's next frame: the very tensors that the run gave. A state that is not finite would never heal, one that grows
+   * would fill the memory.
+   */
   #carry(outputs: Tensors, prepared: PreparedFrame, state: StreamState): void {
-    for (const { input, output } of this.#stateOutputs) {
+    for (const { input, output, values } of this.#stateOutputs) {
       const tensor = outputs[output];
       if (tensor === undefined) {
         throw new FieldloopError(
           "model_output_invalid",
           `Carry state "${input}": the run has no tensor "${output}"`,
+        );
+      }
+      if (tensor.data.length !== values) {
+        throw new FieldloopError(
+          "model_output_invalid",
+          `Carry state "${input}": output "${output}" has ${tensor.data.length} values, the state ${values}`,
         );
       }
       if (!isAllFinite(tensor)) {
@@ -298,6 +322,13 @@ export class Predictor {
   }
 }
 
+/** What a run says of the next one's state, and how many values it holds. */
+interface StateOutput {
+  readonly input: string;
+  readonly output: string;
+  readonly values: number;
+}
+
 async function settle(work: Promise<Prediction>): Promise<BatchItem> {
   try {
     return { ok: true, prediction: await work };
@@ -306,7 +337,9 @@ async function settle(work: Promise<Prediction>): Promise<BatchItem> {
   }
 }
 
-function isAllFinite({ data }: Tensor): boolean {
+function isAllFinite({ data, type }: Tensor): boolean {
+  // Exponent bits all set: infinity or NaN (IEEE 754 binary16).
+  if (type === "float16") return !(data as Uint16Array).some((bits) => (bits & 0x7c00) === 0x7c00);
   if (!(data instanceof Float32Array || data instanceof Float64Array)) return true;
   let sum = 0;
   // Infinity − Infinity and 0 · NaN are NaN, so one sum tells of every value.

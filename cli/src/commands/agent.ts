@@ -15,6 +15,8 @@ interface AgentCommandOptions {
   name?: string;
   state?: string;
   port: number;
+  socket?: string;
+  grpcPort?: number;
   tag: Record<string, string>;
   threads?: number;
   provider: string;
@@ -50,7 +52,10 @@ Examples:
   $ fieldloop agent --name press-3 --source 'main=camera:/dev/video0?model=parts&priority=80' \\
       --source 'spindle=tcp:9000?model=bearing&rate=20'
 
-The local interface (its address is printed) answers /healthz, /metrics, /v1/state and POST /feedback:
+The local interface (its address is printed) answers /healthz, /metrics, /v1/state, POST /feedback, POST /v1/predict with an image,
+a window or a row, GET /v1/predictions with a stream of all predictions, and the Open Inference Protocol below /v2:
+  $ curl --data-binary @part.jpg -H 'content-type: image/jpeg' http://127.0.0.1:PORT/v1/predict
+  $ curl -N http://127.0.0.1:PORT/v1/predictions
   $ curl -d '{"prediction":"3-120","label":"gear"}' -H 'content-type: application/json' http://127.0.0.1:PORT/feedback`;
 
 export function registerAgentCommand(program: Command): void {
@@ -65,14 +70,24 @@ export function registerAgentCommand(program: Command): void {
     .option("--name <id>", "device id: lower-case letters, digits, . _ -")
     .option("--state <folder>", "everything it keeps (default: ~/.fieldloop/NAME)")
     .option("--port <port>", "local interface on 127.0.0.1; 0 takes a free one", readPort, 0)
+    .option("--socket <path>", "the local interface on a unix socket as well, for this user alone")
+    .option("--grpc-port <port>", "Open Inference Protocol over gRPC on 127.0.0.1 as well; 0 takes a free one", readPort)
     .option("--tag <key=value>", "tag of the device at enrolment, may be repeated", readTag, {})
-    .option("--threads <n>", "threads that run models at the same time (default: half of the cores)", readCount)
+    .option(
+      "--threads <n>",
+      "threads that run models at the same time (default: half of the cores)",
+      readCount,
+    )
     .option(
       "--provider <name>",
       "where models run: auto tries what there is and takes the fastest that is right; or cpu, webgpu, cuda, …, or the URL of an Open Inference Protocol server",
       "auto",
     )
-    .option("--memory-mb <n>", "memory of the inference host above which it is started anew (default: 1024)", readCount)
+    .option(
+      "--memory-mb <n>",
+      "memory of the inference host above which it is started anew (default: 1024)",
+      readCount,
+    )
     .option("--thermal <folder>", "where the thermal zones are", "/sys/class/thermal")
     .option("--spool-mb <n>", "disk budget for what waits for the server (default: 256)", readCount)
     .option("--uplink-kbps <n>", "uplink budget in kilobytes a second (default: 256)", readCount)
@@ -108,6 +123,8 @@ async function runAgent(options: AgentCommandOptions): Promise<void> {
     tags: options.tag,
     source: options.source,
     port: options.port,
+    socketPath: options.socket === undefined ? undefined : resolve(options.socket),
+    grpcPort: options.grpcPort,
     provider: options.provider,
     thermalPath: options.thermal,
     env,
@@ -136,9 +153,14 @@ async function withVendorLibrary(environment: NodeJS.ProcessEnv): Promise<NodeJS
 }
 
 function announce(agent: AgentHandle, json: boolean): void {
-  const { device, boot, localUrl } = agent;
-  if (json) process.stdout.write(`${JSON.stringify({ event: "started", device, boot, localUrl })}\n`);
-  else note(`${pc.bold(device)} boot ${boot}, local interface ${localUrl}`);
+  const { device, boot, localUrl, localSocket, grpcUrl } = agent;
+  if (json) {
+    const started = { event: "started", device, boot, localUrl, localSocket, grpcUrl };
+    process.stdout.write(`${JSON.stringify(started)}\n`);
+    return;
+  }
+  const further = [localSocket, grpcUrl].filter((address) => address !== undefined);
+  note(`${pc.bold(device)} boot ${boot}, local interface ${[localUrl, ...further].join(", ")}`);
 }
 
 const LEVEL_NAMES: Readonly<Record<number, string>> = {

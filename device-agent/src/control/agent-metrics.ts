@@ -4,7 +4,12 @@ import type { Sender } from "./sender.js";
 import type { Spool } from "./spool/spool.js";
 
 /** Where `/metrics` finds what it reads in a running agent. */
-export function agentMetrics(host: HostLink, spool: Spool, sender: Sender, linkUp: () => boolean): MetricsSource {
+export function agentMetrics(
+  host: HostLink,
+  spool: Spool,
+  sender: Sender,
+  linkUp: () => boolean,
+): MetricsSource {
   const { supervisor, batches, frames } = host;
   return {
     predictions: () => batches.numbers.count,

@@ -26,6 +26,10 @@ export interface AgentOptions {
   readonly source: string | readonly string[];
   /** Port of the local interface on loopback; 0 for any free one. */
   readonly port?: number;
+  /** A unix socket for the local interface beside it, for this user alone. */
+  readonly socketPath?: string | undefined;
+  /** Port of the Open Inference Protocol over gRPC on loopback, 0 for any free one; none where it is left out. */
+  readonly grpcPort?: number | undefined;
   /** Threads that run models at the same time, over all lanes; half of the cores by default. */
   readonly threadCount?: number;
   /** Where models run: `auto` (the fastest that is right), `cpu` (default), an execution provider, or the URL of a server. */
@@ -51,6 +55,10 @@ export interface AgentHandle {
   readonly boot: number;
   /** `http://127.0.0.1:…` of the local interface. */
   readonly localUrl: string;
+  /** Path of its unix socket, where one was asked for. */
+  readonly localSocket: string | undefined;
+  /** `grpc://127.0.0.1:…`, where it was asked for. */
+  readonly grpcUrl: string | undefined;
   /** Undefined between two hosts. */
   readonly hostPid: () => number | undefined;
   readonly state: () => DeviceState;

@@ -8,44 +8,33 @@ import {
   type Command,
   type DeviceState,
   type EventData,
-  type Facts,
 } from "@fieldloop/protocol";
 import type { Logger } from "pino";
 import { type Clock, systemClock } from "../clock.js";
-import { AGENT_LIMITS, AGENT_VERSION } from "../limits.js";
-import type { LaneSpec } from "../lane-spec.js";
-import { sourceName } from "../source-spec.js";
-import type { AgentHandle, AgentOptions } from "./agent.js";
+import { AGENT_LIMITS } from "../limits.js";
+import type { AgentHandle } from "./agent.js";
 import { Commands } from "./commands.js";
+import type { DaemonParts } from "./daemon-parts.js";
 import { DesiredFollower } from "./desired-follower.js";
 import { DesiredStore } from "./desired-store.js";
 import { FeedbackGatherer, type FeedbackItem } from "./feedback.js";
 import { HostLink } from "./host-link.js";
 import { LaneUpdaters } from "./lane-updaters.js";
-import type { HostProcessOptions } from "./host-process.js";
-import { type Identity, raiseBoot } from "./identity.js";
+import { raiseBoot } from "./identity.js";
 import { LocalApi, unknownPrediction } from "./local-api.js";
+import { LocalInference } from "./local-inference.js";
 import { agentMetrics } from "./agent-metrics.js";
+import { deviceState } from "./device-state.js";
 import { createMetrics } from "./metrics.js";
+import { PackageCatalog } from "./package-catalog.js";
 import { PackageStore } from "./package-store.js";
+import { PredictionFeed } from "./prediction-feed.js";
 import { ProviderPlans } from "./provider-plans.js";
 import { Quarantine } from "./quarantine.js";
 import { Sender } from "./sender.js";
 import { Spool } from "./spool/spool.js";
 import { Uplink } from "./uplink.js";
 import { Warnings } from "./warnings.js";
-
-export interface DaemonParts {
-  readonly options: AgentOptions;
-  readonly lanes: readonly LaneSpec[];
-  readonly identity: Identity;
-  readonly facts: Facts;
-  readonly boot: number;
-  readonly host: HostProcessOptions;
-  /** Files that did not parse and were kept aside. */
-  readonly corrupt: readonly string[];
-  readonly unlock: () => Promise<void>;
-}
 
 /** How long a stop waits for the server to acknowledge what is left; the rest waits in the spool. */
 const DRAIN_MS = 3_000;
@@ -63,12 +52,15 @@ export class Daemon implements AgentHandle {
   readonly #warnings: Warnings;
   readonly #desired: DesiredFollower;
   readonly #packages: PackageStore;
+  readonly #catalog: PackageCatalog;
+  readonly #feed: PredictionFeed;
   #spool!: Spool;
   #feedback!: FeedbackGatherer;
   #updaters!: LaneUpdaters;
   #host!: HostLink;
   #sender!: Sender;
   #uplink: Uplink | undefined;
+  #inference!: LocalInference;
   #localApi!: LocalApi;
   #tickTimer: NodeJS.Timeout | undefined;
   #stopping: Promise<void> | undefined;
@@ -92,10 +84,18 @@ export class Daemon implements AgentHandle {
       onRefused: (error) => this.#refused("desired state", error),
     });
     this.#packages = new PackageStore(options.directory);
+    this.#catalog = new PackageCatalog(this.#packages);
+    this.#feed = new PredictionFeed(boot, this.#catalog);
   }
 
   get localUrl(): string {
     return this.#localApi.url;
+  }
+  get localSocket(): string | undefined {
+    return this.#localApi.socketPath;
+  }
+  get grpcUrl(): string | undefined {
+    return this.#localApi.grpcUrl;
   }
   hostPid = (): number | undefined => this.#host.supervisor.pid;
 
@@ -109,6 +109,8 @@ export class Daemon implements AgentHandle {
     this.#updaters = this.#makeUpdaters(onCorrupt);
     const providers = await this.#loadProviders(onCorrupt);
     this.#host = this.#makeHost(quarantine, providers);
+    this.#inference = this.#makeInference(providers);
+    this.#updaters.keep((packageSha256) => this.#inference.needs(packageSha256));
     this.#localApi = this.#makeLocalApi();
     await this.#packages.open();
     await this.#updaters.load();
@@ -236,16 +238,37 @@ export class Daemon implements AgentHandle {
       providers,
       desired: () => this.#desired.current,
       updater: (lane) => this.#updaters.of(lane),
+      onPredictions: (message) => this.#feed.publish(message),
+      onHostEnded: () => this.#inference.hostEnded(),
       emit: (event) => this.#emit(event),
       onChange: () => this.#changed(),
     });
   }
 
+  #makeInference(providers: ProviderPlans): LocalInference {
+    return new LocalInference({
+      host: this.#host.supervisor,
+      catalog: this.#catalog,
+      toRun: (packageSha256) => providers.planFor(this.#packages.toRun(packageSha256)),
+      hostBytesMax: this.#parts.options.hostBytesMax ?? AGENT_LIMITS.hostBytesMaxDefault,
+    });
+  }
+
   #makeLocalApi(): LocalApi {
     const { supervisor } = this.#host;
+    const { lanes, options } = this.#parts;
     return new LocalApi({
-      port: this.#parts.options.port ?? 0,
-      metrics: createMetrics(agentMetrics(this.#host, this.#spool, this.#sender, () => this.#uplink?.connected ?? false)),
+      port: options.port ?? 0,
+      socketPath: options.socketPath,
+      grpcPort: options.grpcPort,
+      lanes: lanes.map(({ name }) => name),
+      inference: this.#inference,
+      feed: this.#feed,
+      predict: (lane, frame, signal) =>
+        supervisor.request({ kind: "predict", lane, frame }, AGENT_LIMITS.localInferTimeoutMs, signal),
+      metrics: createMetrics(
+        agentMetrics(this.#host, this.#spool, this.#sender, () => this.#uplink?.connected ?? false),
+      ),
       state: () => this.state(),
       hostPid: this.hostPid,
       health: () => this.#health(),
@@ -355,32 +378,16 @@ export class Daemon implements AgentHandle {
   // What is reported
 
   state(): DeviceState {
-    const { facts, lanes } = this.#parts;
-    const { states, batches, frames, samplesTaken, supervisor } = this.#host;
-    const { framesDropped, framesFailed } = frames.total;
-    const [first] = states;
-    return {
+    return deviceState({
       time: this.#clock.now(),
       boot: this.boot,
-      agentVersion: AGENT_VERSION,
-      facts,
-      running: first?.running ?? null,
+      facts: this.#parts.facts,
+      host: this.#host,
       previous: this.#updaters.first.previous,
-      deployment: this.#updaters.first.deployment,
-      lanes: states,
       desiredRevision: this.#desired.revision,
-      warnings: this.#warnings.list(),
-      counters: {
-        predictions: batches.numbers.count,
-        framesDropped,
-        framesFailed,
-        samplesTaken,
-        recordsEvicted: this.#spool.recordsEvicted,
-        hostRestarts: supervisor.restarts,
-      },
-      spool: { records: this.#spool.records, bytes: this.#spool.bytes, bytesMax: this.#spool.bytesMax },
-      source: sourceName(lanes[0]!.source),
-    };
+      warnings: this.#warnings,
+      spool: this.#spool,
+    });
   }
 
   /** Appends an event to the spool. All but feedback is never evicted. */
@@ -398,7 +405,12 @@ export class Daemon implements AgentHandle {
   /** Troubles of the host are over when it has run for a while. */
   #tick(): void {
     if (this.#host.upMs < AGENT_LIMITS.hostHealthyMs) return;
-    for (const code of ["host_crashed", "host_unresponsive", "host_memory_exceeded", "frame_quarantined"] as const) {
+    for (const code of [
+      "host_crashed",
+      "host_unresponsive",
+      "host_memory_exceeded",
+      "frame_quarantined",
+    ] as const) {
       this.#warnings.clear(code);
     }
   }

@@ -6,6 +6,7 @@ import type { LaneSpec } from "../lane-spec.js";
 import type { FeedbackGatherer } from "./feedback.js";
 import type { HostProcessOptions } from "./host-process.js";
 import type { PackageStore } from "./package-store.js";
+import type { PredictionsMessage } from "./prediction-feed.js";
 import type { ProviderPlans } from "./provider-plans.js";
 import type { Quarantine } from "./quarantine.js";
 import type { Spool } from "./spool/spool.js";
@@ -34,6 +35,27 @@ export interface HostLinkOptions {
   readonly providers: ProviderPlans;
   readonly desired: () => Desired | undefined;
   readonly updater: (lane: string) => Updater;
+  /** Predictions that are numbered and taken. */
+  readonly onPredictions: (message: PredictionsMessage) => void;
+  /** What it held in memory ended with it. */
+  readonly onHostEnded: () => void;
   readonly emit: (event: EventData) => void;
   readonly onChange: () => void;
+}
+
+/** Until the fleet says what it wants: nothing is sampled. */
+export const DEFAULT_SAMPLING: StartMessage["sampling"] = {
+  bytesPerHour: 0,
+  randomShare: 0,
+  worthMin: 1,
+  worthPerMinute: 0,
+};
+/** As the reported state has room for. */
+export const PROVIDER_SHOWN_MAX = 256;
+export const DEFAULT_PROFILE_SECONDS = 60;
+export const DEFAULT_PREDICTIONS_SECONDS = 2;
+
+/** `csv:-` and `ndjson:-` read what the agent is given. */
+export function readsStdin(source: LaneSpec["source"]): boolean {
+  return (source.kind === "csv" || source.kind === "ndjson") && source.path === undefined;
 }

@@ -1,9 +1,4 @@
-import {
-  encodeMessage,
-  toFieldloopError,
-  type DeviceState,
-  type LaneState,
-} from "@fieldloop/protocol";
+import { encodeMessage, toFieldloopError, type DeviceState, type LaneState } from "@fieldloop/protocol";
 import type {
   Activation,
   HostMessage,
@@ -16,7 +11,14 @@ import type { LaneSpec } from "../lane-spec.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { sourceName } from "../source-spec.js";
 import { FrameCounters } from "./counters.js";
-import type { HostLinkOptions } from "./host-link-options.js";
+import {
+  DEFAULT_PREDICTIONS_SECONDS,
+  DEFAULT_PROFILE_SECONDS,
+  DEFAULT_SAMPLING,
+  type HostLinkOptions,
+  PROVIDER_SHOWN_MAX,
+  readsStdin,
+} from "./host-link-options.js";
 import { inScratchHost } from "./host-process.js";
 import { frameMarkPath } from "./lane-files.js";
 import { MemoryCeiling } from "./memory-ceiling.js";
@@ -25,16 +27,6 @@ import { judgeFrames, OWN_FAULT } from "./quarantine.js";
 import { appendSample } from "./samples.js";
 import { type HostCrash, Supervisor } from "./supervisor.js";
 
-const DEFAULT_SAMPLING: StartMessage["sampling"] = {
-  bytesPerHour: 0,
-  randomShare: 0,
-  worthMin: 1,
-  worthPerMinute: 0,
-};
-/** As the reported state has room for. */
-const PROVIDER_SHOWN_MAX = 256;
-const DEFAULT_PROFILE_SECONDS = 60;
-const DEFAULT_PREDICTIONS_SECONDS = 2;
 /** What a profile is worth when space runs out. */
 const PROFILE_WORTH = 0.7;
 
@@ -190,6 +182,7 @@ export class HostLink {
   /** What the host said of itself ended with it. */
   #forgetHost(): void {
     this.frames.hostEnded();
+    this.#options.onHostEnded();
     for (const link of this.#lanes.values()) {
       link.activating = false;
       link.running = null;
@@ -344,6 +337,7 @@ export class HostLink {
     try {
       this.batches.add(lane, origin, firstN, rows);
       this.#options.updater(lane).notePredictions(origin.packageSha256, rows.length);
+      this.#options.onPredictions(message);
     } catch (error) {
       const coded = toFieldloopError(error);
       this.#options.warnings.raise(coded.code, coded.message, "error");
@@ -378,14 +372,19 @@ export class HostLink {
     await judgeFrames(crash, quarantine, warnings);
   }
 
-  /** The lanes that may have ended the host: whose run was stuck, else those that had frames running, else all that changed or ran. */
-  #suspects({ stuckLane, frames }: HostCrash): LaneLink[] {
+  /**
+   * The lanes that may have ended the host: whose run was stuck, else those that had frames running, else all that changed or ran; none
+   * where it was an inference for another program.
+   */
+  #suspects({ stuckLane, stuckInference, inferring, frames }: HostCrash): LaneLink[] {
+    if (stuckInference) return [];
     const lanes = [...this.#lanes.values()];
     if (stuckLane !== undefined) return lanes.filter(({ spec }) => spec.name === stuckLane);
     const running = lanes.filter(
       ({ spec, activating }) => activating || frames.some(({ lane }) => lane === spec.name),
     );
-    return running.length > 0 ? running : lanes;
+    if (running.length > 0) return running;
+    return inferring > 0 ? [] : lanes;
   }
 
   /** A driver may take the whole process with it: the next host runs the model on the next provider. */
@@ -394,11 +393,9 @@ export class HostLink {
     const { providers, warnings } = this.#options;
     const { executionProvider, variant, packageSha256 } = running;
     providers.demote(packageSha256, { executionProvider, variant });
-    warnings.raise("provider_failed", `Run on "${executionProvider}": the host ended (${reason}), the next one takes over`);
+    warnings.raise(
+      "provider_failed",
+      `Run on "${executionProvider}": the host ended (${reason}), the next one takes over`,
+    );
   }
-}
-
-/** `csv:-` and `ndjson:-` read what the agent is given. */
-function readsStdin(source: LaneSpec["source"]): boolean {
-  return (source.kind === "csv" || source.kind === "ndjson") && source.path === undefined;
 }

@@ -14,9 +14,10 @@ export interface HostProcessOptions {
 }
 
 interface Waiting {
+  readonly kind: ControlRequest["kind"];
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: FieldloopError) => void;
-  readonly timer: NodeJS.Timeout;
+  readonly settled: () => void;
 }
 
 const ENTRY = new URL("../host/main.js", import.meta.url);
@@ -38,6 +39,7 @@ export class HostProcess {
   readonly #waiting = new Map<number, Waiting>();
   #lastId = 0;
   #ended = false;
+  #inferring = 0;
   /** Resolves with how it ended: `exit 1`, `SIGSEGV`. */
   readonly ended: Promise<string>;
 
@@ -60,6 +62,7 @@ export class HostProcess {
     this.ended = new Promise((resolve) => {
       const end = (reason: string): void => {
         this.#ended = true;
+        this.#inferring = [...this.#waiting.values()].filter(({ kind }) => kind === "infer").length;
         this.#rejectAll(reason);
         resolve(reason);
       };
@@ -72,30 +75,50 @@ export class HostProcess {
     return this.#child.pid;
   }
 
+  /** Inferences that it was asked for and had not answered when it ended; 0 before that. */
+  get inferringAtEnd(): number {
+    return this.#inferring;
+  }
+
   send(message: ControlMessage): void {
     if (this.#ended || !this.#child.connected) return;
     this.#child.send(message, () => undefined);
   }
 
-  /** @throws FieldloopError the host's own, `host_crashed` where it ends first, `timed_out` */
+  /** @throws FieldloopError the host's own, `host_crashed` where it ends first, `timed_out`, `cancelled` once `signal` aborts */
   request<Kind extends ControlRequest["kind"]>(
     request: Extract<ControlRequest, { kind: Kind }>,
     timeoutMs: number,
+    signal?: AbortSignal,
   ): Promise<ControlResponses[Kind]> {
     if (this.#ended) {
       return Promise.reject(new FieldloopError("host_crashed", `Ask host to ${request.kind}: it has ended`));
     }
     const id = ++this.#lastId;
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#settle(id, (waiting) =>
-          waiting.reject(
-            new FieldloopError("timed_out", `Ask host to ${request.kind}: no answer in ${timeoutMs} ms`),
-          ),
-        );
-      }, timeoutMs);
-      this.#waiting.set(id, { resolve: resolve as (value: unknown) => void, reject, timer });
+      const giveUp = (error: FieldloopError): void => {
+        this.#settle(id, (waiting) => waiting.reject(error));
+        this.send({ kind: "cancel", id });
+      };
+      const what = `Ask host to ${request.kind}`;
+      const timer = setTimeout(
+        () => giveUp(new FieldloopError("timed_out", `${what}: no answer in ${timeoutMs} ms`)),
+        timeoutMs,
+      );
+      const gone = (): void =>
+        giveUp(new FieldloopError("cancelled", `${what}: nobody waits for the answer`));
+      this.#waiting.set(id, {
+        kind: request.kind,
+        resolve: resolve as (value: unknown) => void,
+        reject,
+        settled: () => {
+          clearTimeout(timer);
+          signal?.removeEventListener("abort", gone);
+        },
+      });
       this.send({ kind: "request", id, request });
+      signal?.addEventListener("abort", gone, { once: true });
+      if (signal?.aborted) gone();
     });
   }
 
@@ -107,7 +130,7 @@ export class HostProcess {
     const waiting = this.#waiting.get(id);
     if (!waiting) return;
     this.#waiting.delete(id);
-    clearTimeout(waiting.timer);
+    waiting.settled();
     settle(waiting);
   }
 

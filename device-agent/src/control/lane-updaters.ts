@@ -46,6 +46,11 @@ export class LaneUpdaters {
     return Math.max(...[...this.#updaters.values()].map(({ revisionFloor }) => revisionFloor));
   }
 
+  /** Packages that somebody else needs stay on this device. */
+  keep(needs: (packageSha256: string) => boolean): void {
+    this.#cleaner.register(needs);
+  }
+
   async load(): Promise<void> {
     for (const updater of this.#updaters.values()) await updater.load();
     await this.#keepAbsentLanes();
@@ -92,7 +97,15 @@ export class LaneUpdaters {
     const message = `Follow desired state: there is no lane "${lane}" for "${model}", there are ${lanes}`;
     this.#options.log.warn({ code: "lane_unknown", deployment }, message);
     const error = { code: "lane_unknown", message } as const;
-    const event = { deployment, model, version, packageSha256, state: "rejected", error, measured: {} } as const;
+    const event = {
+      deployment,
+      model,
+      version,
+      packageSha256,
+      state: "rejected",
+      error,
+      measured: {},
+    } as const;
     this.#options.emit({ type: "deployment", ...event } satisfies EventData);
   }
 }

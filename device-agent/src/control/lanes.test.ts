@@ -128,7 +128,10 @@ describe("several lanes", () => {
     expect(existsSync(join(folder.path, "state", "deployment-spindle.json"))).toBe(true);
     agent = await start([CAMERA, SPINDLE]);
     const { boot } = agent;
-    await until(() => stored(boot, "loudness").length > 5 && stored(boot, "brightness").length > 5, "both predict");
+    await until(
+      () => stored(boot, "loudness").length > 5 && stored(boot, "brightness").length > 5,
+      "both predict",
+    );
     expect([lane("main").running?.version, lane("spindle").running?.version]).toEqual([1, 2]);
     expect(fleet.deploymentStates("s2").filter((state) => state === "offered")).toEqual(["offered"]);
   }, 120_000);
@@ -181,6 +184,24 @@ describe("several lanes", () => {
     expect(framesSkipped).toBeGreaterThan(framesSeen * 0.7);
     expect(framesSkipped + framesDropped).toBeLessThan(framesSeen);
     expect(agent.state().counters.framesDropped).toBe(framesDropped);
+  }, 60_000);
+
+  it("run several frames at once where several wait, each with its own result", async () => {
+    const images = join(folder.path, "images");
+    await mkdir(images);
+    for (const value of [0, 80, 170, 255]) await writeFile(join(images, `${value}.png`), await pngOf(value));
+    const batched = writeTestPackage(join(folder.path, "batched"), { version: 1, dynamicBatch: true });
+    fleet.desire([await publish(batched, "d1")]);
+    agent = await start([`folder:${images}?fps=500&batch=4`]);
+    await isActive("d1");
+    await until(() => agent!.state().counters.predictions > 400, "hundreds of predictions");
+    await agent.stop();
+    expectAllStored(agent.boot, agent.state().counters.predictions);
+    // The same four images over and over, in their order: two of them dark, two light.
+    const classes = fleet.predictions.flatMap((batch) => [...batch.class]);
+    const start0 = classes.findIndex((value, index) => value === 0 && classes[index + 1] === 0);
+    for (const [index, value] of classes.slice(start0).entries()) expect(value).toBe(index % 4 < 2 ? 0 : 1);
+    expect(agent.state().counters.framesFailed).toBe(0);
   }, 60_000);
 
   it("tell the fleet when there is none for an assignment, once", async () => {
@@ -250,10 +271,16 @@ describe("a host that must go", () => {
     expect(frames.length).toBe(1);
     await until(() => fleet.events.some(({ data }) => data.type === "crash"), "the crash is told");
     const crash = fleet.events.find(({ data }) => data.type === "crash");
-    expect(crash?.data).toMatchObject({ frameSha256: frames[0], reason: expect.stringContaining("unresponsive") });
+    expect(crash?.data).toMatchObject({
+      frameSha256: frames[0],
+      reason: expect.stringContaining("unresponsive"),
+    });
     const { hostRestarts } = agent.state().counters;
     const before = stored(agent.boot, "brightness").length;
-    await until(() => stored(agent!.boot, "brightness").length > before + 10, "the other frame is predicted on");
+    await until(
+      () => stored(agent!.boot, "brightness").length > before + 10,
+      "the other frame is predicted on",
+    );
     await until(() => stored(agent!.boot, "loudness").length > 10, "and the other lane too");
     expect(agent.state().counters.hostRestarts).toBe(hostRestarts);
   }, 120_000);

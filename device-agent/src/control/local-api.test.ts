@@ -1,17 +1,35 @@
+import { lstat, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer, type Server } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Registry } from "prom-client";
 import { FieldloopError, type DeviceState } from "@fieldloop/protocol";
+import { SessionService } from "@fieldloop/runtime/oip";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { call } from "../testing/local-client.test.kit.js";
 import type { FeedbackItem } from "./feedback.js";
 import { LocalApi, unknownPrediction } from "./local-api.js";
+import { LocalSocket } from "./local-socket.js";
+import { PackageCatalog } from "./package-catalog.js";
+import { PackageStore } from "./package-store.js";
+import { PredictionFeed } from "./prediction-feed.js";
 
 let api: LocalApi;
 let told: { boot: number; items: readonly FeedbackItem[] }[];
 let healthy: boolean;
+let folder: string;
+const strangers: Server[] = [];
 beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "fieldloop-local-"));
   told = [];
   healthy = true;
   api = new LocalApi({
     port: 0,
+    socketPath: join(folder, "agent.sock"),
+    lanes: ["main"],
+    inference: new SessionService([], { version: "1", platform: "none" }),
+    feed: new PredictionFeed(3, new PackageCatalog(new PackageStore(folder))),
+    predict: () => Promise.reject(new FieldloopError("unavailable", "no host")),
     metrics: new Registry(),
     state: () => ({ boot: 3 }) as DeviceState,
     hostPid: () => 77,
@@ -29,7 +47,11 @@ beforeEach(async () => {
   });
   await api.start();
 });
-afterEach(() => api.stop());
+afterEach(async () => {
+  await api.stop();
+  for (const server of strangers.splice(0)) await new Promise((resolve) => server.close(resolve));
+  await rm(folder, { recursive: true, force: true });
+});
 
 const post = (path: string, body: string, headers: Record<string, string> = {}): Promise<Response> =>
   fetch(`${api.url}${path}`, {
@@ -96,5 +118,40 @@ describe("local interface", () => {
     expect((await post("/feedback", '{"prediction":"3-7","label":"a"}', { origin: api.url })).status).toBe(
       202,
     );
+  });
+});
+
+describe("unix socket", () => {
+  const listening = async (path: string): Promise<LocalSocket> => {
+    const server = createServer((_request, response) => response.end("here"));
+    strangers.push(server);
+    return LocalSocket.listen(server, path);
+  };
+
+  it("has the same routes, for any host name, and goes with its server", async () => {
+    const path = join(folder, "agent.sock");
+    expect((await lstat(path)).mode & 0o777).toBe(0o600);
+    expect((await call(path, "/healthz", { headers: { host: "agent" } })).json).toEqual({ status: "ok", reasons: [] });
+    expect((await call(path, "/v2/health/live")).status).toBe(200);
+    expect((await call(api.url, "/healthz", { headers: { host: "agent" } })).status).toBe(403);
+    await api.stop();
+    await expect(lstat(path)).rejects.toThrow("ENOENT");
+  });
+
+  it("replaces a socket that nobody answers on, and nothing else", async () => {
+    const path = join(folder, "other.sock");
+    const first = await listening(path);
+    await expect(listening(path)).rejects.toMatchObject({ code: "conflict" });
+    expect((await call(path, "/")).bytes.toString()).toBe("here");
+    await new Promise((resolve) => strangers.shift()!.close(resolve));
+    const second = await listening(path);
+    expect((await call(path, "/")).bytes.toString()).toBe("here");
+    await first.remove();
+    expect((await lstat(path)).isSocket()).toBe(true);
+    await second.remove();
+    await writeFile(path, "a file");
+    await expect(listening(path)).rejects.toMatchObject({ code: "conflict" });
+    await expect(listening(join(folder, "no", "folder.sock"))).rejects.toMatchObject({ code: "unavailable" });
+    await expect(listening(join(folder, "x".repeat(120)))).rejects.toMatchObject({ code: "invalid_argument" });
   });
 });

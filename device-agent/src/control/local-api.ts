@@ -1,6 +1,6 @@
-import type { Server } from "node:http";
+import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
-import { type ServerType, serve } from "@hono/node-server";
+import { createAdaptorServer } from "@hono/node-server";
 import {
   FieldloopError,
   labelSchema,
@@ -10,16 +10,23 @@ import {
   toFieldloopError,
   type DeviceState,
 } from "@fieldloop/protocol";
+import type { OipServer } from "@fieldloop/runtime/oip";
 import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import type { Registry } from "prom-client";
 import { z } from "zod";
 import { AGENT_LIMITS } from "../limits.js";
 import type { FeedbackItem } from "./feedback.js";
+import { addLocalRoutes, type LocalEnvironment, type LocalRoutesOptions } from "./local-routes.js";
+import { LocalSocket } from "./local-socket.js";
 
-export interface LocalApiOptions {
+export interface LocalApiOptions extends LocalRoutesOptions {
   /** 0: any free one. */
   readonly port: number;
+  /** A unix socket beside it. */
+  readonly socketPath?: string | undefined;
+  /** The Open Inference Protocol over gRPC, on loopback; 0 for any free port. */
+  readonly grpcPort?: number | undefined;
   readonly metrics: Registry;
   readonly state: () => DeviceState;
   /** Process id of the inference host; undefined between two of them. */
@@ -30,6 +37,9 @@ export interface LocalApiOptions {
   readonly setCondition: (condition: string, lane: string | undefined) => Promise<string>;
   readonly truth: (boot: number, n: number) => Promise<string | undefined>;
 }
+
+const LOOPBACK = "127.0.0.1";
+const CLOSE_GRACE_MS = 500;
 
 const feedbackItemSchema = z
   .object({
@@ -51,12 +61,15 @@ const conditionSchema = z.object({
 });
 
 /**
- * What other programs on this machine may ask. It listens on loopback only, answers only to a loopback `Host` (a page in a
- * browser that rebinds its name to 127.0.0.1 has another) and to no page of another origin.
+ * What other programs on this machine may ask. It listens on loopback, and where that is asked for on a unix socket for this user and
+ * for gRPC. Over TCP it answers only to a loopback `Host` (a page in a browser that rebinds its name to 127.0.0.1 has another) and to
+ * no page of another origin.
  */
 export class LocalApi {
   readonly #options: LocalApiOptions;
-  #server: ServerType | undefined;
+  #servers: Server[] = [];
+  #socket: LocalSocket | undefined;
+  #grpc: OipServer | undefined;
   #port = 0;
 
   constructor(options: LocalApiOptions) {
@@ -67,68 +80,111 @@ export class LocalApi {
     return `http://127.0.0.1:${this.#port}`;
   }
 
+  /** Of the gRPC server; undefined where there is none. */
+  get grpcUrl(): string | undefined {
+    return this.#grpc?.url;
+  }
+  get socketPath(): string | undefined {
+    return this.#socket?.path;
+  }
+
+  /** @throws FieldloopError `unavailable`, `conflict`, `invalid_argument` */
   async start(): Promise<void> {
-    const app = createLocalApp(this.#options);
-    await new Promise<void>((resolve, reject) => {
-      const server = serve(
-        {
-          fetch: app.fetch,
-          hostname: "127.0.0.1",
-          port: this.#options.port,
-          serverOptions: {
-            headersTimeout: AGENT_LIMITS.localHeadersTimeoutMs,
-            requestTimeout: AGENT_LIMITS.localRequestTimeoutMs,
-          },
-        },
-        (address: AddressInfo) => {
-          this.#port = address.port;
-          resolve();
-        },
-      );
-      server.on("error", (cause: Error) => {
-        reject(
-          new FieldloopError(
-            "unavailable",
-            `Open local interface on port ${this.#options.port}: ${cause.message}`,
-            { cause },
-          ),
-        );
-      });
-      (server as Server).maxConnections = AGENT_LIMITS.localConnectionsMax;
-      this.#server = server;
-    });
+    try {
+      await this.#start();
+    } catch (error) {
+      await this.stop();
+      throw error;
+    }
+  }
+
+  async #start(): Promise<void> {
+    const { port, socketPath, grpcPort, inference } = this.#options;
+    const server = this.#serve({ checksHost: true });
+    await listen(server, port);
+    this.#port = (server.address() as AddressInfo).port;
+    if (socketPath !== undefined) {
+      this.#socket = await LocalSocket.listen(this.#serve({ checksHost: false }), socketPath);
+    }
+    if (grpcPort === undefined) return;
+    const { serveGrpc } = await import("@fieldloop/runtime/oip");
+    this.#grpc = await serveGrpc(
+      inference,
+      { host: LOOPBACK, port: grpcPort },
+      { messageBytesMax: AGENT_LIMITS.localTensorBytesMax },
+    );
+  }
+
+  #serve(form: LocalAppForm): Server {
+    const server = createAdaptorServer({
+      fetch: createLocalApp(this.#options, form).fetch,
+      createServer,
+      serverOptions: {
+        headersTimeout: AGENT_LIMITS.localHeadersTimeoutMs,
+        requestTimeout: AGENT_LIMITS.localRequestTimeoutMs,
+      },
+    }) as Server;
+    server.maxConnections = AGENT_LIMITS.localConnectionsMax;
+    this.#servers.push(server);
+    return server;
   }
 
   async stop(): Promise<void> {
-    const server = this.#server as Server | undefined;
-    if (!server) return;
-    await new Promise<void>((resolve) => {
-      server.close(() => resolve());
-      server.closeIdleConnections();
-      setTimeout(() => server.closeAllConnections(), 500).unref();
-    });
-    this.#server = undefined;
+    this.#options.feed.close();
+    const servers = this.#servers;
+    this.#servers = [];
+    await Promise.all([...servers.map(close), this.#grpc?.stop()]);
+    this.#grpc = undefined;
+    await this.#socket?.remove();
+    this.#socket = undefined;
   }
 }
 
+async function listen(server: Server, port: number): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const failed = (cause: Error): void => {
+      const message = `Open local interface on port ${port}: ${cause.message}`;
+      reject(new FieldloopError("unavailable", message, { cause }));
+    };
+    server.once("error", failed);
+    server.listen({ host: LOOPBACK, port }, () => {
+      server.off("error", failed);
+      resolve();
+    });
+  });
+}
+
+async function close(server: Server): Promise<void> {
+  if (!server.listening) return;
+  await new Promise<void>((resolve) => {
+    server.close(() => resolve());
+    server.closeIdleConnections();
+    setTimeout(() => server.closeAllConnections(), CLOSE_GRACE_MS).unref();
+  });
+}
+
+export interface LocalAppForm {
+  /** Whether only requests to a loopback name are answered: over TCP a browser may be tricked into asking. */
+  readonly checksHost: boolean;
+}
+
 /** The routes, apart from the socket. */
-export function createLocalApp(options: LocalApiOptions): Hono {
-  const app = new Hono();
+export function createLocalApp(options: LocalApiOptions, form: LocalAppForm): Hono<LocalEnvironment> {
+  const app = new Hono<LocalEnvironment>();
   app.use(async (context, next) => {
-    refuseStrangers(context);
+    refuseStrangers(context, form);
     await next();
   });
-  app.use(
-    bodyLimit({
-      maxSize: AGENT_LIMITS.localBodyBytesMax,
-      onError: () => {
-        throw new FieldloopError(
-          "limit_exceeded",
-          `Read body: more than ${AGENT_LIMITS.localBodyBytesMax} bytes`,
-        );
-      },
-    }),
-  );
+  addLocalRoutes(app, options);
+  const limit = bodyLimit({
+    maxSize: AGENT_LIMITS.localBodyBytesMax,
+    onError: () => {
+      throw new FieldloopError(
+        "limit_exceeded",
+        `Read body: more than ${AGENT_LIMITS.localBodyBytesMax} bytes`,
+      );
+    },
+  });
   app.get("/healthz", (context) => {
     const health = options.health();
     return context.json(
@@ -142,13 +198,13 @@ export function createLocalApp(options: LocalApiOptions): Hono {
     });
   });
   app.get("/v1/state", (context) => context.json({ ...options.state(), hostPid: options.hostPid() ?? null }));
-  app.post("/feedback", async (context) => {
+  app.post("/feedback", limit, async (context) => {
     const body = await readBody(context, feedbackSchema);
     const items = "items" in body ? body.items : [body];
     for (const [boot, group] of groupByBoot(items)) await options.feedback(boot, group);
     return context.json({ accepted: items.length }, 202);
   });
-  app.post("/simulator", async (context) => {
+  app.post("/simulator", limit, async (context) => {
     const { condition, lane } = await readBody(context, conditionSchema);
     return context.json({ condition: await options.setCondition(condition, lane) });
   });
@@ -219,11 +275,14 @@ async function readBody<Schema extends z.ZodType>(
 
 const LOOPBACK_HOST = /^(?:127\.0\.0\.1|localhost|\[::1\])(?::\d+)?$/i;
 
-function refuseStrangers(context: Context): void {
+function refuseStrangers(context: Context, { checksHost }: LocalAppForm): void {
   const host = context.req.header("host") ?? "";
   const origin = context.req.header("origin");
   const originHost = origin?.replace(/^https?:\/\//, "");
-  if (!LOOPBACK_HOST.test(host) || (originHost !== undefined && !LOOPBACK_HOST.test(originHost))) {
+  if (
+    (checksHost && !LOOPBACK_HOST.test(host)) ||
+    (originHost !== undefined && !LOOPBACK_HOST.test(originHost))
+  ) {
     throw new FieldloopError("forbidden", "The local interface answers programs of this machine only");
   }
 }

@@ -62,9 +62,21 @@ export function createMetrics(source: MetricsSource): Registry {
   gauge("host_resident_bytes", "Resident memory of the inference host", source.hostResidentBytes);
   byStream(registers, "spool_records", "Records waiting for the server", source.spoolRecords);
   byStream(registers, "acknowledged_records", "Records that the server acknowledged", source.acknowledged);
-  byLane(registers, "run_milliseconds", "Running mean of the time of one run", ({ name }) => source.runMs(name), source);
+  byLane(
+    registers,
+    "run_milliseconds",
+    "Running mean of the time of one run",
+    ({ name }) => source.runMs(name),
+    source,
+  );
   byLane(registers, "lane_frames_seen", "Frames that the source gave", (lane) => lane.framesSeen, source);
-  byLane(registers, "lane_frames_dropped", "Frames that found no place", (lane) => lane.framesDropped, source);
+  byLane(
+    registers,
+    "lane_frames_dropped",
+    "Frames that found no place",
+    (lane) => lane.framesDropped,
+    source,
+  );
   byLane(registers, "lane_frames_skipped", "Frames beyond the rate", (lane) => lane.framesSkipped, source);
   byLane(registers, "lane_frames_failed", "Frames on which it failed", (lane) => lane.framesFailed, source);
   new Gauge({

@@ -61,6 +61,18 @@ export class PackageStore {
     return exists(join(this.#installed(packageSha256), MANIFEST_FILE));
   }
 
+  /** The packages that are here whole. */
+  async list(): Promise<string[]> {
+    return (await readdir(this.#packages)).filter((name) => /^[0-9a-f]{64}$/.test(name));
+  }
+
+  /** Of an installed package; undefined where it is not here or cannot be read. */
+  async manifestOf(packageSha256: string): Promise<Manifest | undefined> {
+    const path = join(this.#installed(packageSha256), MANIFEST_FILE);
+    const text = await readFile(path, "utf8").catch(() => undefined);
+    return text === undefined ? undefined : manifestSchema.safeParse(safeJson(text)).data;
+  }
+
   /**
    * Brings every file of the package into staging; what is there from an earlier, interrupted try is gone on with.
    * @throws FieldloopError as {@link downloadArtifact}; `manifest_invalid`; `storage_full`

@@ -30,7 +30,15 @@ describe("PredictionNumbers", () => {
   it("refuses numbers that are used, skipped or another lane's, and takes none of them", () => {
     const numbers = new PredictionNumbers();
     numbers.use("a", 0, 10);
-    for (const [lane, firstN] of [["a", 11], ["a", 9], ["a", BLOCK], ["b", 10], ["b", 0], ["b", BLOCK + 1], ["b", BLOCK * 100]] as const) {
+    for (const [lane, firstN] of [
+      ["a", 11],
+      ["a", 9],
+      ["a", BLOCK],
+      ["b", 10],
+      ["b", 0],
+      ["b", BLOCK + 1],
+      ["b", BLOCK * 100],
+    ] as const) {
       expect(() => numbers.use(lane, firstN, 5)).toThrow("Number predictions");
     }
     expect(numbers.count).toBe(10);
@@ -52,13 +60,14 @@ describe("PredictionNumbers", () => {
         const queue = host.get(lane)!;
         for (let row = 0; row < rows; row++) queue.waiting.push(queue.numbers.take());
         // Rows of a lane come in order; those of another may come first.
-        if (sends) for (const run of runsOf(queue.waiting.splice(0))) {
-          numbers.use(lane, run[0]!, run.length);
-          for (const n of run) {
-            expect(told.has(n)).toBe(false);
-            told.add(n);
+        if (sends)
+          for (const run of runsOf(queue.waiting.splice(0))) {
+            numbers.use(lane, run[0]!, run.length);
+            for (const n of run) {
+              expect(told.has(n)).toBe(false);
+              told.add(n);
+            }
           }
-        }
         if (dies) host = newHost(numbers);
       }
       expect(numbers.count).toBe(told.size);

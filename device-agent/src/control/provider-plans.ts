@@ -22,7 +22,13 @@ const fileSchema = z.object({
       z.object({
         packageSha256: sha256Schema,
         providers: z
-          .array(z.object({ executionProvider: z.string().max(PROVIDER_NAME_MAX), variant: z.string().max(32) }))
+          .array(
+            z.object({
+              executionProvider: z.string().max(PROVIDER_NAME_MAX),
+              variant: z.string().max(32),
+              shares: z.record(z.string().max(256), z.number().min(0).max(1)).optional(),
+            }),
+          )
           .max(64),
       }),
     )
@@ -69,7 +75,9 @@ export class ProviderPlans {
     if (!this.search) return target;
     const { packageSha256 } = target;
     const plan = this.#plans.find((candidate) => candidate.packageSha256 === packageSha256);
-    const providers = plan?.providers.filter((provider) => !this.#demoted.has(keyOf(packageSha256, provider)));
+    const providers = plan?.providers.filter(
+      (provider) => !this.#demoted.has(keyOf(packageSha256, provider)),
+    );
     return providers === undefined ? target : { ...target, providers };
   }
 
@@ -86,7 +94,11 @@ export class ProviderPlans {
   }
 }
 
-function searchOf(option: ProviderOption, directory: string, threadCount: number): ProviderSearch | undefined {
+function searchOf(
+  option: ProviderOption,
+  directory: string,
+  threadCount: number,
+): ProviderSearch | undefined {
   if (option === "cpu") return undefined;
   const names = option.split(",").map(providerName);
   const endpoints = names.filter((name) => name.startsWith("oip+"));
@@ -102,9 +114,14 @@ function providerName(text: string): string {
   const address = name.startsWith("oip+") ? name : `oip+${name}`;
   if (address.includes("/v2/models/")) return address;
   const base = address.replace(/\/+$/, "");
-  return address.startsWith("oip+unix:") ? `${base}:/v2/models/${MODEL_MARK}` : `${base}/v2/models/${MODEL_MARK}`;
+  return address.startsWith("oip+unix:")
+    ? `${base}:/v2/models/${MODEL_MARK}`
+    : `${base}/v2/models/${MODEL_MARK}`;
 }
 
-function keyOf(packageSha256: string, { executionProvider, variant }: ProviderToRun): string {
+function keyOf(
+  packageSha256: string,
+  { executionProvider, variant }: Pick<ProviderToRun, "executionProvider" | "variant">,
+): string {
   return `${packageSha256} ${executionProvider} ${variant}`;
 }

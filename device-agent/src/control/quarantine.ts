@@ -9,7 +9,14 @@ import type { Warnings } from "./warnings.js";
 const fileSchema = z.object({ frames: z.array(sha256Schema).max(AGENT_LIMITS.quarantinedFramesMax) });
 
 /** Ends that native code brings about by itself; a SIGKILL comes from outside (a person, the kernel short of memory). */
-export const OWN_FAULT: ReadonlySet<string> = new Set(["SIGSEGV", "SIGFPE", "SIGABRT", "SIGILL", "SIGBUS", "SIGTRAP"]);
+export const OWN_FAULT: ReadonlySet<string> = new Set([
+  "SIGSEGV",
+  "SIGFPE",
+  "SIGABRT",
+  "SIGILL",
+  "SIGBUS",
+  "SIGTRAP",
+]);
 
 /** Frames that killed a host, by hash: they are not run again, so that one of them cannot become a crash loop. */
 export class Quarantine {
@@ -60,14 +67,19 @@ export class Quarantine {
 }
 
 /** Puts away what ended the host, as far as it can be told: of several frames that ran at once each is a suspect. */
-export async function judgeFrames(crash: HostCrash, quarantine: Quarantine, warnings: Warnings): Promise<void> {
-  const { reason, unresponsive, stuckLane, frames } = crash;
+export async function judgeFrames(
+  crash: HostCrash,
+  quarantine: Quarantine,
+  warnings: Warnings,
+): Promise<void> {
+  const { reason, unresponsive, stuckLane, stuckInference, inferring, frames } = crash;
+  if (stuckInference) return;
   const hashes = frames
     .filter(({ lane }) => stuckLane === undefined || lane === stuckLane)
     .flatMap((lane) => lane.hashes);
   try {
     for (const hash of hashes) {
-      const end = { reason, unresponsive, isOnlyOne: hashes.length === 1 };
+      const end = { reason, unresponsive, isOnlyOne: hashes.length === 1 && inferring === 0 };
       if (!(await quarantine.judge(hash, end))) continue;
       const message = `Frame ${hash.slice(0, 16)} killed the host and is not run again`;
       warnings.raise("frame_quarantined", message);

@@ -19,6 +19,10 @@ export interface HostCrash {
   readonly reason: string;
   /** Killed by the watchdog because it, or the run of a lane, no longer came to an end. */
   readonly unresponsive: boolean;
+  /** Inferences for programs on this machine that were asked for and not answered. */
+  readonly inferring: number;
+  /** One of those took too long. */
+  readonly stuckInference: boolean;
   /** The lane whose run took too long, where it was that. */
   readonly stuckLane: string | undefined;
   /** The frames that were running, by lane. */
@@ -56,6 +60,7 @@ export class Supervisor {
   #wantedEnd = false;
   #unresponsive = false;
   #stuckLane: string | undefined;
+  #stuckInference = false;
   #restarts = 0;
   #failuresInRow = 0;
   #startedAt = 0;
@@ -109,13 +114,14 @@ export class Supervisor {
   async request<Kind extends ControlRequest["kind"]>(
     request: Extract<ControlRequest, { kind: Kind }>,
     timeoutMs: number = AGENT_LIMITS.requestTimeoutMs,
+    signal?: AbortSignal,
   ): Promise<ControlResponses[Kind]> {
     if (!this.#ready) await this.#untilReady(timeoutMs);
     const host = this.#host;
     if (!host || !this.#ready) {
       throw new FieldloopError("unavailable", `Ask host to ${request.kind}: it is not running`);
     }
-    return host.request(request, timeoutMs);
+    return host.request(request, timeoutMs, signal);
   }
 
   async #untilReady(timeoutMs: number): Promise<void> {
@@ -136,11 +142,14 @@ export class Supervisor {
 
   #spawn(): void {
     const { workingDirectory, env, stdin, log, clock } = this.#options;
-    const host = new HostProcess({ workingDirectory, env, stdin, log }, (message) => this.#received(host, message));
+    const host = new HostProcess({ workingDirectory, env, stdin, log }, (message) =>
+      this.#received(host, message),
+    );
     this.#host = host;
     this.#ready = false;
     this.#unresponsive = false;
     this.#stuckLane = undefined;
+    this.#stuckInference = false;
     this.#heartbeat = undefined;
     this.#startedAt = clock.monotonic();
     this.#heartbeatAt = this.#startedAt;
@@ -179,10 +188,16 @@ export class Supervisor {
       const runMaxMs = Math.max(AGENT_LIMITS.runTimeoutMinMs, AGENT_LIMITS.runTimeoutFactor * expectedMs);
       return runningMs > 0 && runningMs + silentMs > runMaxMs;
     });
-    if (silentMs <= silenceMaxMs && !stuck) return;
+    const localRunningMs = this.#heartbeat?.localRunningMs ?? 0;
+    const stuckInference = localRunningMs > 0 && localRunningMs + silentMs > AGENT_LIMITS.localRunTimeoutMs;
+    if (silentMs <= silenceMaxMs && !stuck && !stuckInference) return;
     this.#stuckLane = stuck?.name;
+    this.#stuckInference = stuckInference && !stuck;
     this.#unresponsive = true;
-    this.#options.log.warn({ silentMs, lane: stuck?.name }, "the inference host does not answer and is killed");
+    this.#options.log.warn(
+      { silentMs, lane: stuck?.name },
+      "the inference host does not answer and is killed",
+    );
     host.kill();
   }
 
@@ -203,6 +218,8 @@ export class Supervisor {
       reason,
       unresponsive: this.#unresponsive,
       stuckLane: this.#stuckLane,
+      inferring: host.inferringAtEnd,
+      stuckInference: this.#stuckInference,
       frames: this.#framesInHand(),
     });
     const waitMs = Math.min(

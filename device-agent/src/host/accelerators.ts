@@ -15,7 +15,8 @@ export function likelyAccelerators(
   const accelerators = candidates.filter((name) => name !== "cpu" && name !== "wasm");
   if (platform !== "linux") return accelerators;
   const hasNvidia = existsSync("/dev/nvidiactl") || existsSync("/dev/nvhost-ctrl");
-  const hasVulkan = hasNvidia || hasRenderNode() || VULKAN_VARIABLES.some((name) => environment[name] !== undefined);
+  const hasVulkan =
+    hasNvidia || hasRenderNode() || VULKAN_VARIABLES.some((name) => environment[name] !== undefined);
   return accelerators.filter((name) => {
     if (name === "cuda" || name === "tensorrt") return hasNvidia;
     return name === "webgpu" ? hasVulkan : true;

@@ -58,7 +58,8 @@ export class Governing {
   }
 
   async #tick(): Promise<void> {
-    const temperatureC = this.#thermalPath === undefined ? undefined : await readTemperature(this.#thermalPath);
+    const temperatureC =
+      this.#thermalPath === undefined ? undefined : await readTemperature(this.#thermalPath);
     const decision = this.#governor.update(this.#clock.monotonic(), {
       temperatureC,
       busyShare: this.#busy.read(),
@@ -141,7 +142,9 @@ export class Governing {
     }
     this.#told = code;
     if (code === undefined) return;
-    const slowed = [...decision.rateShares.keys()].map((lane) => `${lane} at most ${this.rateMax(lane)} a second`);
+    const slowed = [...decision.rateShares.keys()].map(
+      (lane) => `${lane} at most ${this.rateMax(lane)} a second`,
+    );
     const cheaper = [...decision.cheaper].map((lane) => `${lane} in its cheaper variant`);
     const why = code === "device_hot" ? `${Math.round(temperatureC ?? Number.NaN)} °C` : "all cores are busy";
     const message = `${why}: ${[...slowed, ...cheaper].join(", ")}`;

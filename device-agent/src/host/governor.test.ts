@@ -12,7 +12,11 @@ const LANES = [
   { name: "spindle", priority: 20 },
 ];
 const HOT: GovernorReading = { temperatureC: AGENT_LIMITS.governorHotC, busyShare: 0.2, framesDropped: 3 };
-const COOL: GovernorReading = { temperatureC: AGENT_LIMITS.governorCoolC - 1, busyShare: 0.2, framesDropped: 0 };
+const COOL: GovernorReading = {
+  temperatureC: AGENT_LIMITS.governorCoolC - 1,
+  busyShare: 0.2,
+  framesDropped: 0,
+};
 const BUSY: GovernorReading = { temperatureC: 50, busyShare: 1, framesDropped: 1 };
 const STEP_MS = AGENT_LIMITS.governorIntervalMs;
 
@@ -50,11 +54,20 @@ describe("Governor", () => {
     let level = 6;
     while (level > 0) {
       now += AGENT_LIMITS.governorRestoreMs + 2 * STEP_MS;
-      const next = hold(governor, now - AGENT_LIMITS.governorRestoreMs - STEP_MS, AGENT_LIMITS.governorRestoreMs, COOL);
+      const next = hold(
+        governor,
+        now - AGENT_LIMITS.governorRestoreMs - STEP_MS,
+        AGENT_LIMITS.governorRestoreMs,
+        COOL,
+      );
       expect(next.level).toBe(level - 1);
       level = next.level;
     }
-    expect(hold(governor, now, STEP_MS, COOL)).toMatchObject({ level: 0, cause: undefined, sinceMs: undefined });
+    expect(hold(governor, now, STEP_MS, COOL)).toMatchObject({
+      level: 0,
+      cause: undefined,
+      sinceMs: undefined,
+    });
   });
 
   it("never slows the highest priority for load, nor a device with one source", () => {
@@ -110,7 +123,12 @@ describe("readings", () => {
     const folder = await mkdtemp(join(tmpdir(), "fieldloop-thermal-"));
     try {
       expect(await readTemperature(folder)).toBeUndefined();
-      for (const [zone, text] of Object.entries({ 0: "45000\n", 1: "71500\n", 2: "broken", 3: "2147483647" })) {
+      for (const [zone, text] of Object.entries({
+        0: "45000\n",
+        1: "71500\n",
+        2: "broken",
+        3: "2147483647",
+      })) {
         await mkdir(join(folder, `thermal_zone${zone}`));
         await writeFile(join(folder, `thermal_zone${zone}`, "temp"), text);
       }

@@ -65,7 +65,10 @@ export class Governor {
     this.#times = times;
     const rising = [...lanes].sort((a, b) => a.priority - b.priority);
     const highest = rising.at(-1)?.priority ?? 0;
-    this.#hotSteps = [...slowing(rising), ...rising.map(({ name }) => ({ lane: name, rateShare: undefined }))];
+    this.#hotSteps = [
+      ...slowing(rising),
+      ...rising.map(({ name }) => ({ lane: name, rateShare: undefined })),
+    ];
     this.#busySteps = slowing(rising.filter(({ priority }) => priority < highest));
   }
 

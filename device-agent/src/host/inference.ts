@@ -1,13 +1,16 @@
 import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
+import type { Frame } from "@fieldloop/runtime";
 import type { Clock, RandomSource } from "../clock.js";
 import type { Activation, Heartbeat, LaneActivation, PackageToRun, StartMessage } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
+import { type PredictionAnswer, predictionAnswer } from "../prediction-answer.js";
 import { Governing } from "./governing.js";
 import { Lane } from "./lane.js";
+import { LocalRuns } from "./local-runs.js";
 import { ModelPool } from "./model-pool.js";
 import { NumberBlocks } from "./numbers.js";
 import type { Send } from "./reporter.js";
-import { Scheduler } from "./scheduler.js";
+import { Scheduler, type Task } from "./scheduler.js";
 
 export interface InferenceOptions {
   readonly start: StartMessage;
@@ -20,6 +23,8 @@ const TICK_MS = 250;
 
 /** All lanes of a device in one process: their sources, the models that they share, and who runs next. */
 export class Inference {
+  /** For programs on this machine. */
+  readonly local: LocalRuns;
   readonly #start: StartMessage;
   readonly #send: Send;
   readonly #lanes: readonly Lane[];
@@ -44,7 +49,9 @@ export class Inference {
     this.#lanes = start.lanes.map(
       (lane) => new Lane({ start, lane, sampling, blocks, pool, send, clock, random, onWaiting }),
     );
-    this.#scheduler = new Scheduler({ tasks: this.#lanes, threadCount, now: () => clock.monotonic() });
+    this.local = new LocalRuns({ lanes: this.#lanes, pool, clock, onWaiting });
+    const tasks = { [Symbol.iterator]: () => this.#tasks() };
+    this.#scheduler = new Scheduler({ tasks, threadCount, now: () => clock.monotonic() });
     const { thermalPath, governorTimes: times } = start;
     this.#governing = new Governing({ lanes: this.#lanes, thermalPath, times, clock, send });
   }
@@ -68,9 +75,10 @@ export class Inference {
   async stop(): Promise<void> {
     for (const timer of this.#timers) clearInterval(timer);
     this.#governing.stop();
+    this.local.close();
     await Promise.all(this.#lanes.map((lane) => lane.close()));
     await this.#scheduler.stop();
-    await Promise.all(this.#lanes.map((lane) => lane.finish()));
+    await Promise.all([...this.#lanes.map((lane) => lane.finish()), this.local.finish()]);
   }
 
   /** @throws FieldloopError with the old model still running */
@@ -80,6 +88,12 @@ export class Inference {
 
   deactivate(lane: string): Promise<void> {
     return this.#lane(lane).deactivate();
+  }
+
+  /** A frame that a program on this machine gives to a lane. @throws FieldloopError as {@link Lane.push}; `lane_unknown` */
+  async predict(lane: string, frame: Frame, signal: AbortSignal): Promise<PredictionAnswer> {
+    const { id, prediction } = await this.#lane(lane).push(frame, signal);
+    return predictionAnswer(id, prediction);
   }
 
   setPolicy(sampling: StartMessage["sampling"], profileIntervalSeconds: number): void {
@@ -131,6 +145,11 @@ export class Inference {
     throw new FieldloopError("lane_unknown", `Ask host: there is no lane "${name}", there are ${known}`);
   }
 
+  *#tasks(): Generator<Task> {
+    yield* this.#lanes;
+    yield* this.local.tasks;
+  }
+
   #tick(): void {
     for (const lane of this.#lanes) lane.tick(this.#profileIntervalMs);
   }
@@ -139,6 +158,7 @@ export class Inference {
     return {
       kind: "heartbeat",
       lanes: this.#lanes.map((lane) => lane.beat(this.#governing.rateMax(lane.name))),
+      localRunningMs: this.local.runningMs,
       residentBytes: process.memoryUsage.rss(),
     };
   }

@@ -1,5 +1,10 @@
-import { FieldloopError, formatPredictionId, toFieldloopError, type PredictionRow } from "@fieldloop/protocol";
-import { predictionWorth, type BatchItem, type Prediction } from "@fieldloop/runtime";
+import {
+  FieldloopError,
+  formatPredictionId,
+  toFieldloopError,
+  type PredictionRow, type ErrorCode,
+} from "@fieldloop/protocol";
+import { predictionWorth, type BatchItem, type Frame, type Prediction } from "@fieldloop/runtime";
 import type { Clock, RandomSource } from "../clock.js";
 import { FrameMark } from "../control/frame-mark.js";
 import type { LaneStart, StartMessage } from "../ipc.js";
@@ -27,6 +32,20 @@ export interface LaneRunnerOptions {
   readonly onPredicted: (key: number, n: number) => void;
   readonly onTrouble: (error: FieldloopError) => void;
 }
+
+/** No lane can have this name. */
+const GUEST_STREAM = "local interface";
+/** Errors that say something of a frame alone. */
+const GUEST_FAULTS: ReadonlySet<ErrorCode> = new Set([
+  "image_undecodable",
+  "image_too_large",
+  "image_type_refused",
+  "window_invalid",
+  "row_invalid",
+  "row_malformed",
+  "invalid_argument",
+  "limit_exceeded",
+]);
 
 /** What a turn came to. */
 export interface TurnResult {
@@ -122,10 +141,11 @@ export class LaneRunner {
     this.#running = items.length;
     this.#mark.begin(hashes);
     try {
-      return await model.predict(
-        items.map(({ frame }) => frame),
-        lane.spec.name,
-      );
+      const outcomes: BatchItem[] = [];
+      for (const { stream, frames } of byStream(items, lane.spec.name)) {
+        outcomes.push(...(await model.predict(frames, stream)));
+      }
+      return outcomes;
     } finally {
       this.#mark.end();
       this.times.note(items.length, clock.monotonic() - begin);
@@ -135,6 +155,11 @@ export class LaneRunner {
   }
 
   #failed(item: SourceFrame, error: FieldloopError): void {
+    // A program that pushes what is no frame is told so; neither source nor model is to blame.
+    if (item.isGuest && GUEST_FAULTS.has(error.code)) {
+      item.answer?.(error);
+      return;
+    }
     this.#framesFailed++;
     this.#options.profile.noteFailed();
     this.#options.onTrouble(error);
@@ -176,6 +201,18 @@ export class LaneRunner {
     this.sampler.spent(decision.stratum, payload.length, clock.monotonic());
     await send({ kind: "sample", metadata, payload });
   }
+}
+
+/** Frames in their order, those of one stream together. */
+function byStream(items: readonly SourceFrame[], own: string): { stream: string; frames: Frame[] }[] {
+  const runs: { stream: string; frames: Frame[] }[] = [];
+  for (const { frame, isGuest } of items) {
+    const stream = isGuest ? GUEST_STREAM : own;
+    const last = runs.at(-1);
+    if (last?.stream === stream) last.frames.push(frame);
+    else runs.push({ stream, frames: [frame] });
+  }
+  return runs;
 }
 
 function rowOf(model: HostModel, item: SourceFrame, prediction: Prediction): PredictionRow {

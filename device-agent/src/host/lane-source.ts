@@ -68,6 +68,15 @@ export class LaneSource {
     await this.#source?.close();
   }
 
+  /** A frame from another program, when the source's own leave a place for it. */
+  async push(frame: SourceFrame, signal: AbortSignal): Promise<void> {
+    const sink = this.#sink();
+    await sink.space();
+    // Who waited too long has gone: its answer would be nobody's.
+    if (signal.aborted) frame.answer?.(undefined);
+    else sink.offer(frame);
+  }
+
   predicted(key: number, n: number): void {
     this.#source?.predicted?.(key, n);
   }

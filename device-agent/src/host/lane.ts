@@ -1,8 +1,10 @@
 import { FieldloopError, toFieldloopError, type ErrorCode } from "@fieldloop/protocol";
+import type { Frame, Prediction } from "@fieldloop/runtime";
 import type { Clock, RandomSource } from "../clock.js";
 import type { Activation, LaneBeat, LaneStart, PackageToRun, StartMessage } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { sourceName } from "../source-spec.js";
+import type { Outcome } from "./sources/source.js";
 import { FrameQueue } from "./frame-queue.js";
 import { LaneProfile } from "./lane-profile.js";
 import { LaneRunner } from "./lane-runner.js";
@@ -121,7 +123,9 @@ export class Lane implements Task {
     this.#inTurn = true;
     if (model) {
       const count = this.#runner.times.batchOf(this.#queue.length, this.#options.lane.spec.batch);
-      const items = Array.from({ length: count }, () => this.#queue.tryTake()).filter((item) => item !== undefined);
+      const items = Array.from({ length: count }, () => this.#queue.tryTake()).filter(
+        (item) => item !== undefined,
+      );
       try {
         const { predicted, runError } = await this.#runner.run(model, items);
         if (predicted > 0) this.#clear("model_run_failed");
@@ -135,6 +139,22 @@ export class Lane implements Task {
     const swap = this.#betweenTurns;
     this.#betweenTurns = undefined;
     swap?.();
+  }
+
+  /**
+   * Predicts on a frame that no source gave, in its turn among those of the source.
+   * @throws FieldloopError `unavailable` where there is no model or the frame found no place, and why the frame failed
+   */
+  async push(frame: Frame, signal: AbortSignal): Promise<{ readonly id: string; readonly prediction: Prediction }> {
+    const outcome = await new Promise<Outcome>((answer, reject) => {
+      const item = { frame, time: this.#options.clock.now(), isGuest: true, answer } as const;
+      this.#source.push(item, signal).catch(reject);
+    });
+    if (outcome === undefined) {
+      throw new FieldloopError("unavailable", `Predict: lane "${this.name}" had no place for the frame`);
+    }
+    if (outcome instanceof FieldloopError) throw outcome;
+    return outcome;
   }
 
   // What it runs
@@ -342,6 +362,14 @@ function activationOf(
   swapGapMs: number,
   framesDroppedDuringSwap: number,
 ): Activation {
-  const { origin, variant, executionProvider } = model;
-  return { origin, variant, executionProvider, loadMs, swapGapMs, framesDroppedDuringSwap };
+  const { origin, variant, executionProvider, providerShares } = model;
+  return {
+    origin,
+    variant,
+    executionProvider,
+    ...(providerShares === undefined ? {} : { providerShares }),
+    loadMs,
+    swapGapMs,
+    framesDroppedDuringSwap,
+  };
 }

@@ -11,6 +11,9 @@ export interface LocalRun {
   readonly reject: (error: FieldloopError) => void;
 }
 
+/** What is run, as far as its turns go. */
+export type LocalTaskModel = Pick<HostModel, "threadCount">;
+
 interface Entry extends LocalRun {
   readonly since: number;
   /** It waits no more. */
@@ -20,14 +23,14 @@ interface Entry extends LocalRun {
 /** Inferences that wait for one model, the oldest first: a turn runs one of them. */
 export class LocalTask implements Task {
   readonly priority = AGENT_LIMITS.localPriority;
-  readonly resource: HostModel;
+  readonly resource: LocalTaskModel;
   readonly #clock: Clock;
   readonly #onIdle: () => void;
   readonly #entries: Entry[] = [];
   #busySince: number | undefined;
 
   /** `onIdle`: nothing runs or waits any more. */
-  constructor(model: HostModel, clock: Clock, onIdle: () => void) {
+  constructor(model: LocalTaskModel, clock: Clock, onIdle: () => void) {
     this.resource = model;
     this.#clock = clock;
     this.#onIdle = onIdle;

@@ -10,6 +10,8 @@ import { selfTest } from "./self-test.js";
  * and may kill it at any time; without control it ends itself at once, so that no two hosts ever share a camera.
  */
 let inference: Inference | undefined;
+/** Of the requests in hand, by their number. */
+const cancels = new Map<number, AbortController>();
 
 process.on("message", (message: ControlMessage) => {
   void receive(message);
@@ -32,6 +34,9 @@ async function receive(message: ControlMessage): Promise<void> {
       return;
     case "request":
       return answer(message.id, message.request);
+    case "cancel":
+      cancels.get(message.id)?.abort();
+      return;
     case "stop":
       await inference?.stop();
       await send({ kind: "stopped" });
@@ -42,14 +47,18 @@ async function receive(message: ControlMessage): Promise<void> {
 }
 
 async function answer(id: number, request: ControlRequest): Promise<void> {
+  const cancel = new AbortController();
+  cancels.set(id, cancel);
   try {
-    await send({ kind: "response", id, value: await handle(request) });
+    await send({ kind: "response", id, value: await handle(request, cancel.signal) });
   } catch (error) {
     await send({ kind: "refused", id, failure: failureOf(error) });
+  } finally {
+    cancels.delete(id);
   }
 }
 
-async function handle(request: ControlRequest): Promise<unknown> {
+async function handle(request: ControlRequest, signal: AbortSignal): Promise<unknown> {
   switch (request.kind) {
     case "facts":
       return hostFacts();
@@ -70,6 +79,20 @@ async function handle(request: ControlRequest): Promise<unknown> {
       const label = running().truth(request.n);
       return label === undefined ? undefined : { label };
     }
+    case "infer":
+      return running().local.infer(request, signal);
+    case "load_model":
+      await running().local.load(request.package);
+      return {};
+    case "unload_model":
+      await running().local.unload(request);
+      return {};
+    case "model_metadata":
+      return running().local.metadata(request);
+    case "loaded_models":
+      return running().local.list();
+    case "predict":
+      return running().predict(request.lane, request.frame, signal);
   }
 }
 

@@ -99,6 +99,9 @@ function providerFailed(executionProvider: string, error: unknown): FieldloopErr
   const { code, message } = toFieldloopError(error);
   return new FieldloopError(
     "provider_failed",
-    `Run on "${executionProvider}": it failed and the next one takes over (${code}: ${message})`.slice(0, 500),
+    `Run on "${executionProvider}": it failed and the next one takes over (${code}: ${message})`.slice(
+      0,
+      500,
+    ),
   );
 }

@@ -20,6 +20,7 @@ interface Loaded {
   readonly manifest: Manifest;
   readonly variant: string;
   readonly executionProvider: string;
+  readonly providerShares: Readonly<Record<string, number>> | undefined;
   readonly packageSha256: string;
   readonly baseline: Baseline | undefined;
   readonly loadMs: number;
@@ -34,6 +35,8 @@ export class HostModel {
   readonly manifest: Manifest;
   readonly variant: string;
   readonly executionProvider: string;
+  /** Share of the graph's nodes that each execution provider runs; undefined where nobody knows. */
+  readonly providerShares: Readonly<Record<string, number>> | undefined;
   readonly baseline: Baseline | undefined;
   readonly loadMs: number;
   readonly threadCount: number;
@@ -50,6 +53,7 @@ export class HostModel {
     this.origin = { model, version, packageSha256, signalNames: signals };
     this.variant = loaded.variant;
     this.executionProvider = loaded.executionProvider;
+    this.providerShares = loaded.providerShares;
     this.baseline = loaded.baseline;
     this.loadMs = loaded.loadMs;
     this.threadCount = loaded.threadCount;
@@ -66,7 +70,8 @@ export class HostModel {
     const worker = new ModelWorker();
     await worker.start();
     try {
-      const info = await worker.load(SLOT, target.directory, { threadCount, ...provider });
+      const { shares, ...chosen } = provider ?? {};
+      const info = await worker.load(SLOT, target.directory, { threadCount, ...chosen });
       const { manifest, packageSha256, executionProvider } = info;
       const baseline =
         manifest.baseline &&
@@ -76,6 +81,8 @@ export class HostModel {
         manifest,
         variant: info.variant.name,
         executionProvider,
+        // The library's own kernels run all of it where nothing else was asked for.
+        providerShares: provider ? shares : { [executionProvider]: 1 },
         packageSha256,
         baseline,
         loadMs: performance.now() - begin,
@@ -102,7 +109,10 @@ export class HostModel {
   }
 
   /** The graph itself, on tensors as they are. @throws FieldloopError `tensor_invalid`, `model_run_failed` */
-  runTensors(feeds: Readonly<Record<string, Tensor>>, fetches?: readonly string[]): Promise<Record<string, Tensor>> {
+  runTensors(
+    feeds: Readonly<Record<string, Tensor>>,
+    fetches?: readonly string[],
+  ): Promise<Record<string, Tensor>> {
     return this.#worker.runTensors(SLOT, feeds, fetches);
   }
 

@@ -11,7 +11,10 @@ export async function readTemperature(thermalPath: string): Promise<number | und
   const readings = await Promise.all(
     names
       .filter((name) => /^thermal_zone\d+$/.test(name))
-      .map(async (name) => Number(await readFile(join(thermalPath, name, "temp"), "utf8").catch(() => "NaN")) / 1000),
+      .map(
+        async (name) =>
+          Number(await readFile(join(thermalPath, name, "temp"), "utf8").catch(() => "NaN")) / 1000,
+      ),
   );
   const plausible = readings.filter((value) => value > -PLAUSIBLE_C && value < PLAUSIBLE_C);
   return plausible.length === 0 ? undefined : Math.max(...plausible);

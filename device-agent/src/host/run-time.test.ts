@@ -16,7 +16,9 @@ describe("RunTime", () => {
   it("runs one frame where nothing else waits, and never more than there are or are allowed", () => {
     const times = new RunTime();
     times.note(1, 10);
-    expect([times.batchOf(0, 4), times.batchOf(1, 4), times.batchOf(3, 4), times.batchOf(9, 4)]).toEqual([0, 1, 3, 4]);
+    expect([times.batchOf(0, 4), times.batchOf(1, 4), times.batchOf(3, 4), times.batchOf(9, 4)]).toEqual([
+      0, 1, 3, 4,
+    ]);
     expect(times.batchOf(9, 1)).toBe(1);
   });
 

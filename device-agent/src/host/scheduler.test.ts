@@ -54,19 +54,23 @@ describe("pickNext", () => {
 
   it("starves nobody, however high the others are", () => {
     const lane = fc.record({ priority: fc.integer({ min: 0, max: 100 }) });
-    const property = fc.property(fc.array(lane, { minLength: 2, maxLength: 8 }), fc.integer({ min: 1, max: 40 }), (lanes, runMs) => {
-      // Every lane always has a frame: the worst that an overload can be.
-      const waiting = lanes.map(({ priority }, index) => ({ index, priority, since: 0 }));
-      const longest = new Map<number, number>();
-      for (let now = 0; now < 20_000; now += runMs) {
-        const next = pickNext(waiting, now)!;
-        longest.set(next.index, Math.max(longest.get(next.index) ?? 0, now - next.since));
-        next.since = now + runMs;
-      }
-      const boundMs = 100 * AGENT_LIMITS.laneAgeingMs + lanes.length * runMs;
-      expect(longest.size).toBe(lanes.length);
-      for (const waitedMs of longest.values()) expect(waitedMs).toBeLessThanOrEqual(boundMs);
-    });
+    const property = fc.property(
+      fc.array(lane, { minLength: 2, maxLength: 8 }),
+      fc.integer({ min: 1, max: 40 }),
+      (lanes, runMs) => {
+        // Every lane always has a frame: the worst that an overload can be.
+        const waiting = lanes.map(({ priority }, index) => ({ index, priority, since: 0 }));
+        const longest = new Map<number, number>();
+        for (let now = 0; now < 20_000; now += runMs) {
+          const next = pickNext(waiting, now)!;
+          longest.set(next.index, Math.max(longest.get(next.index) ?? 0, now - next.since));
+          next.since = now + runMs;
+        }
+        const boundMs = 100 * AGENT_LIMITS.laneAgeingMs + lanes.length * runMs;
+        expect(longest.size).toBe(lanes.length);
+        for (const waitedMs of longest.values()) expect(waitedMs).toBeLessThanOrEqual(boundMs);
+      },
+    );
     fc.assert(property, { numRuns: 100 });
   });
 });

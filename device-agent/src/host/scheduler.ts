@@ -48,7 +48,10 @@ export interface SchedulerOptions {
 /** Gives lanes their turns: as many at once as the thread budget allows, one at a time on each model. */
 export class Scheduler {
   readonly #options: SchedulerOptions;
-  readonly #running = new Map<Task, { readonly resource: object | undefined; readonly threadCount: number }>();
+  readonly #running = new Map<
+    Task,
+    { readonly resource: object | undefined; readonly threadCount: number }
+  >();
   #idle: (() => void) | undefined;
   #stopped = false;
 

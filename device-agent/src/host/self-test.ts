@@ -56,7 +56,11 @@ async function searched(
   const correct = choices.filter((choice) => choice.correct);
   const place = (name: string): number => asked?.indexOf(name) ?? 0;
   correct.sort((a, b) => place(a.executionProvider) - place(b.executionProvider));
-  const providers = correct.map(({ executionProvider, variant }) => ({ executionProvider, variant }));
+  const providers = correct.map(({ executionProvider, variant, shares }) => ({
+    executionProvider,
+    variant,
+    ...(shares === null ? {} : { shares }),
+  }));
   const first = asked?.[0];
   if (first === undefined || correct[0]?.executionProvider === first) return { providers };
   const failed = choices.find((choice) => choice.executionProvider === first);
@@ -64,7 +68,10 @@ async function searched(
 }
 
 /** Why the provider that was asked for does not run the package. */
-function troubleOf(asked: string, reason: { readonly code: string; readonly message: string } | undefined): WireFailure {
+function troubleOf(
+  asked: string,
+  reason: { readonly code: string; readonly message: string } | undefined,
+): WireFailure {
   const why = reason ? `${reason.code}: ${reason.message}` : "it has no variant for it";
   return { code: "provider_unavailable", message: `Run on "${asked}": it does not run the package (${why})` };
 }

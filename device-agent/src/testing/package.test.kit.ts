@@ -182,7 +182,13 @@ export async function writeWindowPackage(
       },
     ],
     heads: [
-      { kind: "classification", name: "class", output: "logits", labels: ["quiet", "loud"], values: "logits" },
+      {
+        kind: "classification",
+        name: "class",
+        output: "logits",
+        labels: ["quiet", "loud"],
+        values: "logits",
+      },
     ],
     signals: ["entropy", "margin"],
     variants: [

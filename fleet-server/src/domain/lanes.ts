@@ -12,7 +12,10 @@ export interface ReportedLane<Running> {
 }
 
 /** The lane that a model is for: one that says so, else the first that takes any, else `main`, which a device sorts out by itself. */
-export function laneFor(lanes: readonly Pick<ReportedLane<unknown>, "name" | "model">[], model: string): string {
+export function laneFor(
+  lanes: readonly Pick<ReportedLane<unknown>, "name" | "model">[],
+  model: string,
+): string {
   const found = lanes.find((lane) => lane.model === model) ?? lanes.find((lane) => lane.model === null);
   return found?.name ?? MAIN_LANE;
 }

@@ -34,9 +34,7 @@ export interface RolloutServiceOptions {
   readonly fleet: {
     /** Devices of a group. @throws FieldloopError `not_found` */
     members(group: string): Promise<readonly string[]>;
-    get(
-      device: string,
-    ): Promise<
+    get(device: string): Promise<
       | {
           suspended: boolean;
           state: { running: PackageRef | null; lanes: readonly ReportedLane<PackageRef>[] } | null;

@@ -42,7 +42,11 @@ export class ObservedDeviceStore {
       for (const row of rows) {
         const { device, lastSeen } = row;
         const lanes = row.lanes === null ? [] : (JSON.parse(row.lanes) as ReportedLane<PackageRef>[]);
-        observed.set(device, { device, lastSeen, running: runningWhere({ running: first(row), lanes }, model) });
+        observed.set(device, {
+          device,
+          lastSeen,
+          running: runningWhere({ running: first(row), lanes }, model),
+        });
       }
     }
     return observed;

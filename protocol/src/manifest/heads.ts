@@ -91,7 +91,7 @@ const detectionHeadSchema = z.object({
   /** Pixels of the image behind the model; by default those of its image input. For heads of a shared backbone. */
   inputSize: z.object({ width: z.int().min(1).max(8192), height: z.int().min(1).max(8192) }).optional(),
   /** `yolox` only: pixels of a cell of each grid. */
-  strides: z.array(z.int().min(1).max(1_024)).max(8).default([8, 16, 32]),
+  strides: z.array(z.int().min(1).max(1_024)).min(1).max(8).default([8, 16, 32]),
   scoreThreshold: z.number().min(0).max(1),
   /** Boxes that overlap more than this are one (greedy non-maximum suppression). */
   iouThreshold: z.number().min(0).max(1),

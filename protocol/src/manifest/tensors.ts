@@ -17,8 +17,12 @@ export const ELEMENT_TYPES = [
 ] as const;
 export const elementTypeSchema = z.enum(ELEMENT_TYPES);
 
-/** Any text that ONNX allows, colons and slashes included. */
-export const tensorNameSchema = z.string().min(1).max(256);
+/** Any text that ONNX allows, colons and slashes included, but what every object has already: tensors are looked up by name. */
+export const tensorNameSchema = z
+  .string()
+  .min(1)
+  .max(256)
+  .refine((name) => !(name in Object.prototype), { error: "the name of a property of every object" });
 
 /** Sizes; 0 stands for a dynamic one. */
 export const dimsSchema = z

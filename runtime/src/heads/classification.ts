@@ -31,7 +31,7 @@ export function readClassification(head: ClassificationHead, output: Tensor): Cl
   const probabilities = fromLogits ? activate(head, values) : values;
   const best = argmax(probabilities);
   const highest = best < 0 ? Number.NaN : probabilities[best]!;
-  if (!Number.isFinite(highest)) {
+  if (!Number.isFinite(highest) || probabilities.some(Number.isNaN)) {
     throw outputInvalid(head, `output "${head.output}" holds values that are not finite`);
   }
   const isSet = !(head.activation === "sigmoid" && head.threshold !== undefined && highest < head.threshold);

@@ -55,7 +55,8 @@ export class BatchRunner {
     const together = await this.#runStacked(items);
     if (together === undefined) return false;
     for (const [at, item] of items.entries()) {
-      const alone = await this.#session.run(item, this.#fetches);
+      const alone = await this.#session.run(item, this.#fetches).catch(() => undefined);
+      if (alone === undefined) return false;
       if (!Object.keys(alone).every((name) => agree(alone[name], together[at]![name]))) return false;
     }
     return true;

@@ -1,5 +1,6 @@
 import { FieldloopError, type WindowFeatures } from "@fieldloop/protocol";
 import FFT from "fft.js";
+import { featureFrames } from "./extent.js";
 import { melFilters, type MelFilter } from "./mel.js";
 
 /**
@@ -25,9 +26,9 @@ export class FeatureExtractor {
   /** @param length samples of a window. @throws FieldloopError `manifest_invalid` where the settings contradict each other */
   constructor(name: string, features: WindowFeatures, length: number, sampleRateHz: number) {
     check(name, features, length, sampleRateHz);
-    const { kind, frameLength, frameHop, fftLength, mel } = features;
+    const { kind, frameLength, fftLength, mel } = features;
     this.#features = features;
-    this.frames = 1 + Math.floor((length - frameLength) / frameHop);
+    this.frames = featureFrames(features, length);
     this.#window = windowFunction(features.window, frameLength);
     this.#fft = new FFT(fftLength);
     this.#frame = new Float64Array(fftLength);

@@ -4,6 +4,10 @@ export const INPUT_LIMITS = {
   streamsMax: 64,
   /** Frames of one call of `predictBatch`. */
   batchFramesMax: 256,
-  /** Values of one input that is filled in or warmed: a manifest that wants more is refused before memory is taken. */
+  /** Values of one input, and of all inputs of a package together: a manifest that wants more is refused before memory is taken. */
   elementsMax: 1 << 26,
+  /** Values of the frames that are stacked for one run; a single frame may have more. */
+  batchElementsMax: 1 << 24,
+  /** Frames of a window times their FFT length: what one window of sound may cost. */
+  transformedSamplesMax: 1 << 26,
 } as const;

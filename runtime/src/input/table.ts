@@ -25,7 +25,7 @@ export class TableEncoder {
         `Prepare table "${input.name}": column "${name}" is encoded as "${encoding.kind}" in a tensor of ${input.elementType}`,
       );
     }
-    this.#width = input.columns.reduce((sum, { encoding }) => sum + widthOf(encoding), 0);
+    this.#width = encodedWidth(input);
     this.dims = dimsFor(input.name, input.dims, this.#width);
     this.#places = input.columns.map(({ encoding }) =>
       encoding.kind === "index" || encoding.kind === "one-hot"
@@ -104,6 +104,11 @@ export class TableEncoder {
       `Read row for "${this.#input.name}": column "${column.name}" is ${JSON.stringify(value)}, wanted ${wanted}`,
     );
   }
+}
+
+/** Numbers (or texts) of one row. */
+export function encodedWidth({ columns }: Pick<TableInput, "columns">): number {
+  return columns.reduce((sum, { encoding }) => sum + widthOf(encoding), 0);
 }
 
 function widthOf(encoding: ColumnEncoding): number {

@@ -1,4 +1,4 @@
-import { create, fromBinary, toBinary, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
+import { create, toBinary, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
 import {
   Client,
   Metadata,
@@ -21,7 +21,7 @@ import {
   ServerMetadataRequestSchema,
   ServerMetadataResponseSchema,
 } from "../oip/generated/open_inference_pb.js";
-import { fromGrpcResponse, toGrpcRequest } from "../oip/grpc-messages.js";
+import { decodeMessage, fromGrpcResponse, toGrpcRequest } from "../oip/grpc-messages.js";
 import { OIP_LIMITS } from "../oip/limits.js";
 import type { OipEndpoint } from "../oip/provider-name.js";
 import type { OipInferRequest, OipInferResponse } from "../oip/service.js";
@@ -142,7 +142,7 @@ export class OipGrpcClient implements OipClient {
       this.#client.makeUnaryRequest(
         `/${GRPC_SERVICE}/${method}`,
         (message: MessageShape<Request>) => bufferOf(toBinary(requestSchema, message)),
-        (bytes: Buffer) => fromBinary(responseSchema, bytes),
+        (bytes: Buffer) => decodeMessage(responseSchema, bytes),
         request,
         new Metadata(),
         { deadline: Date.now() + this.#timeoutMs },

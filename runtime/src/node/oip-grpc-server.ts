@@ -1,4 +1,4 @@
-import { create, fromBinary, toBinary, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
+import { create, toBinary, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
 import {
   Metadata,
   Server,
@@ -31,7 +31,7 @@ import {
   ServerReadyRequestSchema,
   ServerReadyResponseSchema,
 } from "../oip/generated/open_inference_pb.js";
-import { fromGrpcRequest, toGrpcResponse } from "../oip/grpc-messages.js";
+import { decodeMessage, fromGrpcRequest, toGrpcResponse } from "../oip/grpc-messages.js";
 import { OIP_LIMITS } from "../oip/limits.js";
 import type { InferenceService, OipModelMetadata } from "../oip/service.js";
 import { CODE_TRAILER, GRPC_SERVICE, bufferOf } from "./oip-grpc-client.js";
@@ -92,9 +92,9 @@ function methodsOf(service: InferenceService): {
       requestStream: false,
       responseStream: false,
       requestSerialize: (message: MessageShape<Request>) => bufferOf(toBinary(method.request, message)),
-      requestDeserialize: (bytes: Buffer) => fromBinary(method.request, bytes),
+      requestDeserialize: (bytes: Buffer) => decodeMessage(method.request, bytes),
       responseSerialize: (message: MessageShape<Response>) => bufferOf(toBinary(method.response, message)),
-      responseDeserialize: (bytes: Buffer) => fromBinary(method.response, bytes),
+      responseDeserialize: (bytes: Buffer) => decodeMessage(method.response, bytes),
     };
     implementation[name] = handlerOf(method);
   };

@@ -1,6 +1,6 @@
-import { chmod, rm } from "node:fs/promises";
+import { chmod, lstat, rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { connect, type AddressInfo } from "node:net";
 import { FieldloopError } from "@fieldloop/protocol";
 import { OIP_LIMITS } from "../oip/limits.js";
 import { handleInference, oipErrorResponse, type OipHttpResponse } from "../oip/rest-server.js";
@@ -37,7 +37,8 @@ export async function serveHttp(service: InferenceService, address: OipAddress):
     noDelay: true,
   });
   server.maxConnections = CONNECTIONS_MAX;
-  server.on("request", (incoming, outgoing) => void answer(service, incoming, outgoing));
+  const held: HeldBytes = { bytes: 0 };
+  server.on("request", (incoming, outgoing) => void answer(service, incoming, outgoing, held));
   server.on("clientError", (_error, socket) =>
     socket.end("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n"),
   );
@@ -57,8 +58,7 @@ export function urlOf(scheme: string, host: string, { port }: { port: number }):
 }
 
 async function listen(server: Server, address: OipAddress): Promise<void> {
-  // A socket that a killed process left behind would be taken for one in use.
-  if ("socketPath" in address) await rm(address.socketPath, { force: true });
+  if ("socketPath" in address) await clearSocket(address.socketPath);
   await new Promise<void>((resolve, reject) => {
     server.once("error", (cause) =>
       reject(new FieldloopError("unavailable", `Listen for inference requests: ${cause.message}`, { cause })),
@@ -67,16 +67,48 @@ async function listen(server: Server, address: OipAddress): Promise<void> {
   });
 }
 
+/** A socket that a killed process left behind would be taken for one in use; nothing else is removed. */
+async function clearSocket(path: string): Promise<void> {
+  const refuse = (why: string): FieldloopError =>
+    new FieldloopError("unavailable", `Listen for inference requests: "${path}" ${why}`);
+  const info = await lstat(path).catch(() => undefined);
+  if (info === undefined) return;
+  if (!info.isSocket()) throw refuse("is there and is no socket");
+  const inUse = await new Promise<boolean>((resolve) => {
+    const probe = connect({ path });
+    probe.once("connect", () => {
+      probe.destroy();
+      resolve(true);
+    });
+    probe.once("error", () => resolve(false));
+  });
+  if (inUse) throw refuse("is in use by another process");
+  await rm(path, { force: true });
+}
+
+/** Bytes of the bodies that a server holds at the moment. */
+interface HeldBytes {
+  bytes: number;
+}
+
 async function answer(
   service: InferenceService,
   incoming: IncomingMessage,
   outgoing: ServerResponse,
+  held: HeldBytes,
 ): Promise<void> {
+  const mine: HeldBytes = { bytes: 0 };
   const gone = new AbortController();
   outgoing.once("close", () => gone.abort());
   let response: OipHttpResponse;
   try {
-    const body = await readBody(incoming);
+    const body = await readBody(incoming, (count) => {
+      if (held.bytes + count > OIP_LIMITS.bodiesBytesMax) {
+        throw new FieldloopError("unavailable", "Read request: too many large requests at once, try again");
+      }
+      held.bytes += count;
+      mine.bytes += count;
+    });
     const headers = Object.fromEntries(
       Object.entries(incoming.headers).map(([name, value]) => [
         name,
@@ -89,6 +121,8 @@ async function answer(
     response = oipErrorResponse(error);
     // The rest of the body was not read: this connection can't carry another request.
     outgoing.setHeader("connection", "close");
+  } finally {
+    held.bytes -= mine.bytes;
   }
   if (outgoing.destroyed) return;
   const length = response.body.reduce((sum, part) => sum + part.length, 0);
@@ -99,7 +133,7 @@ async function answer(
   outgoing.end();
 }
 
-async function readBody(incoming: IncomingMessage): Promise<Uint8Array> {
+async function readBody(incoming: IncomingMessage, hold: (bytes: number) => void): Promise<Uint8Array> {
   const announced = Number(incoming.headers["content-length"] ?? 0);
   const refuse = (bytes: number): FieldloopError =>
     new FieldloopError("limit_exceeded", `Read request: ${bytes} bytes, at most ${OIP_LIMITS.bodyBytesMax}`);
@@ -109,6 +143,7 @@ async function readBody(incoming: IncomingMessage): Promise<Uint8Array> {
   for await (const part of incoming) {
     bytes += (part as Buffer).length;
     if (bytes > OIP_LIMITS.bodyBytesMax) throw refuse(bytes);
+    hold((part as Buffer).length);
     parts.push(part as Buffer);
   }
   return parts.length === 1 ? parts[0]! : Buffer.concat(parts);

@@ -30,13 +30,16 @@ export function httpTransport(endpoint: OipEndpoint, timeoutMs: number): OipHttp
       };
       const outgoing = (secure ? httpsRequest : httpRequest)(options, (incoming) => {
         readAll(incoming)
-          .then(resolve, reject)
+          .then(resolve, (cause: unknown) => reject(late ?? cause))
           .finally(() => clearTimeout(timer));
       });
+      let late: FieldloopError | undefined;
       const timer = setTimeout(() => {
-        outgoing.destroy(
-          new FieldloopError("timed_out", `Ask inference server: no whole answer within ${timeoutMs} ms`),
+        late = new FieldloopError(
+          "timed_out",
+          `Ask inference server: no whole answer within ${timeoutMs} ms`,
         );
+        outgoing.destroy(late);
       }, timeoutMs);
       outgoing.on("error", (cause: NodeJS.ErrnoException) => {
         clearTimeout(timer);

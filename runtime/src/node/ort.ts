@@ -168,13 +168,9 @@ class OrtSession implements Session {
     }
   }
 
-  run(feeds: Readonly<Record<string, Tensor>>, fetches?: readonly string[]): Promise<Record<string, Tensor>> {
-    return this.#alone ? withGpuLock(() => this.#run(feeds, fetches)) : this.#run(feeds, fetches);
-  }
-
-  async #run(
+  async run(
     feeds: Readonly<Record<string, Tensor>>,
-    fetches: readonly string[] | undefined,
+    fetches?: readonly string[],
   ): Promise<Record<string, Tensor>> {
     if (this.#released !== undefined) {
       throw new FieldloopError("conflict", "Run model: its session was released");
@@ -186,7 +182,9 @@ class OrtSession implements Session {
     if (wanted.length === 0) return outputs;
     this.#running++;
     try {
-      const results = await this.#native.run(nativeFeeds, wanted);
+      const results = this.#alone
+        ? await withGpuLock(() => this.#native.run(nativeFeeds, wanted))
+        : await this.#native.run(nativeFeeds, wanted);
       for (const name of wanted) outputs[name] = fromNativeTensor(results[name] as ort.Tensor);
       return outputs;
     } catch (cause) {

@@ -70,9 +70,7 @@ async function probePackage(request: Extract<ProbeRequest, { kind: "package" }>)
 }
 
 /** Without golden cases a wrong result is not known as one, unless it is no number at all. */
-async function checkFinite(
-  run: () => Promise<Record<string, Tensor>>,
-): Promise<FieldloopError | undefined> {
+async function checkFinite(run: () => Promise<Record<string, Tensor>>): Promise<FieldloopError | undefined> {
   for (const [name, { type, data }] of Object.entries(await run())) {
     if ((type !== "float32" && type !== "float64") || Array.isArray(data)) continue;
     const at = data.findIndex((value: number | bigint) => !Number.isFinite(Number(value)));

@@ -12,7 +12,8 @@ import { chooseProviders, pairsOf, ranked } from "./providers.js";
 import { workingProviders } from "./providers-host.js";
 import type { ProviderChoice } from "./providers-types.js";
 import { checkRuntimeLibrary, libraryEnvironment } from "./runtime-library.js";
-import { scratchFolder, writeBrightnessPackage } from "./small-packages.test.kit.js";
+import { brightnessDraft, scratchFolder, writeBrightnessPackage } from "./small-packages.test.kit.js";
+import { writePackage } from "./write-package.js";
 
 let scratch: Awaited<ReturnType<typeof scratchFolder>>;
 let goodDir: string;
@@ -70,6 +71,15 @@ describe("choosing an execution provider", SPAWNING, () => {
       correct: false,
       reason: { code: "golden_case_failed" },
     });
+  });
+
+  it("holds a package without golden cases to finite numbers", async () => {
+    const { draft, files } = brightnessDraft();
+    const kept = Object.entries(files).filter(([name]) => !name.startsWith("golden/"));
+    const dir = join(scratch.path, "unproven");
+    await writePackage(dir, { ...draft, golden: [] }, Object.fromEntries(kept));
+    const found = await chooseProviders(dir, { ...options(), executionProviders: ["cpu"] });
+    expect(found.chosen).toMatchObject({ executionProvider: "cpu", correct: true });
   });
 
   it("stops between two pairs", async () => {

@@ -1,6 +1,7 @@
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
 import { FieldloopError } from "@fieldloop/protocol";
 import type { ElementType, Tensor } from "../backend.js";
+import { scanWire } from "../onnx/wire.js";
 import { elementCountOf, newElements } from "../package/tensor-bytes.js";
 import {
   ModelInferRequestSchema,
@@ -23,6 +24,26 @@ import {
 } from "./tensors.js";
 
 /** Between the protocol's gRPC messages and tensors, both ways. Tensors are sent raw, and read raw or as typed contents. */
+
+/**
+ * Decodes a message whose sender is not trusted: a number takes one byte there and tens in memory, so they are counted first.
+ * @throws FieldloopError `tensor_invalid` for bytes that are no such message, or hold too much outside raw contents
+ */
+export function decodeMessage<Schema extends DescMessage>(
+  schema: Schema,
+  bytes: Uint8Array,
+): MessageShape<Schema> {
+  try {
+    scanWire(bytes, schema, {
+      wireFieldsMax: OIP_LIMITS.wireFieldsMax,
+      typedElementsMax: OIP_LIMITS.jsonElementsMax,
+    });
+    return fromBinary(schema, bytes, { readUnknownFields: false });
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message.replace("Read ONNX: ", "") : String(cause);
+    throw new FieldloopError("tensor_invalid", `Read ${schema.name}: ${reason}`, { cause });
+  }
+}
 
 export function toGrpcRequest(request: OipInferRequest): ModelInferRequest {
   const inputs = [...request.inputs];

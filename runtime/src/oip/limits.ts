@@ -4,8 +4,14 @@ export const OIP_LIMITS = {
   bodyBytesMax: 256 * 1024 * 1024,
   /** The JSON part where raw tensors follow it. */
   headerBytesMax: 1024 * 1024,
-  /** Elements of one tensor in JSON: parsing them costs tens of bytes each. */
+  /** JSON alone: `{},` is three bytes there and sixty in memory, so a larger text could end the process. */
+  jsonBytesMax: 32 * 1024 * 1024,
+  /** Elements of one tensor in JSON, or texts in any form: each costs tens of bytes in memory. */
   jsonElementsMax: 4_000_000,
+  /** Bodies that one HTTP server holds at a time, all connections together. */
+  bodiesBytesMax: 512 * 1024 * 1024,
+  /** Fields of one gRPC message: each becomes an object. */
+  wireFieldsMax: 1_000_000,
   tensorsMax: 256,
   rankMax: 32,
   nameLengthMax: 512,

@@ -87,7 +87,13 @@ export function splitBody(
   body: Uint8Array,
   headerLength: string | undefined,
 ): { json: Uint8Array; raw: Uint8Array } {
-  if (headerLength === undefined) return { json: body, raw: new Uint8Array() };
+  if (headerLength === undefined) {
+    if (body.length <= OIP_LIMITS.jsonBytesMax) return { json: body, raw: new Uint8Array() };
+    throw new FieldloopError(
+      "limit_exceeded",
+      `Read tensors: ${body.length} bytes of JSON, at most ${OIP_LIMITS.jsonBytesMax}; send binary data`,
+    );
+  }
   const length = /^\d{1,10}$/.test(headerLength) ? Number(headerLength) : Number.NaN;
   if (!(length <= body.length)) {
     throw new FieldloopError(

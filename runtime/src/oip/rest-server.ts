@@ -102,7 +102,8 @@ async function index(service: InferenceService, request: OipHttpRequest): Promis
 /** The body of an index request may be empty, `{}` or `{"ready": true}`. */
 function wantsReady(body: Uint8Array): boolean {
   try {
-    const value: unknown = JSON.parse(new TextDecoder().decode(body.subarray(0, OIP_LIMITS.headerBytesMax)));
+    if (body.length > OIP_LIMITS.headerBytesMax) throw new Error("too long");
+    const value: unknown = JSON.parse(new TextDecoder().decode(body));
     return typeof value === "object" && value !== null && "ready" in value && value.ready === true;
   } catch (cause) {
     throw new FieldloopError("invalid_body", "Read repository index request: it is no JSON", { cause });

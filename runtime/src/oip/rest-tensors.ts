@@ -1,6 +1,7 @@
 import { FieldloopError } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
 import { encodedFromJson, encodedFromRaw, encodedTypeOf } from "./encoded.js";
+import { OIP_LIMITS } from "./limits.js";
 import { RawReader, type JsonTensor } from "./rest-messages.js";
 import type { OipEncodedInput } from "./service.js";
 import {
@@ -59,6 +60,12 @@ export interface WrittenTensor {
  */
 export function writeTensor(name: string, tensor: Tensor, form: "raw" | "json" | "only-json"): WrittenTensor {
   const head = { name, datatype: datatypeOf(tensor.type), shape: tensor.dims };
+  if (form === "only-json" && tensor.data.length > OIP_LIMITS.jsonElementsMax) {
+    throw new FieldloopError(
+      "limit_exceeded",
+      `Write tensor "${name}": ${tensor.data.length} elements in JSON, at most ${OIP_LIMITS.jsonElementsMax}; ask for binary data`,
+    );
+  }
   const data = form === "raw" ? undefined : tensorToJsonData(tensor);
   if (data !== undefined) return { json: { ...head, data }, raw: undefined };
   if (form === "only-json") {

@@ -92,6 +92,12 @@ export function tensorFromRaw(type: ElementType, dims: readonly number[], bytes:
 }
 
 function textsFromRaw(count: number, bytes: Uint8Array): string[] {
+  if (count > OIP_LIMITS.jsonElementsMax) {
+    throw new FieldloopError(
+      "limit_exceeded",
+      `Read tensor: ${count} texts, at most ${OIP_LIMITS.jsonElementsMax}`,
+    );
+  }
   const texts: string[] = [];
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = 0;

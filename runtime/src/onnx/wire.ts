@@ -57,10 +57,14 @@ export function readField(bytes: Uint8Array, at: number, end: number): WireField
 
 /**
  * Walks the wire form before anything is decoded: well-formed framing, nesting depth, number of fields, and
- * numbers in typed fields all within {@link ONNX_LIMITS}. Decoding afterwards can neither overflow the stack
+ * numbers in typed fields all within limits. Decoding afterwards can neither overflow the stack
  * nor allocate far more than the file's own size. Works with a stack of its own, so depth costs no recursion.
  */
-export function scanWire(bytes: Uint8Array, root: DescMessage): void {
+export function scanWire(
+  bytes: Uint8Array,
+  root: DescMessage,
+  limits: { readonly wireFieldsMax: number; readonly typedElementsMax: number } = ONNX_LIMITS,
+): void {
   const stack = [{ message: root, at: 0, end: bytes.length }];
   let fieldCount = 0;
   let typedElements = 0;
@@ -72,12 +76,12 @@ export function scanWire(bytes: Uint8Array, root: DescMessage): void {
     }
     const field = readField(bytes, top.at, top.end);
     top.at = field.end;
-    if (++fieldCount > ONNX_LIMITS.wireFieldsMax) {
-      throw tooLarge(`more than ${ONNX_LIMITS.wireFieldsMax} protobuf fields`);
+    if (++fieldCount > limits.wireFieldsMax) {
+      throw tooLarge(`more than ${limits.wireFieldsMax} protobuf fields`);
     }
     if (field.wireType !== WIRE_BYTES) continue;
     const known = fieldsOf(top.message).get(field.number);
-    if (known?.message) {
+    if (known?.message && known.fieldKind !== "map") {
       if (stack.length >= ONNX_LIMITS.messageDepthMax) {
         throw new FieldloopError(
           "onnx_too_deep",
@@ -87,8 +91,8 @@ export function scanWire(bytes: Uint8Array, root: DescMessage): void {
       stack.push({ message: known.message, at: field.valueStart, end: field.end });
     } else if (known?.fieldKind === "list" && isNumeric(known)) {
       typedElements += packedCount(bytes, field, known.scalar);
-      if (typedElements > ONNX_LIMITS.typedElementsMax) {
-        throw tooLarge(`more than ${ONNX_LIMITS.typedElementsMax} numbers outside raw data`);
+      if (typedElements > limits.typedElementsMax) {
+        throw tooLarge(`more than ${limits.typedElementsMax} numbers outside raw data`);
       }
     }
   }

@@ -1,6 +1,7 @@
 import { FieldloopError, LIMITS, manifestSchema, type Manifest } from "@fieldloop/protocol";
 import { checkPipeline } from "../pipeline/check.js";
 import { pipelineParts } from "../pipeline/graph.js";
+import { checkParts } from "./check-parts.js";
 
 /** Name of the manifest in a package folder. */
 export const MANIFEST_FILE = "manifest.json";
@@ -79,6 +80,7 @@ function checkNames(manifest: Manifest): void {
     throw new FieldloopError("manifest_invalid", "Read manifest: no head at all, wanted one or more");
   }
   checkPipeline(manifest);
+  checkParts(pipelineParts(manifest));
 }
 
 /** Every mention of a file, repetitions included. */

@@ -65,8 +65,9 @@ export class Pipeline {
     this.#handedOn = handedOn(manifest, ROOT_NODE);
     this.#deciding = decidingHeadOf(manifest);
     const heads = new Map(pipelineParts(manifest).map((part) => [part.name, part.heads]));
+    const { baseline } = options;
     this.#stages = orderNodes(manifest.nodes).map((node) => ({
-      stage: new Stage({ manifest, node, session: sessions.get(node.name)!, sizeImage, now }),
+      stage: new Stage({ manifest, node, session: sessions.get(node.name)!, sizeImage, baseline, now }),
       condition: node.when && readyCondition(node.when, heads.get(node.when.node)!),
     }));
     const looksAgain = manifest.nodes.some(({ from }) => from.kind !== "tensors");

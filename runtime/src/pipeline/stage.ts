@@ -3,16 +3,18 @@ import type { Session, Tensor } from "../backend.js";
 import { readHeads } from "../heads/read.js";
 import type { HeadResult } from "../heads/result.js";
 import { BatchRunner } from "../input/batch.js";
+import { batchFramesMax } from "../input/extent.js";
 import { IDENTITY_GEOMETRY, type Frame, type Geometry, type PreparedFrame } from "../input/frame.js";
 import { FramePreparer, type ImageSizer } from "../input/prepare.js";
 import { StreamState } from "../input/stream.js";
 import { Predictor } from "../predict.js";
+import type { Baseline } from "../profile/baseline.js";
 import { boxesToCut, composeGeometry, cropBox, cropClasses } from "./crop.js";
 import { handedOn, wantedOutputs } from "./graph.js";
 
 type Tensors = Readonly<Record<string, Tensor>>;
 
-/** Crops or sets of tensors in one run at most: bounds the memory of a frame with many boxes. */
+/** Crops or sets of tensors in one run at most, fewer where each is large: bounds the memory of a frame with many boxes. */
 export const PIPELINE_BATCH_MAX = 32;
 
 /** One result of one part of a pipeline, with what further parts take of it. */
@@ -32,6 +34,8 @@ export interface StageOptions {
   readonly node: PipelineNode;
   readonly session: Session;
   readonly sizeImage: ImageSizer;
+  /** Of the package: what anomalies by embedding are measured against. */
+  readonly baseline?: Baseline | undefined;
   readonly now: () => number;
 }
 
@@ -57,22 +61,32 @@ export class Stage {
   readonly #cropClasses: ReadonlySet<number> | undefined;
   readonly #preparer: FramePreparer;
   readonly #batches: BatchRunner;
+  readonly #batchMax: number;
   /** Only where frames follow one another: fed with the frame itself, or with state to carry. */
   readonly #predictor: Predictor | undefined;
   readonly #nothingBefore = new StreamState();
+  readonly #baseline: Baseline | undefined;
 
-  constructor({ manifest, node, session, sizeImage, now }: StageOptions) {
+  constructor({ manifest, node, session, sizeImage, baseline, now }: StageOptions) {
     this.node = node;
     this.#session = session;
+    this.#baseline = baseline;
     this.#now = now;
     this.#fetches = wantedOutputs(manifest, node.name);
     this.#handedOn = handedOn(manifest, node.name);
     this.#cropClasses = cropClasses(manifest, node);
     this.#preparer = new FramePreparer(node, sizeImage);
     this.#batches = new BatchRunner(session, node.inputs, this.#fetches);
+    this.#batchMax = batchFramesMax(node.inputs, PIPELINE_BATCH_MAX);
     const follows = node.from.kind === "frame" || node.inputs.some(({ kind }) => kind === "state");
     this.#predictor = follows
-      ? new Predictor({ manifest: { ...node, signals: [] }, session, sizeImage, now })
+      ? new Predictor({
+          manifest: { ...node, signals: [] },
+          session,
+          sizeImage,
+          now,
+          ...(baseline === undefined ? {} : { baseline }),
+        })
       : undefined;
   }
 
@@ -113,7 +127,7 @@ export class Stage {
     const heads =
       parent === undefined || parent.geometry === IDENTITY_GEOMETRY
         ? prediction.heads
-        : readHeads(this.node, outputs, prepared.feeds, geometry);
+        : readHeads(this.node, outputs, prepared.feeds, geometry, this.#baseline);
     this.#predictor!.recycle(prepared);
     const latencyMs = this.#now() - start;
     return [{ outputs, heads, geometry, latencyMs, ...(parent === undefined ? {} : { parent }) }];
@@ -173,8 +187,8 @@ export class Stage {
     const start = this.#now();
     const all = take();
     const instances: Omit<Instance, "latencyMs">[] = [];
-    for (let at = 0; at < all.length; at += PIPELINE_BATCH_MAX) {
-      const taken = await Promise.all(all.slice(at, at + PIPELINE_BATCH_MAX).map((one) => one()));
+    for (let at = 0; at < all.length; at += this.#batchMax) {
+      const taken = await Promise.all(all.slice(at, at + this.#batchMax).map((one) => one()));
       const items = taken.filter((item) => item !== undefined);
       const outputs = await this.#runFeeds(items.map(({ prepared }) => prepared.feeds));
       items.forEach((item, index) => instances.push(this.#read(item, outputs[index]!)));
@@ -184,7 +198,7 @@ export class Stage {
   }
 
   #read({ prepared, geometry, parent, crop }: Item, outputs: Tensors): Omit<Instance, "latencyMs"> {
-    const heads = readHeads(this.node, outputs, prepared.feeds, geometry);
+    const heads = readHeads(this.node, outputs, prepared.feeds, geometry, this.#baseline);
     this.#preparer.recycle(prepared);
     return { outputs, heads, geometry, parent, ...(crop === undefined ? {} : { crop }) };
   }

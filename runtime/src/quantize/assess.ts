@@ -193,7 +193,7 @@ function advice(report: VariantReport, worse: boolean): string[] {
         "a larger --accuracy-drop",
       ];
     case "int4":
-      return ["a smaller --block-size", "--asymmetric", "--method dynamic"];
+      return ["a smaller --block-size", "--method dynamic"];
     case "dynamic":
     case "fp16":
     case "fp16-storage":

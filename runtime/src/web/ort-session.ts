@@ -91,6 +91,10 @@ class WebSession implements Session {
   }
 
   run(feeds: Readonly<Record<string, Tensor>>, fetches?: readonly string[]): Promise<Record<string, Tensor>> {
+    // Before its turn: a release that is asked for meanwhile waits for this run.
+    if (this.#released !== undefined) {
+      return Promise.reject(new FieldloopError("conflict", "Run model: its session was released"));
+    }
     return inTurn(() => this.#run(feeds, fetches));
   }
 
@@ -98,9 +102,6 @@ class WebSession implements Session {
     feeds: Readonly<Record<string, Tensor>>,
     fetches: readonly string[] | undefined,
   ): Promise<Record<string, Tensor>> {
-    if (this.#released !== undefined) {
-      throw new FieldloopError("conflict", "Run model: its session was released");
-    }
     checkFeeds(this.inputs, feeds);
     const wanted = checkFetches(this.outputs, fetches);
     const outputs: Record<string, Tensor> = {};

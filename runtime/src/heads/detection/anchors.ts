@@ -10,6 +10,9 @@ interface Made extends InputSize {
 /** Made once for a manifest's anchors and the size of its input. */
 const made = new WeakMap<Anchors, Made>();
 
+/** Prior boxes of one input at most; 640 × 640 pixels have some 20,000. */
+export const PRIORS_MAX = 1 << 20;
+
 /** How many prior boxes the anchors make over an input, before any are made. */
 export function priorCount(anchors: Pick<Anchors, "levels">, size: InputSize): number {
   let count = 0;

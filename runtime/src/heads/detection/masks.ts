@@ -4,6 +4,9 @@ import type { Mask } from "../result.js";
 import { named, outputInvalid, realValues, tensorOf, type Tensors } from "../values.js";
 import type { Decoder, DetectionHead } from "./decoder.js";
 
+/** Cells of a prototype; usual are 160 × 160. Each box may have a mask of as many. */
+const PROTOTYPE_CELLS_MAX = 1 << 20;
+
 /** Prototypes as planes, row by row. */
 export interface Prototypes {
   readonly data: Float32Array;
@@ -18,8 +21,13 @@ export function prototypesOf(head: DetectionHead, outputs: Tensors): Prototypes 
   const { prototypes, count } = head.masks;
   const tensor = tensorOf(head, outputs, prototypes);
   const [batch = 0, planes = 0, height = 0, width = 0] = tensor.dims;
-  if (tensor.dims.length !== 4 || batch !== 1 || planes !== count) {
-    throw outputInvalid(head, `output ${named(prototypes, tensor)}, wanted [1, ${count}, rows, columns]`);
+  const cells = height * width;
+  const fits = batch === 1 && planes === count && cells > 0 && cells <= PROTOTYPE_CELLS_MAX;
+  if (tensor.dims.length !== 4 || !fits) {
+    throw outputInvalid(
+      head,
+      `output ${named(prototypes, tensor)}, wanted [1, ${count}, rows, columns] of at most ${PROTOTYPE_CELLS_MAX} cells`,
+    );
   }
   return { data: realValues(tensor, head.quantization), count, width, height };
 }

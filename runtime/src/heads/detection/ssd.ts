@@ -1,6 +1,6 @@
 import { FieldloopError, type Anchors } from "@fieldloop/protocol";
 import { logitOf, named, outputInvalid, realValues, sigmoidOf, tensorOf, type Tensors } from "../values.js";
-import { priorsOf } from "./anchors.js";
+import { priorCount, priorsOf } from "./anchors.js";
 import type { Candidates } from "./candidates.js";
 import type { Decoder, DetectionHead, InputSize } from "./decoder.js";
 
@@ -75,11 +75,12 @@ function anchorsOf(head: DetectionHead): Anchors {
 }
 
 function priorsFor(head: DetectionHead, anchors: Anchors, size: InputSize, count: number): Float32Array {
-  const priors = priorsOf(head, anchors, size);
-  if (priors.length === count * 4) return priors;
+  // Before any are made: the model's own boxes bound their number.
+  const wanted = priorCount(anchors, size);
+  if (wanted === count) return priorsOf(head, anchors, size);
   throw outputInvalid(
     head,
-    `output "${head.boxes}" has ${count} boxes, the anchors of an input of ${size.width} × ${size.height} are ${priors.length / 4}`,
+    `output "${head.boxes}" has ${count} boxes, the anchors of an input of ${size.width} × ${size.height} are ${wanted}`,
   );
 }
 
