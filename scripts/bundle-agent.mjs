@@ -3,14 +3,17 @@
  * that one runs. A device keeps in memory what it loads: without the unused parts of its libraries, loaded once instead of module by
  * module, the agent needs a third less. Native libraries and what is loaded only on demand stay where they are.
  */
-import { rmSync } from "node:fs";
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { rolldown } from "rolldown";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const out = join(root, "cli/dist/agent");
+/** Native libraries, and what is large and loaded on demand only: they stay where they are. */
 const EXTERNAL = ["onnxruntime-node", "onnxruntime-web", "sharp", "@grpc/grpc-js", "better-sqlite3"];
+/** Modules of the workspaces. */
+const OWN = /[\\/](?:protocol|runtime|models|device-agent|cli)[\\/]dist[\\/]/;
 /** How a module names the file of a process or thread that it starts. */
 const ENTRY = /new URL\("(\.{1,2}\/[^"]+\.js)", import\.meta\.url\)/g;
 
@@ -29,13 +32,54 @@ const findEntries = {
   },
 };
 
+/** In a module's id: the library that it requires. */
+const REQUIRE = "\0require:";
+/**
+ * Libraries that stay outside are loaded by require(): for an `import` of CommonJS Node compiles a WebAssembly parser that looks for its
+ * exports, which costs each thread about 10 MB.
+ */
+const requireExternals = {
+  name: "require-externals",
+  resolveId: (id, importer) =>
+    EXTERNAL.includes(id) && importer && !importer.startsWith(REQUIRE) ? `${REQUIRE}${id}.cjs` : null,
+  load: (id) =>
+    id.startsWith(REQUIRE)
+      ? `module.exports = require(${JSON.stringify(id.slice(REQUIRE.length, -4))});`
+      : null,
+};
+
+/** What a library loads and the agent never runs: by the module that imports it, or any. */
+const UNUSED = [
+  // The local interface is HTTP/1: the adaptor asks of each request only whether it is one of the other.
+  {
+    id: "node:http2",
+    importer: /@hono[\\/]node-server/,
+    code: "export class Http2ServerRequest {}\nexport const constants = {};",
+  },
+  // Proxies by SOCKS, which nothing of ours asks for, and timers for pages of a browser.
+  { id: "socks", importer: /[\\/]mqtt[\\/]/, code: "export const SocksClient = undefined;" },
+  { id: "worker-timers", importer: /[\\/]mqtt[\\/]/, code: "export {};" },
+];
+const unused = {
+  name: "unused",
+  resolveId(id, importer = "") {
+    const at = UNUSED.findIndex((one) => one.id === id && one.importer.test(importer));
+    return at === -1 ? null : `\0unused:${at}`;
+  },
+  load: (id) => (id.startsWith("\0unused:") ? UNUSED[Number(id.slice("\0unused:".length))].code : null),
+};
+
 rmSync(out, { recursive: true, force: true });
 for (const [input, fileName] of entries) {
   const bundle = await rolldown({
     input,
     platform: "node",
-    external: (id) => EXTERNAL.some((name) => id === name || id.startsWith(`${name}/`)),
-    plugins: [findEntries],
+    external: (id, importer) =>
+      EXTERNAL.some((name) => id.startsWith(`${name}/`)) ||
+      (EXTERNAL.includes(id) && importer?.startsWith(REQUIRE) === true),
+    plugins: [findEntries, requireExternals, unused],
+    // Our own modules do nothing for others by being loaded: one of which nothing is used stays out.
+    treeshake: { moduleSideEffects: [{ test: OWN, sideEffects: false }] },
     // Libraries annotate more than a bundler wants to hear of; what cannot be resolved is an error all the same.
     logLevel: "silent",
   });
@@ -47,6 +91,15 @@ for (const [input, fileName] of entries) {
     minify: { mangle: false, compress: false, codegen: { removeWhitespace: true } },
   });
   await bundle.close();
+}
+for (const name of readdirSync(out)) {
+  const path = join(out, name);
+  writeFileSync(path, inAscii(readFileSync(path, "utf8")));
+}
+
+/** V8 keeps a source with one character beyond Latin-1 as two bytes a character: escaped, the same text takes half the memory. */
+function inAscii(code) {
+  return code.replace(/[^\0-\x7f]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 function nameFor(file) {

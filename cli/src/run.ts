@@ -1,4 +1,4 @@
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, Help, type Option } from "commander";
 import { EXIT, reportError } from "./output.js";
 
 /** An empty command line, for `register` to fill. */
@@ -9,7 +9,15 @@ export function newProgram(): Command {
     )
     .version("0.1.0")
     .showHelpAfterError("(add --help for the options)")
+    .configureHelp({ optionDescription })
     .exitOverride();
+}
+
+/** As commander has it, but without the empty list or table that an option begins with which may be repeated. */
+function optionDescription(option: Option): string {
+  const value: unknown = option.defaultValue;
+  const isEmpty = typeof value === "object" && value !== null && Object.keys(value).length === 0;
+  return isEmpty ? option.description : new Help().optionDescription(option);
 }
 
 /** Runs one command line; sets `process.exitCode` instead of exiting, so that streams drain and native sessions are released. */

@@ -4,7 +4,8 @@ export { createAgentLog, type LogOptions } from "./log.js";
 export { readSource, type ReadWants } from "./host/sources/read.js";
 export type { SourceFrame, WindowShape } from "./host/sources/source.js";
 export { LANE_FORM, parseLaneSpec, parseLaneSpecs, type LaneSpec } from "./lane-spec.js";
-export { parseSourceSpec, SOURCE_FORMS, sourceName, type SourceSpec } from "./source-spec.js";
+export { SOURCE_FORMS } from "./source-parts.js";
+export { parseSourceSpec, sourceName, type SourceSpec } from "./source-spec.js";
 export {
   inspectMachine,
   installService,

@@ -11,7 +11,9 @@ export interface ModelChoice {
 }
 
 /** Tensors by input name, or one image file to be made ready as the manifest says. */
-export type InferInput = { readonly feeds: Readonly<Record<string, Tensor>> } | { readonly image: Uint8Array };
+export type InferInput =
+  | { readonly feeds: Readonly<Record<string, Tensor>> }
+  | { readonly image: Uint8Array };
 
 export type LocalRequest =
   | (ModelChoice & {

@@ -30,6 +30,8 @@ export interface ProviderToRun {
   readonly variant: string;
   /** Share of the graph's nodes that each execution provider ran when it was tried, where that was told. */
   readonly shares?: Readonly<Record<string, number>> | undefined;
+  /** Time of one run when it was tried, milliseconds. */
+  readonly medianMs?: number | undefined;
 }
 
 /** How a package's execution provider is chosen. */
@@ -83,7 +85,11 @@ export type ControlRequest =
   | { readonly kind: "capture"; readonly count: number }
   | { readonly kind: "set_condition"; readonly condition: string; readonly lane: string | undefined }
   | { readonly kind: "truth"; readonly n: number }
-  | { readonly kind: "facts" }
+  | {
+      readonly kind: "facts";
+      /** Where it is remembered which execution providers work. */
+      readonly directory: string;
+    }
   | {
       readonly kind: "self_test";
       readonly package: PackageToRun;
@@ -157,6 +163,8 @@ export interface FrameCounts {
   /** Beyond the lane's rate. */
   readonly framesSkipped: number;
   readonly framesFailed: number;
+  /** What the source counted, by its own names. */
+  readonly sourceCounts: Readonly<Record<string, number>>;
 }
 
 export interface LaneBeat extends FrameCounts {

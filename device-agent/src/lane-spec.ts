@@ -1,7 +1,8 @@
 import { FieldloopError, laneNameSchema, MAIN_LANE, modelNameSchema } from "@fieldloop/protocol";
 import { AGENT_LIMITS } from "./limits.js";
 import { laneOptions } from "./source-options.js";
-import { parseSourceSpec, type SourceSpec, withoutLogins } from "./source-spec.js";
+import { withoutLogins } from "./source-parts.js";
+import { parseSourceSpec, type SourceSpec } from "./source-spec.js";
 
 /** One source of a device and how its frames are taken. */
 export interface LaneSpec {

@@ -39,7 +39,10 @@ export const AGENT_LIMITS = {
   downloadRetryMaxMs: 15_000,
   downloadTimeoutMs: 30 * 60_000,
   verifyTimeoutMs: 60_000,
-  selfTestTimeoutMs: 120_000,
+  selfTestTimeoutMs: 180_000,
+  /** Trying one execution provider with one variant, and the time after which no further one is tried. */
+  probeTimeoutMs: 30_000,
+  probesTimeoutMs: 75_000,
   activateTimeoutMs: 120_000,
   /** A device that stops in the middle of activation or probation this often returns to the version before. */
   activationAttemptsMax: 2,
@@ -54,6 +57,8 @@ export const AGENT_LIMITS = {
   // Lanes
   lanesMax: 8,
   laneBatchMax: 64,
+  /** Predictions in a row after which a trouble with single frames is over. */
+  framesHealthy: 30,
   /** Prediction numbers that a lane reserves at a time: rows of one lane follow on, so that its batches stay large. */
   predictionBlock: 1_024,
   /** A lane that waits gains one level of priority in this time: even the lowest runs after two seconds. */
@@ -85,6 +90,9 @@ export const AGENT_LIMITS = {
   runTimeoutFactor: 10,
   hostStartTimeoutMs: 60_000,
   hostStopTimeoutMs: 10_000,
+  /** Whether one execution provider works at all, and what this machine is altogether. */
+  providerCheckTimeoutMs: 20_000,
+  factsTimeoutMs: 120_000,
   hostRestartMinMs: 200,
   hostRestartMaxMs: 30_000,
   hostHealthyMs: 60_000,

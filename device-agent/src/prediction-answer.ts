@@ -34,10 +34,23 @@ function headAnswer(result: HeadResult): Record<string, unknown> {
   const { kind, name } = result;
   switch (result.kind) {
     case "classification":
-      return { kind, name, label: result.label, confidence: result.confidence, probabilities: [...result.probabilities] };
+      return {
+        kind,
+        name,
+        label: result.label,
+        confidence: result.confidence,
+        probabilities: [...result.probabilities],
+      };
     case "detection": {
       const { label, confidence, boxes, keypoints } = result;
-      return { kind, name, label, confidence, boxes: boxes.length, ...(keypoints === undefined ? {} : { keypoints }) };
+      return {
+        kind,
+        name,
+        label,
+        confidence,
+        boxes: boxes.length,
+        ...(keypoints === undefined ? {} : { keypoints }),
+      };
     }
     case "segmentation":
       return { kind, name, label: result.label, confidence: result.confidence, shares: [...result.shares] };
@@ -46,7 +59,14 @@ function headAnswer(result: HeadResult): Record<string, unknown> {
     case "regression":
       return { kind, name, values: [...result.values] };
     case "anomaly":
-      return { kind, name, label: result.label, confidence: result.confidence, error: result.error, score: result.score };
+      return {
+        kind,
+        name,
+        label: result.label,
+        confidence: result.confidence,
+        error: result.error,
+        score: result.score,
+      };
     case "embedding":
       return { kind, name, length: result.embedding.length };
     case "image":

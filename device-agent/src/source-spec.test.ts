@@ -1,7 +1,8 @@
 import { FieldloopError } from "@fieldloop/protocol";
 import { describe, expect, it } from "vitest";
 import { parseLaneSpec, parseLaneSpecs } from "./lane-spec.js";
-import { parseSourceSpec, SOURCE_FORMS, sourceName } from "./source-spec.js";
+import { SOURCE_FORMS } from "./source-parts.js";
+import { parseSourceSpec, sourceName } from "./source-spec.js";
 
 describe("parseSourceSpec", () => {
   it("reads every kind with its defaults", () => {

@@ -69,7 +69,10 @@ export const ERROR_CODES = {
   },
   model_load_failed: { status: 400, title: "The model could not be opened" },
   model_run_failed: { status: 500, title: "The model failed while running" },
-  tensor_invalid: { status: 400, title: "A tensor does not fit the model's input, or an output was asked for that it lacks" },
+  tensor_invalid: {
+    status: 400,
+    title: "A tensor does not fit the model's input, or an output was asked for that it lacks",
+  },
   model_output_invalid: { status: 500, title: "The model gave an output that its head cannot read" },
   provider_unavailable: { status: 409, title: "The execution provider is not available here" },
   preset_unknown: { status: 400, title: "No such import preset" },
@@ -112,7 +115,10 @@ export const ERROR_CODES = {
   },
   provider_failed: { status: 500, title: "An execution provider failed and another one took over" },
   device_hot: { status: 503, title: "The device is hot: frame rates or variants were lowered" },
-  device_overloaded: { status: 503, title: "The device is overloaded: lanes of low priority were slowed down" },
+  device_overloaded: {
+    status: 503,
+    title: "The device is overloaded: lanes of low priority were slowed down",
+  },
   lane_unknown: { status: 409, title: "The device has no lane that could run this" },
   self_test_failed: { status: 409, title: "The self test failed on this device" },
   probation_failed: { status: 409, title: "The new version misbehaved during probation" },

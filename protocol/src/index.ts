@@ -42,7 +42,7 @@ export {
   versionSchema,
 } from "./names.js";
 export { decodeDataFile, encodeDataFile, type DataItem } from "./data-file.js";
-export { ELEMENT_TYPES, type Affine } from "./manifest/tensors.js";
+export { ELEMENT_TYPES, tensorNameSchema, type Affine } from "./manifest/tensors.js";
 export { fileNameSchema, fileSchema, type PackageFile } from "./manifest/files.js";
 export {
   featuresSchema,

@@ -1,22 +1,6 @@
 import { FieldloopError } from "@fieldloop/protocol";
-import type { ElementType, Tensor, TensorInfo } from "./backend.js";
-import { newElements } from "./package/tensor-bytes.js";
-
-/** Which array carries an element type's values. */
-const ARRAY_OF = {
-  float32: Float32Array,
-  float64: Float64Array,
-  float16: Uint16Array,
-  int8: Int8Array,
-  uint8: Uint8Array,
-  int16: Int16Array,
-  uint16: Uint16Array,
-  int32: Int32Array,
-  uint32: Uint32Array,
-  int64: BigInt64Array,
-  uint64: BigUint64Array,
-  bool: Uint8Array,
-} as const satisfies Record<Exclude<ElementType, "string">, unknown>;
+import type { Tensor, TensorInfo } from "./backend.js";
+import { ARRAY_OF, newElements } from "./package/tensor-bytes.js";
 
 /**
  * Holds feeds against a session's signature before anything native sees them, so that every backend refuses alike.

@@ -31,7 +31,6 @@ export {
   makeNode,
   namesRead,
   nodeLabel,
-  nodeProducing,
   producerMap,
   pruneDead,
   renameTensor,
@@ -72,8 +71,6 @@ export {
   int64Tensor,
   int8Tensor,
   scalarFloat32Tensor,
-  scalarInt32Tensor,
-  scalarInt64Tensor,
   scalarInt8Tensor,
   scalarUint8Tensor,
   tensorDims,
@@ -85,7 +82,7 @@ export {
 export { checkModel, type ModelFacts, type ModelLimits } from "./onnx/check.js";
 export { graphSignature, inspectModel, type ForeignTensor, type ModelInspection } from "./onnx/inspect.js";
 export { tidyModel, type TidyReport } from "./onnx/tidy.js";
-export { UPGRADE_OPSET_MAX, UPGRADE_OPSET_MIN, UPGRADE_OPSET_TARGET, upgradeOpset } from "./onnx/upgrade.js";
+export { upgradeOpset } from "./onnx/upgrade.js";
 export { replaceInitializers } from "./onnx/writeback.js";
 
 // Quantizer
@@ -103,16 +100,8 @@ export { readQuantizedBase, type QuantizedBase } from "./quantize/base.js";
 export { compareModels, type Comparison, type TensorPair } from "./quantize/compare.js";
 export type { ConvertOptions, ConvertResult, LeftNode } from "./quantize/convert.js";
 export { quantizeDynamic, type DynamicOptions } from "./quantize/dynamic.js";
-export { convertToFloat16, FLOAT16_BLOCKED, type Float16Options } from "./quantize/fp16.js";
-export { halfBits, HALF_MAX } from "./quantize/half.js";
-export {
-  INT4_BLOCK_SIZES,
-  packInt4,
-  quantizeInt4,
-  unpackInt4,
-  type Int4Matrix,
-  type Int4Options,
-} from "./quantize/int4.js";
+export { convertToFloat16, type Float16Options } from "./quantize/fp16.js";
+export { INT4_BLOCK_SIZES, quantizeInt4, type Int4Matrix, type Int4Options } from "./quantize/int4.js";
 export { countKernels } from "./quantize/kernels.js";
 export { QUANTIZE_LIMITS } from "./quantize/limits.js";
 export {
@@ -132,7 +121,6 @@ export {
 } from "./quantize/make.js";
 export { openStaticQuantizer, quantizeStatic, type StaticQuantizer } from "./quantize/quantize.js";
 export {
-  needsReducedRange,
   QUANTIZATION_SCHEMES,
   schemeSettings,
   variantCpuFlags,
@@ -140,7 +128,6 @@ export {
   type SchemeSettings,
 } from "./quantize/scheme.js";
 export {
-  measureSensitivity,
   searchFloatNodes,
   type SearchOptions,
   type SearchResult,
@@ -175,6 +162,8 @@ export {
 } from "./input/frame.js";
 export { FeatureExtractor } from "./input/features.js";
 export { INPUT_LIMITS } from "./input/limits.js";
+export { formatRow, parseRow } from "./input/row.js";
+export { sampleFrame } from "./input/sample.js";
 export { MAIN_STREAM } from "./input/stream.js";
 export { planResize, type ResizePlan } from "./input/geometry.js";
 export { PixelPacker } from "./input/pixels.js";
@@ -186,16 +175,10 @@ export {
   type SizedPixels,
   type StreamCarry,
 } from "./input/prepare.js";
-export { windowDims, windowTensor } from "./input/window.js";
+export { windowTensor } from "./input/window.js";
 
 // Heads
-export {
-  ANOMALY_STEEPNESS,
-  anomalyProbability,
-  readAnomaly,
-  type AnomalyHead,
-  type AnomalyReference,
-} from "./heads/anomaly.js";
+export { readAnomaly, type AnomalyHead, type AnomalyReference } from "./heads/anomaly.js";
 export { readClassification, type ClassificationHead } from "./heads/classification.js";
 export {
   readDetection,
@@ -212,7 +195,7 @@ export {
   softmax,
   topMargin,
 } from "./heads/distribution.js";
-export { intersectionOverUnion, suppressOverlaps, type Suppression } from "./heads/nms.js";
+export { intersectionOverUnion, type Suppression } from "./heads/nms.js";
 export { headOutputs, readHeads } from "./heads/read.js";
 export { readImage, type ImageHead } from "./heads/image.js";
 export { readKeypoints, type KeypointsHead } from "./heads/keypoints.js";
@@ -243,16 +226,15 @@ export {
   type PredictorOptions,
 } from "./predict.js";
 export { computeSignals, type SignalContext, type SignalValues } from "./signals/compute.js";
-export { INSTABILITY_WINDOW, SignalTracker } from "./signals/tracker.js";
+export { SignalTracker } from "./signals/tracker.js";
 export { predictionWorth } from "./signals/worth.js";
 
 // Profiles and baselines
-export { ProfileAccumulator, histogramBin, type ProfiledPrediction } from "./profile/accumulator.js";
+export { ProfileAccumulator, type ProfiledPrediction } from "./profile/accumulator.js";
 export { decodeBaseline, encodeBaseline, type Baseline, type NoveltyReference } from "./profile/baseline.js";
-export { fitNovelty, noveltyOf, unitVector, type NoveltyOptions } from "./profile/novelty.js";
+export { fitNovelty, noveltyOf, type NoveltyOptions } from "./profile/novelty.js";
 
 // Pipelines
-export { PIPELINE_BATCH_MAX } from "./pipeline/stage.js";
 export { composeGeometry, cropBox, type Crop } from "./pipeline/crop.js";
 export {
   handedOn,
@@ -275,7 +257,7 @@ export {
   tensorFromBytes,
   tensorToBytes,
 } from "./package/tensor-bytes.js";
-export { INT8_CPU_FLAGS, chooseVariant } from "./package/variant.js";
+export { chooseVariant } from "./package/variant.js";
 
 // Import presets
 export type { ModelSignature, Preset, PresetOptions, PresetResult } from "./presets/preset.js";

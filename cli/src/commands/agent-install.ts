@@ -1,4 +1,5 @@
 import { realpathSync } from "node:fs";
+import { resolve } from "node:path";
 import type { InstallPlan, ServicePlace, ServiceStatus } from "@fieldloop/device-agent";
 import { type Command, InvalidArgumentError } from "commander";
 import { action, note, printJson, printTable } from "../output.js";
@@ -78,12 +79,13 @@ async function install(agentOptions: readonly string[], flags: InstallFlags): Pr
       ...placeOf(flags),
       sources: flags.source,
       server: flags.server,
-      token: flags.enroll,
+      // As for the agent: the environment shows it to fewer than a command line does.
+      token: flags.enroll ?? process.env.FIELDLOOP_ENROLL,
       agentArguments: [...agentOptions, "--json"],
       account: flags.runAs,
       accelerator: flags.accelerator,
       devices: flags.device,
-      readOnlyPaths: flags.read,
+      readOnlyPaths: flags.read.map((path) => resolve(path)),
       memoryBytesMax: flags.memoryMaxMb * MEGABYTE,
     },
     await inspectMachine(program, process.env.PATH ?? ""),

@@ -71,7 +71,11 @@ export function registerAgentCommand(program: Command): void {
     .option("--state <folder>", "everything it keeps (default: ~/.fieldloop/NAME)")
     .option("--port <port>", "local interface on 127.0.0.1; 0 takes a free one", readPort, 0)
     .option("--socket <path>", "the local interface on a unix socket as well, for this user alone")
-    .option("--grpc-port <port>", "Open Inference Protocol over gRPC on 127.0.0.1 as well; 0 takes a free one", readPort)
+    .option(
+      "--grpc-port <port>",
+      "Open Inference Protocol over gRPC on 127.0.0.1 as well; 0 takes a free one",
+      readPort,
+    )
     .option("--tag <key=value>", "tag of the device at enrolment, may be repeated", readTag, {})
     .option(
       "--threads <n>",

@@ -41,7 +41,8 @@ export async function* readFrames(paths: readonly string[], manifest: Manifest):
     if (tensors !== undefined) {
       yield* named(tensors.path, tensorFileFrames(tensors, await readData(tensors.path), manifest));
     } else if (source !== undefined) yield* readFrom(source, manifest);
-    else if (info === undefined) throw new FieldloopError("not_found", `Read input: no file or folder "${path}"`);
+    else if (info === undefined)
+      throw new FieldloopError("not_found", `Read input: no file or folder "${path}"`);
     else if (info.isDirectory()) yield* readFolder(path);
     else if (IDX_NAME.test(path)) yield* idxFrames(path, await readData(path));
     else if (/\.csv(?:\.gz)?$/i.test(path)) yield* csvFrames(path, await readData(path), manifest.inputs[0]!);

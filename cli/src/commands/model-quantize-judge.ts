@@ -3,6 +3,7 @@ import {
   argmax,
   intersectionOverUnion,
   Predictor,
+  type Baseline,
   type Evaluation,
   type Feeds,
   type Frame,
@@ -19,14 +20,21 @@ export interface Item {
 
 const THREADS = 2;
 
+/** What says how a package's frames become predictions. */
+export interface Judged {
+  readonly manifest: Manifest;
+  /** What anomalies by embedding are measured against. */
+  readonly baseline: Baseline | undefined;
+}
+
 /** What the float model is fed for each frame, recurrent state included, which is why it runs. */
 export async function* feedsOf(
   modelBytes: Uint8Array,
-  manifest: Manifest,
+  judged: Judged,
   items: readonly Item[],
 ): AsyncGenerator<Feeds> {
   if (items.length === 0) return;
-  const { predictor, release } = await openPredictor(modelBytes, manifest);
+  const { predictor, release } = await openPredictor(modelBytes, judged);
   try {
     for (const { frame } of items) {
       if (frame.kind === "tensors") yield frame.feeds;
@@ -37,13 +45,14 @@ export async function* feedsOf(
   }
 }
 
-async function openPredictor(modelBytes: Uint8Array, manifest: Manifest) {
+async function openPredictor(modelBytes: Uint8Array, { manifest, baseline }: Judged) {
   const session = await ortNode.openSession(modelBytes, { threadCount: THREADS, executionProvider: "cpu" });
   const predictor = new Predictor({
     manifest,
     session,
     sizeImage: prepareImage,
     now: () => performance.now(),
+    ...(baseline === undefined ? {} : { baseline }),
   });
   return { predictor, release: () => session.release() };
 }
@@ -54,14 +63,14 @@ const AGREEING_HEADS: ReadonlySet<string> = new Set(["classification", "detectio
 /** Share of right answers where every input has a truth; else how far the variant says what the float model says. */
 export function packageEvaluation(
   floatBytes: Uint8Array,
-  manifest: Manifest,
+  judged: Judged,
   items: readonly Item[],
 ): Evaluation {
   const labelled = items.every(({ truth }) => truth !== undefined);
-  const decides = AGREEING_HEADS.has(decidingHead(manifest.heads)?.kind ?? "");
+  const decides = AGREEING_HEADS.has(decidingHead(judged.manifest.heads)?.kind ?? "");
   let reference: Prediction[] | undefined;
   const predictAll = async (bytes: Uint8Array): Promise<Prediction[]> => {
-    const { predictor, release } = await openPredictor(bytes, manifest);
+    const { predictor, release } = await openPredictor(bytes, judged);
     try {
       const predictions: Prediction[] = [];
       for (const { frame } of items) predictions.push(await predictor.predict(frame));
@@ -81,7 +90,7 @@ export function packageEvaluation(
         ),
     };
   }
-  if (!decides) return closenessOf(floatBytes, () => feedsOf(floatBytes, manifest, items), items.length);
+  if (!decides) return closenessOf(floatBytes, () => feedsOf(floatBytes, judged, items), items.length);
   return {
     metric: "agreement",
     samples: items.length,

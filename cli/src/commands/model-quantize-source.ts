@@ -7,7 +7,7 @@ import {
   type Manifest,
   type PackageFile,
 } from "@fieldloop/protocol";
-import type { Evaluation, Feeds, Frame } from "@fieldloop/runtime";
+import { decodeBaseline, sampleFrame, type Evaluation, type Feeds } from "@fieldloop/runtime";
 import { openPackage, ortNode, readModelFile, type ModelPackage } from "@fieldloop/runtime/node";
 import { readFrames, readTruth } from "./model-inputs.js";
 import { randomFeeds, readTensorFiles } from "./model-quantize-data.js";
@@ -18,6 +18,7 @@ export interface SourceFlags {
   readonly data?: readonly string[];
   readonly labels?: string;
   readonly random?: number;
+  readonly search?: boolean;
   readonly calibrationMax: number;
   readonly evaluationMax: number;
 }
@@ -31,6 +32,8 @@ export interface QuantizeSource {
   readonly calibrationCount: number;
   readonly examples: readonly Feeds[];
   readonly evaluation: Evaluation | undefined;
+  /** With `search`: what it chooses nodes by, on other inputs than those of `evaluation`. */
+  readonly searchEvaluation: Evaluation | undefined;
   readonly warnings: readonly string[];
 }
 
@@ -57,6 +60,12 @@ async function openPackageSource(
 ): Promise<QuantizeSource> {
   const pkg = await openPackage(dir);
   const { manifest } = pkg;
+  if (manifest.nodes.length > 0) {
+    throw new FieldloopError(
+      "package_incompatible",
+      `Quantize "${dir}": the package is a pipeline of ${manifest.nodes.length + 1} models; quantize the package of each part by itself, and put it in place with \`fieldloop pipeline replace\``,
+    );
+  }
   const variant = manifest.variants.find(({ precision }) => precision === "fp32");
   if (!variant) {
     throw new FieldloopError(
@@ -65,18 +74,25 @@ async function openPackageSource(
     );
   }
   const modelBytes = new Uint8Array(await readFile(join(dir, variant.file)));
-  const { calibration, evaluation, warnings } = await packageItems(pkg, flags, needsData);
-  const feeds = () => feedsOf(modelBytes, manifest, calibration);
+  const baseline =
+    manifest.baseline && decodeBaseline(new Uint8Array(await readFile(join(dir, manifest.baseline.file))));
+  const judged = { manifest, baseline };
+  const { calibration, evaluation: heldOut, warnings } = await packageItems(pkg, flags, needsData);
+  const [evaluation, searched] = halves(heldOut, flags, isSequential(manifest));
+  const evaluationOf = (items: readonly Item[]): Evaluation | undefined =>
+    items.length === 0 ? undefined : packageEvaluation(modelBytes, judged, items);
+  const feeds = () => feedsOf(modelBytes, judged, calibration);
   const examples: Feeds[] = [];
   const shown = evaluation.length > 0 ? evaluation : calibration;
-  for await (const entry of feedsOf(modelBytes, manifest, shown.slice(0, EXAMPLES_MAX))) examples.push(entry);
+  for await (const entry of feedsOf(modelBytes, judged, shown.slice(0, EXAMPLES_MAX))) examples.push(entry);
   return {
     modelBytes,
     package: pkg,
     calibration: feeds(),
     calibrationCount: calibration.length,
     examples,
-    evaluation: evaluation.length === 0 ? undefined : packageEvaluation(modelBytes, manifest, evaluation),
+    evaluation: evaluationOf(evaluation),
+    searchEvaluation: evaluationOf(searched),
     warnings,
   };
 }
@@ -106,13 +122,7 @@ async function packageItems(pkg: ModelPackage, flags: SourceFlags, needsData: bo
     const stored = decodeDataFile(new Uint8Array(await readFile(join(pkg.dir, file.file))));
     return stored.map(({ media, label, payload }) => {
       const truth = labels.indexOf(label);
-      const frame: Frame =
-        media === "application/x-fieldloop-window"
-          ? {
-              kind: "window",
-              samples: new Float32Array(payload.slice().buffer, 0, Math.floor(payload.length / 4)),
-            }
-          : { kind: "encoded", bytes: payload };
+      const frame = sampleFrame(media, payload);
       return truth < 0 ? { frame } : { frame, truth };
     });
   };
@@ -170,6 +180,13 @@ function split<T>(
   };
 }
 
+/** Inputs to judge by, and, for a search, others to choose nodes by: none where there are not enough for both. */
+function halves<T>(items: readonly T[], { search }: SourceFlags, sequential: boolean): [T[], T[]] {
+  if (!search || items.length < 2) return [[...items], []];
+  const isSearched = (at: number): boolean => (sequential ? at < Math.floor(items.length / 2) : at % 2 === 1);
+  return [items.filter((_, at) => !isSearched(at)), items.filter((_, at) => isSearched(at))];
+}
+
 function spread<T>(items: readonly T[], count: number): T[] {
   if (items.length <= count) return [...items];
   return Array.from({ length: count }, (_, at) => items[Math.floor((at * items.length) / count)]!);
@@ -207,7 +224,9 @@ async function openFileSource(path: string, flags: SourceFlags, needsData: boole
   const items = all.map((feeds, at) => ({ feeds, truth: truths?.[at] }));
   const parts =
     flags.data === undefined ? { calibration: items, evaluation: [] } : split(items, flags, false);
-  const judged = parts.evaluation;
+  const [judged, searched] = halves(parts.evaluation, flags, false);
+  const evaluationOf = (some: typeof items): Evaluation | undefined =>
+    some.length === 0 ? undefined : fileEvaluation(modelBytes, some);
   const feeds = judged.map((item) => item.feeds);
   return {
     modelBytes,
@@ -215,7 +234,8 @@ async function openFileSource(path: string, flags: SourceFlags, needsData: boole
     calibration: parts.calibration.map((item) => item.feeds),
     calibrationCount: parts.calibration.length,
     examples: (feeds.length > 0 ? feeds : all).slice(0, EXAMPLES_MAX),
-    evaluation: judged.length === 0 ? undefined : fileEvaluation(modelBytes, judged),
+    evaluation: evaluationOf(judged),
+    searchEvaluation: evaluationOf(searched),
     warnings: flags.data === undefined ? [RANDOM_WARNING] : [],
   };
 }

@@ -8,6 +8,7 @@ import { Command, CommanderError } from "commander";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { parseNpy } from "./model-quantize-data.js";
 import { registerModelQuantize } from "./model-quantize.js";
+import { openSource } from "./model-quantize-source.js";
 
 let dir: string;
 beforeEach(async () => {
@@ -204,7 +205,7 @@ describe("an ONNX file", () => {
     });
     expect(await quantize(model, "--random", "9", "--search")).toMatchObject({
       code: 2,
-      err: expect.stringMatching(/no inputs to judge by/),
+      err: expect.stringMatching(/wanted two inputs or more beyond those to calibrate on/),
     });
     expect(await quantize(join(dir, "none.onnx"))).toMatchObject({
       code: 1,
@@ -229,4 +230,16 @@ it("reads NumPy files of the usual types", () => {
   }
   expect(() => parseNpy("a.npy", npy("<c8", Float32Array.of(1, 2)))).toThrow(/element type "<c8"/);
   expect(() => parseNpy("a.npy", Buffer.from("no numbers here"))).toThrow(/not an .npy file/);
+});
+
+it("chooses nodes by other inputs than it judges by", async () => {
+  const parts = packagePath("parts");
+  const limits = { calibrationMax: 10, evaluationMax: 21 };
+  const whole = await openSource(parts, limits, true);
+  expect(whole.searchEvaluation).toBeUndefined();
+  expect(whole.evaluation!.samples).toBe(21);
+  const halved = await openSource(parts, { ...limits, search: true }, true);
+  expect([halved.evaluation!.samples, halved.searchEvaluation!.samples]).toEqual([11, 10]);
+  const one = await openSource(parts, { ...limits, evaluationMax: 1, search: true }, true);
+  expect(one.searchEvaluation).toBeUndefined();
 });

@@ -119,10 +119,10 @@ async function quantize(path: string, flags: QuantizeFlags): Promise<void> {
   }
   const source = await openSource(path, flags, settings.method === "static");
   for (const warning of source.warnings) note(`warning: ${warning}`);
-  if (flags.search && !source.evaluation) {
+  if (flags.search && !source.searchEvaluation) {
     throw new FieldloopError(
       "invalid_argument",
-      "Search: there are no inputs to judge by; name them with --images or --data",
+      "Search: wanted two inputs or more beyond those to calibrate on, some to choose nodes by and others to judge by; name them with --images or --data",
     );
   }
   const bounds = { accuracyDropMax: flags.accuracyDrop, allowSlower: flags.allowSlower === true };
@@ -132,7 +132,9 @@ async function quantize(path: string, flags: QuantizeFlags): Promise<void> {
     calibration: source.calibration,
     examples: source.examples,
     ...(source.evaluation === undefined ? {} : { evaluation: source.evaluation }),
-    ...(flags.search ? { search: { evaluationsMax: flags.evaluations } } : {}),
+    ...(source.searchEvaluation === undefined
+      ? {}
+      : { search: { evaluationsMax: flags.evaluations, evaluation: source.searchEvaluation } }),
     bounds,
     threadCount: flags.threads,
     now: () => performance.now(),

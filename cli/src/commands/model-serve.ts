@@ -1,4 +1,3 @@
-import { readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { FieldloopError } from "@fieldloop/protocol";
 import { checkModel, chooseVariant, type Session } from "@fieldloop/runtime";
@@ -99,8 +98,8 @@ async function servedModel(path: string, flags: ServeFlags): Promise<ServedModel
 }
 
 async function open(file: string, flags: ServeFlags): Promise<Session> {
-  const { DEFAULT_SPIN_DURATION_US, backendFor } = await import("@fieldloop/runtime/node");
-  checkModel(await readFile(file));
+  const { DEFAULT_SPIN_DURATION_US, backendFor, readModelFile } = await import("@fieldloop/runtime/node");
+  checkModel(await readModelFile(file));
   const backend = await backendFor(flags.provider);
   return backend.openSession(file, {
     executionProvider: flags.provider,

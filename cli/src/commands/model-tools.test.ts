@@ -58,6 +58,14 @@ function perceptron(): Uint8Array {
   return encodeModel(graph.build({ opset: 11 }));
 }
 
+describe("fieldloop model serve", () => {
+  it("says by code that there is no such file", async () => {
+    const { code, err } = await fieldloop("serve", at("none.onnx"), "--port", "0", "--json");
+    expect(code).toBe(1);
+    expect(err).toMatch(/^error not_found: Read ONNX: no file ".*none\.onnx"\n$/);
+  });
+});
+
 describe("fieldloop model inspect", () => {
   it("counts what a run costs", async () => {
     const result = await fieldloop("inspect", at("m.onnx"), "--dim", "N=2", "--json");

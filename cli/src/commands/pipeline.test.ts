@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command, CommanderError } from "commander";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { openSource } from "./model-quantize-source.js";
 import { registerPipelineCommand } from "./pipeline.js";
 
 /** A package that ships with the project: an int8 and a float variant, a class and an embedding. */
@@ -63,6 +64,11 @@ describe("fieldloop pipeline", () => {
     const quick = JSON.parse((await pipeline("show", at("whole"), "--no-time", "--json")).out);
     expect(quick.parts[1]).toMatchObject({ name: "part", from: { kind: "tensors", node: "root" } });
     expect(quick.parts[1].runMs).toBeUndefined();
+
+    const limits = { calibrationMax: 4, evaluationMax: 4 };
+    await expect(openSource(at("whole"), limits, true)).rejects.toThrow(
+      /a pipeline of 2 models; quantize the package of each part by itself/,
+    );
 
     const head = join(at("cut"), "part");
     const replaced = await pipeline(

@@ -1,8 +1,14 @@
 import type { FrameCounts, Heartbeat } from "../ipc.js";
 
-const NOTHING: FrameCounts = { framesSeen: 0, framesDropped: 0, framesSkipped: 0, framesFailed: 0 };
+const NOTHING: FrameCounts = {
+  framesSeen: 0,
+  framesDropped: 0,
+  framesSkipped: 0,
+  framesFailed: 0,
+  sourceCounts: {},
+};
 
-/** Frames by lane over all hosts of this boot: each host counts from 0, the last beat of one that ended stays in the sum. */
+/** Frames, and what sources count, by lane over all hosts of this boot: each host counts from 0, the last beat of one that ended stays in the sum. */
 export class FrameCounters {
   readonly #ended = new Map<string, FrameCounts>();
   readonly #last = new Map<string, FrameCounts>();
@@ -39,5 +45,14 @@ function sum(a: FrameCounts, b: FrameCounts): FrameCounts {
     framesDropped: a.framesDropped + b.framesDropped,
     framesSkipped: a.framesSkipped + b.framesSkipped,
     framesFailed: a.framesFailed + b.framesFailed,
+    sourceCounts: sumByName(a.sourceCounts, b.sourceCounts),
   };
+}
+
+function sumByName(
+  a: FrameCounts["sourceCounts"],
+  b: FrameCounts["sourceCounts"],
+): FrameCounts["sourceCounts"] {
+  const names = [...new Set([...Object.keys(a), ...Object.keys(b)])];
+  return Object.fromEntries(names.map((name) => [name, (a[name] ?? 0) + (b[name] ?? 0)]));
 }

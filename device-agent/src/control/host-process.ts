@@ -3,6 +3,7 @@ import { createInterface } from "node:readline";
 import { FieldloopError } from "@fieldloop/protocol";
 import type { Logger } from "pino";
 import type { ControlMessage, ControlRequest, ControlResponses, HostMessage } from "../ipc.js";
+import { HOST_ENVIRONMENT, HOST_V8_FLAGS } from "./footprint.js";
 
 export interface HostProcessOptions {
   /** An empty folder: a native library that reads relative paths finds nothing there. */
@@ -22,15 +23,6 @@ interface Waiting {
 
 const ENTRY = new URL("../host/main.js", import.meta.url);
 
-/** A small young generation costs a few more, shorter collections and saves a quarter of the resident memory. */
-const V8_FLAGS = ["--max-semi-space-size=2"];
-/** What keeps the host small, whatever the agent was started with. */
-const HOST_ENVIRONMENT = {
-  // glibc gives memory back at once: less than two thirds of the resident memory, and no growth per session.
-  MALLOC_TRIM_THRESHOLD_: "65536",
-  // Models run in threads of their own; these only read files and decode images, and each keeps a stack and an arena.
-  UV_THREADPOOL_SIZE: "2",
-};
 const LOG_LINE_MAX = 500;
 
 /** One child process of the inference host: messages out, messages in, requests with answers, its end. */
@@ -46,7 +38,7 @@ export class HostProcess {
   constructor(options: HostProcessOptions, onMessage: (message: HostMessage) => void) {
     this.#child = fork(ENTRY, [], {
       serialization: "advanced",
-      execArgv: V8_FLAGS,
+      execArgv: [...HOST_V8_FLAGS],
       cwd: options.workingDirectory,
       env: { ...options.env, ...HOST_ENVIRONMENT },
       stdio: ["inherit", "pipe", "pipe", "ipc"],

@@ -131,7 +131,10 @@ describe("unix socket", () => {
   it("has the same routes, for any host name, and goes with its server", async () => {
     const path = join(folder, "agent.sock");
     expect((await lstat(path)).mode & 0o777).toBe(0o600);
-    expect((await call(path, "/healthz", { headers: { host: "agent" } })).json).toEqual({ status: "ok", reasons: [] });
+    expect((await call(path, "/healthz", { headers: { host: "agent" } })).json).toEqual({
+      status: "ok",
+      reasons: [],
+    });
     expect((await call(path, "/v2/health/live")).status).toBe(200);
     expect((await call(api.url, "/healthz", { headers: { host: "agent" } })).status).toBe(403);
     await api.stop();
@@ -152,6 +155,8 @@ describe("unix socket", () => {
     await writeFile(path, "a file");
     await expect(listening(path)).rejects.toMatchObject({ code: "conflict" });
     await expect(listening(join(folder, "no", "folder.sock"))).rejects.toMatchObject({ code: "unavailable" });
-    await expect(listening(join(folder, "x".repeat(120)))).rejects.toMatchObject({ code: "invalid_argument" });
+    await expect(listening(join(folder, "x".repeat(120)))).rejects.toMatchObject({
+      code: "invalid_argument",
+    });
   });
 });

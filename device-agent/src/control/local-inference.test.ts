@@ -8,7 +8,13 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { AGENT_LIMITS } from "../limits.js";
 import { createAgentLog } from "../log.js";
 import { TestFleet, until } from "../testing/fleet.test.kit.js";
-import { binaryOutputs, binaryRequest, call, EventReader, type LocalAnswer } from "../testing/local-client.test.kit.js";
+import {
+  binaryOutputs,
+  binaryRequest,
+  call,
+  EventReader,
+  type LocalAnswer,
+} from "../testing/local-client.test.kit.js";
 import { scratchFolder, type TestPackageOptions, writeTestPackage } from "../testing/package.test.kit.js";
 import { type AgentHandle, startAgent } from "./agent.js";
 
@@ -22,7 +28,7 @@ let others: Assignment[];
 const SHIPPED = fileURLToPath(new URL("../../../models/packages/parts", import.meta.url));
 const PIXELS = 64;
 const log = createAgentLog({
-  level: process.env["FIELDLOOP_TEST_LOG"] === "1" ? "debug" : "fatal",
+  level: process.env["FIELDLOOP_TEST_LOG"] === "1" ? "debug" : "error",
   write: (line) => void process.stderr.write(line),
 });
 
@@ -40,7 +46,11 @@ beforeAll(async () => {
     directory: join(folder.path, "state"),
     server: fleet.serverUrl,
     token: "fle_once",
-    source: ["simulator:parts?fps=20&model=brightness", "parts=simulator:parts?fps=5&model=parts", "quiet=http:0?model=quiet"],
+    source: [
+      "simulator:parts?fps=20&model=brightness",
+      "parts=simulator:parts?fps=5&model=parts",
+      "quiet=http:0?model=quiet",
+    ],
     socketPath: socket,
     grpcPort: 0,
     env: process.env,
@@ -61,7 +71,10 @@ async function brightness(
   deployment: string,
   options: Partial<TestPackageOptions> = {},
 ): Promise<Assignment> {
-  return fleet.publish(await writeTestPackage(join(folder.path, deployment), { version, ...options }), deployment);
+  return fleet.publish(
+    await writeTestPackage(join(folder.path, deployment), { version, ...options }),
+    deployment,
+  );
 }
 
 async function isActive(deployment: string): Promise<void> {
@@ -74,7 +87,10 @@ const post = (path: string, body: unknown): Promise<LocalAnswer> =>
 
 /** A gray image of one brightness for the small network, and the logits that it gives by hand. */
 const gray = (value: number): number[] => new Array<number>(PIXELS).fill(value);
-const logitsOf = (value: number, version: number): number[] => [4 - 8 * value + version / 1000, 8 * value - 4];
+const logitsOf = (value: number, version: number): number[] => [
+  4 - 8 * value + version / 1000,
+  8 * value - 4,
+];
 const jsonInput = (value: number): object => ({
   inputs: [{ name: "image", datatype: "FP32", shape: [1, 1, 8, 8], data: gray(value) }],
 });
@@ -93,7 +109,10 @@ async function metric(name: string): Promise<number> {
 
 describe("Open Inference Protocol on the agent", () => {
   it("tells a client of the specification what there is", async () => {
-    expect((await get("/v2")).json).toMatchObject({ name: "fieldloop-agent", extensions: ["binary_tensor_data", "model_repository"] });
+    expect((await get("/v2")).json).toMatchObject({
+      name: "fieldloop-agent",
+      extensions: ["binary_tensor_data", "model_repository"],
+    });
     expect((await get("/v2/health/live")).status).toBe(200);
     expect((await get("/v2/health/ready")).status).toBe(200);
     const index = await post("/v2/repository/index", {});
@@ -141,7 +160,9 @@ describe("Open Inference Protocol on the agent", () => {
     const raw = Buffer.concat([Buffer.from(Uint32Array.of(file.length).buffer), file]);
     const asked = binaryRequest([{ name: "any", datatype: "BYTES", shape: [1], raw, parameters }]);
     const binary = await call(agent.localUrl, "/v2/models/parts/infer", asked);
-    expect((binary.json["outputs"] as { name: string; shape: number[] }[]).map(({ name, shape }) => [name, shape])).toEqual(
+    expect(
+      (binary.json["outputs"] as { name: string; shape: number[] }[]).map(({ name, shape }) => [name, shape]),
+    ).toEqual(
       expect.arrayContaining([
         ["logits", [1, 6]],
         ["embedding", [1, 32]],
@@ -157,7 +178,10 @@ describe("Open Inference Protocol on the agent", () => {
       `oip+${agent.grpcUrl}/v2/models/brightness/versions/1`,
     ];
     for (const executionProvider of names) {
-      const session = await oipBackend(executionProvider).openSession("", { executionProvider, threadCount: 1 });
+      const session = await oipBackend(executionProvider).openSession("", {
+        executionProvider,
+        threadCount: 1,
+      });
       const { logits } = await session.run({ image: { type: "float32", dims: [1, 1, 8, 8], data } });
       expectLogits([...(logits!.data as Float32Array)], logitsOf(0.5, 1));
       await session.release();
@@ -170,45 +194,146 @@ describe("Open Inference Protocol on the agent", () => {
   });
 
   const image = (change: object): string =>
-    JSON.stringify({ inputs: [{ name: "image", datatype: "FP32", shape: [1, 1, 8, 8], data: gray(0), ...change }] });
+    JSON.stringify({
+      inputs: [{ name: "image", datatype: "FP32", shape: [1, 1, 8, 8], data: gray(0), ...change }],
+    });
   it.each<[string, string, string | Uint8Array, Record<string, string>, number, string]>([
     ["no JSON", "/v2/models/brightness/infer", "{", {}, 400, "invalid_body"],
     ["no inputs", "/v2/models/brightness/infer", "{}", {}, 400, "invalid_body"],
-    ["a wrong shape", "/v2/models/brightness/infer", image({ shape: [1, 1, 4, 16] }), {}, 400, "tensor_invalid"],
+    [
+      "a wrong shape",
+      "/v2/models/brightness/infer",
+      image({ shape: [1, 1, 4, 16] }),
+      {},
+      400,
+      "tensor_invalid",
+    ],
     ["a wrong type", "/v2/models/brightness/infer", image({ datatype: "INT32" }), {}, 400, "tensor_invalid"],
     ["an unknown type", "/v2/models/brightness/infer", image({ datatype: "FP8" }), {}, 400, "tensor_invalid"],
     ["too few elements", "/v2/models/brightness/infer", image({ data: [1] }), {}, 400, "tensor_invalid"],
     ["a huge shape", "/v2/models/brightness/infer", image({ shape: [1e9, 1e9] }), {}, 413, "limit_exceeded"],
     ["an unknown input", "/v2/models/brightness/infer", image({ name: "x" }), {}, 400, "tensor_invalid"],
-    ["an unknown output", "/v2/models/brightness/infer", JSON.stringify({ ...jsonInput(0), outputs: [{ name: "x" }] }), {}, 400, "tensor_invalid"],
+    [
+      "an unknown output",
+      "/v2/models/brightness/infer",
+      JSON.stringify({ ...jsonInput(0), outputs: [{ name: "x" }] }),
+      {},
+      400,
+      "tensor_invalid",
+    ],
     ["an unknown model", "/v2/models/nothing/infer", JSON.stringify(jsonInput(0)), {}, 404, "not_found"],
-    ["an unknown version", "/v2/models/brightness/versions/9/infer", JSON.stringify(jsonInput(0)), {}, 404, "not_found"],
-    ["a version that is no number", "/v2/models/brightness/versions/x/infer", JSON.stringify(jsonInput(0)), {}, 404, "not_found"],
-    ["a wrong timeout", "/v2/models/brightness/infer", JSON.stringify({ ...jsonInput(0), parameters: { timeout: -1 } }), {}, 400, "invalid_argument"],
-    ["a lying length", "/v2/models/brightness/infer", "{}", { "inference-header-content-length": "99" }, 400, "invalid_body"],
-    ["an image that is none", "/v2/models/brightness/infer", image({ datatype: "BYTES", shape: [1], data: ["AAAA"], parameters: { content_type: "image/png" } }), {}, 415, "image_type_refused"],
+    [
+      "an unknown version",
+      "/v2/models/brightness/versions/9/infer",
+      JSON.stringify(jsonInput(0)),
+      {},
+      404,
+      "not_found",
+    ],
+    [
+      "a version that is no number",
+      "/v2/models/brightness/versions/x/infer",
+      JSON.stringify(jsonInput(0)),
+      {},
+      404,
+      "not_found",
+    ],
+    [
+      "a wrong timeout",
+      "/v2/models/brightness/infer",
+      JSON.stringify({ ...jsonInput(0), parameters: { timeout: -1 } }),
+      {},
+      400,
+      "invalid_argument",
+    ],
+    [
+      "a lying length",
+      "/v2/models/brightness/infer",
+      "{}",
+      { "inference-header-content-length": "99" },
+      400,
+      "invalid_body",
+    ],
+    [
+      "an image that is none",
+      "/v2/models/brightness/infer",
+      image({ datatype: "BYTES", shape: [1], data: ["AAAA"], parameters: { content_type: "image/png" } }),
+      {},
+      415,
+      "image_type_refused",
+    ],
     ["a bad escape", "/v2/models/%zz/infer", "{}", {}, 400, "invalid_argument"],
     ["an unknown path", "/v2/else", "{}", {}, 404, "not_found"],
     ["another host", "/v2/models/brightness/infer", "{}", { host: "evil.example" }, 403, "forbidden"],
     ["a page", "/v2/models/brightness/infer", "{}", { origin: "https://evil.example" }, 403, "forbidden"],
     ["unloading what a lane runs", "/v2/repository/models/brightness/unload", "{}", {}, 409, "conflict"],
     ["loading the unknown", "/v2/repository/models/nothing/load", "{}", {}, 404, "not_found"],
-    ["a frame for no lane", "/v1/predict?lane=cellar", "x", { "content-type": "image/jpeg" }, 409, "lane_unknown"],
-    ["a frame of no type", "/v1/predict", "x", { "content-type": "text/html" }, 415, "unsupported_media_type"],
+    [
+      "a frame for no lane",
+      "/v1/predict?lane=cellar",
+      "x",
+      { "content-type": "image/jpeg" },
+      409,
+      "lane_unknown",
+    ],
+    [
+      "a frame of no type",
+      "/v1/predict",
+      "x",
+      { "content-type": "text/html" },
+      415,
+      "unsupported_media_type",
+    ],
     ["a frame that is none", "/v1/predict", "x", { "content-type": "image/jpeg" }, 415, "image_type_refused"],
-    ["a row for an image", "/v1/predict", '{"a":1}', { "content-type": "application/json" }, 400, "invalid_argument"],
-    ["half a float", "/v1/predict", "xxx", { "content-type": "application/octet-stream" }, 400, "window_invalid"],
+    [
+      "a row for an image",
+      "/v1/predict",
+      '{"a":1}',
+      { "content-type": "application/json" },
+      400,
+      "invalid_argument",
+    ],
+    [
+      "half a float",
+      "/v1/predict",
+      "xxx",
+      { "content-type": "application/octet-stream" },
+      400,
+      "window_invalid",
+    ],
   ])("refuses %s with a code", async (_, path, body, headers, status, code) => {
     const answer = await call(agent.localUrl, path, { method: "POST", body, headers });
     expect([answer.status, answer.json["code"]]).toEqual([status, code]);
     expect((await get("/v2/health/ready")).status).toBe(200);
   });
 
+  it("lets only so many wait, drops what nobody waits for any more, and answers the others", async () => {
+    const body = JSON.stringify(jsonInput(0.5));
+    const leaving = Array.from({ length: 8 }, async () => {
+      const gone = AbortSignal.timeout(1);
+      await fetch(`${agent.localUrl}/v2/models/brightness/infer`, {
+        method: "POST",
+        body,
+        signal: gone,
+      }).catch(() => undefined);
+    });
+    const asked = Array.from({ length: 40 }, () => post("/v2/models/brightness/infer", jsonInput(0.5)));
+    const statuses = (await Promise.all(asked)).map(({ status }) => status);
+    await Promise.all(leaving);
+    expect(statuses.filter((status) => status !== 200 && status !== 429)).toEqual([]);
+    expect(statuses.filter((status) => status === 200).length).toBeGreaterThanOrEqual(
+      AGENT_LIMITS.localWaitingMax / 2,
+    );
+    expect((await post("/v2/models/brightness/infer", jsonInput(0))).status).toBe(200);
+  });
+
   it("refuses a body that is too large before it has read it, and goes on", async () => {
     const headers = { "content-length": String(AGENT_LIMITS.localTensorBytesMax + 1) };
-    const answer = await call(agent.localUrl, "/v2/models/brightness/infer", { method: "POST", headers, body: "x" }).catch(
-      (error: unknown) => error,
-    );
+    const answer = await call(agent.localUrl, "/v2/models/brightness/infer", {
+      method: "POST",
+      headers,
+      body: "x",
+    }).catch((error: unknown) => error);
     // The connection may be cut while the client still writes.
     if (!(answer instanceof Error)) expect((answer as LocalAnswer).json["code"]).toBe("limit_exceeded");
     expect((await post("/v2/models/brightness/infer", jsonInput(0))).status).toBe(200);
@@ -241,7 +366,11 @@ describe("frames for a lane", () => {
       headers: { "content-type": "image/jpeg" },
     });
     expect(answer.status).toBe(200);
-    expect(answer.json).toMatchObject({ class: 1, label: "light", heads: [{ kind: "classification", label: "light" }] });
+    expect(answer.json).toMatchObject({
+      class: 1,
+      label: "light",
+      heads: [{ kind: "classification", label: "light" }],
+    });
     const id = String(answer.json["prediction"]);
     const n = Number(id.split("-")[1]);
     expect((await post("/feedback", { prediction: id, label: "light" })).status).toBe(202);
@@ -260,7 +389,10 @@ describe("subscriptions", () => {
     const seen: number[] = [];
     for (let count = 0; count < 30; count++) {
       const event = await events.next();
-      expect(event).toMatchObject({ event: "prediction", data: { lane: "main", model: "brightness", version: 1 } });
+      expect(event).toMatchObject({
+        event: "prediction",
+        data: { lane: "main", model: "brightness", version: 1 },
+      });
       expect(event!.id).toBe(event!.data["prediction"]);
       expect(["dark", "light"]).toContain(event!.data["label"]);
       seen.push(Number(event!.id!.split("-")[1]));
@@ -357,7 +489,10 @@ describe("changes under way", () => {
       await until(() => agent.state().lanes[2]?.running !== null, "the lane runs again");
     }
     expect((await post("/v2/models/quiet/infer", jsonInput(0))).status).toBe(200);
-    expect(agent.state().lanes[2]).toMatchObject({ running: { version: 1 }, deployment: { state: "probation" } });
+    expect(agent.state().lanes[2]).toMatchObject({
+      running: { version: 1 },
+      deployment: { state: "probation" },
+    });
     expect(agent.state().warnings.map(({ code }) => code)).not.toContain("frame_quarantined");
   }, 60_000);
 });

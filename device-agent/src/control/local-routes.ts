@@ -1,4 +1,3 @@
-import type { IncomingMessage, ServerResponse } from "node:http";
 import type { HttpBindings } from "@hono/node-server";
 import { FieldloopError, laneNameSchema, modelNameSchema } from "@fieldloop/protocol";
 import { handleInference } from "@fieldloop/runtime/oip";
@@ -97,7 +96,7 @@ function laneOf(context: Context, lanes: readonly string[]): string | undefined 
 }
 
 /** Aborts when the client closed the connection before it had its answer. */
-function goneSignal(outgoing: ServerResponse | HttpBindings["outgoing"]): AbortSignal {
+function goneSignal(outgoing: HttpBindings["outgoing"]): AbortSignal {
   const gone = new AbortController();
   outgoing.once("close", () => {
     if (!outgoing.writableFinished) gone.abort();
@@ -112,7 +111,7 @@ class Bodies {
 
   /** @throws FieldloopError `limit_exceeded`, `rate_limited`, `invalid_body` */
   async read(
-    incoming: IncomingMessage | HttpBindings["incoming"],
+    incoming: HttpBindings["incoming"],
     bytesMax: number,
     answer: (body: Uint8Array) => Promise<Response>,
   ): Promise<Response> {

@@ -80,6 +80,18 @@ export function createMetrics(source: MetricsSource): Registry {
   byLane(registers, "lane_frames_skipped", "Frames beyond the rate", (lane) => lane.framesSkipped, source);
   byLane(registers, "lane_frames_failed", "Frames on which it failed", (lane) => lane.framesFailed, source);
   new Gauge({
+    name: "fieldloop_source_count",
+    help: "What the source of a lane counted: rows, malformedRows, gaps, restarts and the like",
+    labelNames: ["lane", "what"],
+    registers,
+    collect() {
+      this.reset();
+      for (const { name: lane, sourceCounts = {} } of source.lanes()) {
+        for (const [what, count] of Object.entries(sourceCounts)) this.set({ lane, what }, count);
+      }
+    },
+  });
+  new Gauge({
     name: "fieldloop_running",
     help: "1 for the version whose session answers",
     labelNames: ["lane", "model", "version", "variant", "provider"],

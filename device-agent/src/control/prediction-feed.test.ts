@@ -25,7 +25,11 @@ const ALL: FeedFilter = { lane: undefined, model: undefined, minConfidence: 0 };
 const BOX = { x0: 0, y0: 0, x1: 1, y1: 1, class: 2, score: 0.5 };
 
 /** Rows of an unknown package, so classes have numbers instead of labels; confidence grows from 0 to 1. */
-function message(firstN: number, count: number, change: Partial<PredictionsMessage> = {}): PredictionsMessage {
+function message(
+  firstN: number,
+  count: number,
+  change: Partial<PredictionsMessage> = {},
+): PredictionsMessage {
   return {
     kind: "predictions",
     lane: "main",
@@ -52,11 +56,37 @@ describe("prediction feed", () => {
     feed.publish(message(13, 2));
     const { items: taken } = (await all.take(1000))!;
     expect(taken.slice(0, 2)).toEqual([
-      { prediction: "3-10", lane: "main", model: "m", version: 1, time: 1000, class: 0, label: "class 0", confidence: 0, latencyMs: 2, signals: { entropy: null } },
-      { prediction: "3-11", lane: "main", model: "m", version: 1, time: 1001, class: 1, label: "class 1", confidence: 0.5, latencyMs: 2, signals: { entropy: null } },
+      {
+        prediction: "3-10",
+        lane: "main",
+        model: "m",
+        version: 1,
+        time: 1000,
+        class: 0,
+        label: "class 0",
+        confidence: 0,
+        latencyMs: 2,
+        signals: { entropy: null },
+      },
+      {
+        prediction: "3-11",
+        lane: "main",
+        model: "m",
+        version: 1,
+        time: 1001,
+        class: 1,
+        label: "class 1",
+        confidence: 0.5,
+        latencyMs: 2,
+        signals: { entropy: null },
+      },
     ]);
     expect(taken.map(({ prediction }) => prediction)).toEqual(["3-10", "3-11", "3-12", "3-13", "3-14"]);
-    expect((await sure.take(1000))!.items.map(({ prediction }) => prediction)).toEqual(["3-11", "3-12", "3-14"]);
+    expect((await sure.take(1000))!.items.map(({ prediction }) => prediction)).toEqual([
+      "3-11",
+      "3-12",
+      "3-14",
+    ]);
     expect(await other.take(1)).toEqual({ lost: 0, items: [] });
     all.end();
     expect(await all.take(1000)).toBeUndefined();
@@ -90,7 +120,13 @@ describe("prediction feed", () => {
   });
 
   it.each([
-    [EVENT_STREAM, [/^: still here\n\n$/, /^event: lost\ndata: \{"count":1\}\n\nid: 3-1\nevent: prediction\ndata: \{.*\}\n\n/]],
+    [
+      EVENT_STREAM,
+      [
+        /^: still here\n\n$/,
+        /^event: lost\ndata: \{"count":1\}\n\nid: 3-1\nevent: prediction\ndata: \{.*\}\n\n/,
+      ],
+    ],
     [JSON_LINES, [/^\n$/, /^\{"lost":1\}\n\{"prediction":"3-1",.*\}\n/]],
   ])("is written as $contentType", async (form, wanted) => {
     const reader = feedStream(feed.subscribe(ALL), form).getReader();

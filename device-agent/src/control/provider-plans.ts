@@ -27,6 +27,7 @@ const fileSchema = z.object({
               executionProvider: z.string().max(PROVIDER_NAME_MAX),
               variant: z.string().max(32),
               shares: z.record(z.string().max(256), z.number().min(0).max(1)).optional(),
+              medianMs: z.number().min(0).optional(),
             }),
           )
           .max(64),

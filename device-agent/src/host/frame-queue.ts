@@ -1,4 +1,5 @@
 import { AGENT_LIMITS } from "../limits.js";
+import { FreshStreams } from "./fresh-streams.js";
 import type { SourceFrame } from "./sources/source.js";
 
 /**
@@ -13,6 +14,7 @@ export class FrameQueue {
   onFrame: (() => void) | undefined;
   #taker: ((frame: SourceFrame | undefined) => void) | undefined;
   #spaceWaiters: (() => void)[] = [];
+  readonly #fresh = new FreshStreams();
   #closed = false;
   /** Of the frames that wait. */
   #bytes = 0;
@@ -75,7 +77,7 @@ export class FrameQueue {
     const taker = this.#taker;
     if (taker) {
       this.#taker = undefined;
-      taker(frame);
+      taker(this.#fresh.pass(frame));
       return;
     }
     while (this.isFull) this.#drop(this.#shift()!);
@@ -105,7 +107,7 @@ export class FrameQueue {
     const frame = this.#shift();
     this.#shrink();
     this.#wakeWaiters();
-    return frame;
+    return frame && this.#fresh.pass(frame);
   }
 
   /** No frame comes out any more; those inside are dropped. */
@@ -125,6 +127,7 @@ export class FrameQueue {
 
   #drop(frame: SourceFrame): void {
     this.#dropped++;
+    this.#fresh.lost(frame);
     frame.answer?.(undefined);
   }
 

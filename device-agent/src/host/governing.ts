@@ -3,6 +3,8 @@ import type { Clock } from "../clock.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { Governor, type GovernorDecision, type GovernorTimes } from "./governor.js";
 import type { Lane } from "./lane.js";
+import type { ProviderToRun } from "../ipc.js";
+import type { HostModel } from "./model.js";
 import { BusyMeter, readTemperature } from "./readings.js";
 import type { Send } from "./reporter.js";
 
@@ -24,11 +26,12 @@ export class Governing {
   readonly #rates = new Map<string, number>();
   readonly #measured = new Map<string, Measured>();
   readonly #rateMax = new Map<string, number>();
-  /** The variant that a lane had before it was given a cheaper one. */
-  readonly #variants = new Map<string, string>();
+  /** The variant that a lane's package had before it was given a cheaper one. */
+  readonly #variants = new Map<string, { readonly packageSha256: string; readonly variant: string }>();
   #dropped = 0;
   #told: string | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #ticking = false;
 
   constructor(options: {
     lanes: readonly Lane[];
@@ -45,7 +48,14 @@ export class Governing {
   }
 
   start(): void {
-    this.#timer = setInterval(() => void this.#tick(), AGENT_LIMITS.governorIntervalMs);
+    this.#timer = setInterval(() => {
+      // Loading a variant may take longer than one interval.
+      if (this.#ticking) return;
+      this.#ticking = true;
+      void this.#tick().finally(() => {
+        this.#ticking = false;
+      });
+    }, AGENT_LIMITS.governorIntervalMs);
   }
 
   stop(): void {
@@ -113,22 +123,22 @@ export class Governing {
   /** To the variant of 8 bits and back. */
   async #choose(lane: Lane, cheaper: boolean): Promise<void> {
     const { model } = lane;
-    const before = this.#variants.get(lane.name);
-    if (!model || cheaper === (before !== undefined)) return;
+    if (!model) return;
+    const { packageSha256 } = model.origin;
+    const last = this.#variants.get(lane.name);
+    // A new version begins with its best variant, whatever the one before had to make do with.
+    const before = last?.packageSha256 === packageSha256 ? last.variant : undefined;
+    if (cheaper === (before !== undefined)) return;
     try {
       if (!cheaper) {
         this.#variants.delete(lane.name);
-        if (model.manifest.variants.some(({ name }) => name === before)) await lane.useVariant(before!);
+        await lane.useVariant(before!);
         return;
       }
-      const current = model.manifest.variants.find(({ name }) => name === model.variant);
-      const other = model.manifest.variants.find(
-        ({ precision, executionProviders }) =>
-          precision === "int8" && executionProviders.includes(model.executionProvider),
-      );
-      if (!other || current?.precision === "int8") return;
-      this.#variants.set(lane.name, model.variant);
-      await lane.useVariant(other.name);
+      const other = cheaperVariant(model, lane.providers);
+      if (other === undefined) return;
+      this.#variants.set(lane.name, { packageSha256, variant: model.variant });
+      await lane.useVariant(other);
     } catch (error) {
       const { code, message } = toFieldloopError(error);
       void this.#send({ kind: "warning", failure: { code, message }, active: true, lane: lane.name });
@@ -150,6 +160,21 @@ export class Governing {
     const message = `${why}: ${[...slowed, ...cheaper].join(", ")}`;
     void this.#send({ kind: "warning", failure: { code, message }, active: true });
   }
+}
+
+/** A variant of 8 bits on the provider that runs; where they were tried, only one that gave the right results and is no slower. */
+function cheaperVariant(model: HostModel, tried: readonly ProviderToRun[] | undefined): string | undefined {
+  const { manifest, variant, executionProvider } = model;
+  if (manifest.variants.find(({ name }) => name === variant)?.precision === "int8") return undefined;
+  const triedAs = (name: string): ProviderToRun | undefined =>
+    tried?.find((one) => one.executionProvider === executionProvider && one.variant === name);
+  const currentMs = triedAs(variant)?.medianMs ?? Number.POSITIVE_INFINITY;
+  return manifest.variants.find(
+    ({ name, precision, executionProviders }) =>
+      precision === "int8" &&
+      executionProviders.includes(executionProvider) &&
+      (tried === undefined || (triedAs(name)?.medianMs ?? Number.POSITIVE_INFINITY) <= currentMs),
+  )?.name;
 }
 
 function codeOf(told: string): (typeof CODES)[keyof typeof CODES] {

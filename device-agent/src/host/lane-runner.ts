@@ -2,13 +2,15 @@ import {
   FieldloopError,
   formatPredictionId,
   toFieldloopError,
-  type PredictionRow, type ErrorCode,
+  type PredictionRow,
+  type ErrorCode,
 } from "@fieldloop/protocol";
 import { predictionWorth, type BatchItem, type Frame, type Prediction } from "@fieldloop/runtime";
 import type { Clock, RandomSource } from "../clock.js";
 import { FrameMark } from "../control/frame-mark.js";
 import type { LaneStart, StartMessage } from "../ipc.js";
 import { hashFrame } from "./frame-hash.js";
+import { FreshStreams, STREAMS_MAX } from "./fresh-streams.js";
 import type { LaneProfile } from "./lane-profile.js";
 import type { HostModel } from "./model.js";
 import { LaneNumbers, type NumberBlocks } from "./numbers.js";
@@ -33,8 +35,8 @@ export interface LaneRunnerOptions {
   readonly onTrouble: (error: FieldloopError) => void;
 }
 
-/** No lane can have this name. */
-const GUEST_STREAM = "local interface";
+/** Before the name of a lane: no name of a lane holds a colon. */
+const GUEST_STREAM = "guest:";
 /** Errors that say something of a frame alone. */
 const GUEST_FAULTS: ReadonlySet<ErrorCode> = new Set([
   "image_undecodable",
@@ -62,6 +64,9 @@ export class LaneRunner {
   readonly #reporter: Reporter;
   readonly #mark: FrameMark;
   readonly #quarantined: ReadonlySet<string>;
+  readonly #fresh = new FreshStreams();
+  /** Streams of which the model that runs has seen a frame. */
+  readonly #begun = new Set<string>();
   #busySince = 0;
   #running = 0;
   #framesFailed = 0;
@@ -94,7 +99,9 @@ export class LaneRunner {
   /** Never rejects: a frame that fails is counted, told and answered. */
   async run(model: HostModel, items: readonly SourceFrame[]): Promise<TurnResult> {
     const hashes = items.map((item) => hashFrame(item.frame));
-    const allowed = items.filter((item, index) => this.#admit(item, hashes[index]!));
+    const allowed = items
+      .filter((item, index) => this.#admit(item, hashes[index]!))
+      .map((item) => this.#fresh.pass(item));
     if (allowed.length === 0) return { predicted: 0, runError: undefined };
     const outcomes = await this.#predict(model, allowed, hashes);
     let predicted = 0;
@@ -112,8 +119,11 @@ export class LaneRunner {
     return { predicted, runError };
   }
 
-  flush(): Promise<void> {
-    return this.#reporter.flush();
+  /** Another model runs from now on: what it carries of these streams, from an earlier time or another lane, is not theirs. */
+  modelChanged(): void {
+    void this.#reporter.flush();
+    this.times.forget();
+    this.#begun.clear();
   }
 
   /** After the last run. */
@@ -125,6 +135,7 @@ export class LaneRunner {
   /** A frame that killed a host is not run again. */
   #admit(item: SourceFrame, sha256: string): boolean {
     if (!this.#quarantined.has(sha256)) return true;
+    this.#fresh.lost(item);
     const message = `Predict: frame ${sha256.slice(0, 16)} killed the host before`;
     this.#failed(item, new FieldloopError("frame_quarantined", message));
     return false;
@@ -142,8 +153,11 @@ export class LaneRunner {
     this.#mark.begin(hashes);
     try {
       const outcomes: BatchItem[] = [];
-      for (const { stream, frames } of byStream(items, lane.spec.name)) {
-        outcomes.push(...(await model.predict(frames, stream)));
+      for (const { stream, fresh, frames } of byStream(items, lane.spec.name)) {
+        const begins = !this.#begun.has(stream);
+        if (begins && this.#begun.size >= STREAMS_MAX) this.#begun.clear();
+        this.#begun.add(stream);
+        outcomes.push(...(await model.predict(frames, stream, fresh || begins)));
       }
       return outcomes;
     } finally {
@@ -203,14 +217,21 @@ export class LaneRunner {
   }
 }
 
-/** Frames in their order, those of one stream together. */
-function byStream(items: readonly SourceFrame[], own: string): { stream: string; frames: Frame[] }[] {
-  const runs: { stream: string; frames: Frame[] }[] = [];
-  for (const { frame, isGuest } of items) {
-    const stream = isGuest ? GUEST_STREAM : own;
+interface StreamRun {
+  readonly stream: string;
+  /** The first of its frames follows on nothing. */
+  readonly fresh: boolean;
+  readonly frames: Frame[];
+}
+
+/** Frames in their order, those of one stream together up to a gap in it. */
+function byStream(items: readonly SourceFrame[], own: string): StreamRun[] {
+  const runs: StreamRun[] = [];
+  for (const { frame, isGuest, stream: part, fresh = false } of items) {
+    const stream = isGuest ? `${GUEST_STREAM}${own}` : part === undefined ? own : `${own} ${part}`;
     const last = runs.at(-1);
-    if (last?.stream === stream) last.frames.push(frame);
-    else runs.push({ stream, frames: [frame] });
+    if (last?.stream === stream && !fresh) last.frames.push(frame);
+    else runs.push({ stream, fresh, frames: [frame] });
   }
   return runs;
 }

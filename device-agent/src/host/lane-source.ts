@@ -3,6 +3,7 @@ import type { Clock } from "../clock.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { sourceName, type SourceSpec } from "../source-spec.js";
 import type { FrameQueue } from "./frame-queue.js";
+import { FreshStreams } from "./fresh-streams.js";
 import type { RateGate } from "./rate-gate.js";
 import { createSource } from "./sources/open.js";
 import type { FrameSink, Source, SourceContext, SourceFrame, WindowShape } from "./sources/source.js";
@@ -16,8 +17,6 @@ export interface LaneSourceOptions {
   readonly clock: Clock;
   /** It cannot deliver, or can again (undefined). */
   readonly onTrouble: (error: FieldloopError | undefined) => void;
-  /** What comes now does not follow on what came before. */
-  readonly onRestart: () => void;
   readonly onFeedback: SourceContext["onFeedback"];
 }
 
@@ -25,11 +24,11 @@ export interface LaneSourceOptions {
 export class LaneSource {
   readonly #options: LaneSourceOptions;
   readonly #name: string;
+  readonly #fresh = new FreshStreams();
   #source: Source | undefined;
   #manifest: Manifest | undefined;
   #isOpen = false;
   #closed = false;
-  #inTrouble = false;
   #condition: string | undefined;
   #framesSkipped = 0;
 
@@ -41,6 +40,11 @@ export class LaneSource {
   /** Frames beyond the lane's rate: not taken, and no loss. */
   get framesSkipped(): number {
     return this.#framesSkipped;
+  }
+
+  /** What the source counted, e.g. rows, malformedRows, gaps, restarts. */
+  get counts(): Readonly<Record<string, number>> {
+    return this.#source?.counts?.() ?? {};
   }
 
   /** The model that runs from now on: the source is opened with the first, and cuts its windows as each wants them. */
@@ -114,9 +118,9 @@ export class LaneSource {
     return source;
   }
 
+  /** After a failure what comes does not follow on what came before; a row that is left out breaks nothing off. */
   #troubled(error: FieldloopError | undefined): void {
-    if (!error && this.#inTrouble) this.#options.onRestart();
-    this.#inTrouble = error !== undefined;
+    if (error && error.code !== "row_malformed") this.#fresh.mark();
     this.#options.onTrouble(error);
   }
 
@@ -140,9 +144,10 @@ export class LaneSource {
   #offer(frame: SourceFrame): void {
     const { queue, gate, clock } = this.#options;
     if (gate.take(clock.monotonic())) {
-      queue.offer(frame);
+      queue.offer(this.#fresh.pass(frame));
       return;
     }
+    this.#fresh.lost(frame);
     this.#framesSkipped++;
     frame.answer?.(undefined);
   }

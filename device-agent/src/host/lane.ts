@@ -55,6 +55,12 @@ export class Lane implements Task {
   #betweenTurns: (() => void) | undefined;
   #waitingSince: number | undefined;
   #runFailures = 0;
+  /** Frames in a row that became predictions. */
+  #goodInARow = 0;
+  /** Its provider is gone: what comes waits for the next one. */
+  #falling = false;
+  #closed = false;
+  #catchUpTimer: NodeJS.Timeout | undefined;
 
   constructor(options: LaneOptions) {
     const { start, lane, sampling, send, clock, random, blocks } = options;
@@ -74,7 +80,6 @@ export class Lane implements Task {
       gate: this.#gate,
       clock,
       onTrouble: (error) => (error ? this.#sourceTroubled(error) : this.#sourceRecovered()),
-      onRestart: () => void this.#resetStream(),
       onFeedback: (items) => void send({ kind: "feedback", items }),
     });
     this.#runner = new LaneRunner({
@@ -106,10 +111,16 @@ export class Lane implements Task {
     return this.#model;
   }
 
+  /** What its package can run on, where that was tried. */
+  get providers(): PackageToRun["providers"] {
+    return this.#target?.providers;
+  }
+
   // As the scheduler sees it
 
   get waitingSince(): number | undefined {
-    return this.#model === undefined || this.#queue.length === 0 ? undefined : this.#waitingSince;
+    const nothing = this.#model === undefined || this.#falling || this.#queue.length === 0;
+    return nothing ? undefined : this.#waitingSince;
   }
   get resource(): HostModel | undefined {
     return this.#model;
@@ -128,7 +139,7 @@ export class Lane implements Task {
       );
       try {
         const { predicted, runError } = await this.#runner.run(model, items);
-        if (predicted > 0) this.#clear("model_run_failed");
+        this.#noteOutcome(predicted, items.length);
         this.#judgeProvider(model, predicted, runError);
       } catch (error) {
         this.#warn(toFieldloopError(error));
@@ -145,7 +156,10 @@ export class Lane implements Task {
    * Predicts on a frame that no source gave, in its turn among those of the source.
    * @throws FieldloopError `unavailable` where there is no model or the frame found no place, and why the frame failed
    */
-  async push(frame: Frame, signal: AbortSignal): Promise<{ readonly id: string; readonly prediction: Prediction }> {
+  async push(
+    frame: Frame,
+    signal: AbortSignal,
+  ): Promise<{ readonly id: string; readonly prediction: Prediction }> {
     const outcome = await new Promise<Outcome>((answer, reject) => {
       const item = { frame, time: this.#options.clock.now(), isGuest: true, answer } as const;
       this.#source.push(item, signal).catch(reject);
@@ -183,7 +197,7 @@ export class Lane implements Task {
       const { pool, send } = this.#options;
       const model = this.#model;
       const target = this.#target;
-      if (!model || !target || model.variant === variant) return;
+      if (this.#closed || !model || !target || model.variant === variant) return;
       const { executionProvider } = model;
       const activation = await this.#replace(target, () =>
         pool.acquireVariant(target, { executionProvider, variant }),
@@ -216,12 +230,15 @@ export class Lane implements Task {
       framesDropped: this.#queue.dropped,
       framesSkipped: this.#source.framesSkipped,
       framesFailed: this.#runner.framesFailed,
+      sourceCounts: this.#source.counts,
       rateMax,
     };
   }
 
   /** No frame comes any more; a run in hand goes on. */
   async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#catchUpTimer);
     await this.#source.close();
     this.#queue.close();
   }
@@ -245,6 +262,7 @@ export class Lane implements Task {
   async #replace(target: PackageToRun, open: () => Promise<HostModel>): Promise<Activation> {
     const droppedBefore = this.#queue.dropped;
     const old = this.#model;
+    clearTimeout(this.#catchUpTimer);
     this.#queue.resize(AGENT_LIMITS.frameQueueSwapMax);
     let next: HostModel;
     let swapGapMs: number;
@@ -256,7 +274,11 @@ export class Lane implements Task {
     } finally {
       this.#queue.shrinkWhenDrained(this.#queueMax);
       // A model too slow to catch up must not lag behind its camera for ever.
-      setTimeout(() => this.#queue.resize(this.#queueMax), AGENT_LIMITS.frameCatchUpMs).unref();
+      clearTimeout(this.#catchUpTimer);
+      this.#catchUpTimer = setTimeout(
+        () => this.#queue.resize(this.#queueMax),
+        AGENT_LIMITS.frameCatchUpMs,
+      ).unref();
     }
     const framesDropped = this.#queue.dropped - droppedBefore;
     await this.#source.shapeFor(next.manifest);
@@ -269,9 +291,8 @@ export class Lane implements Task {
       const swap = (): void => {
         const begin = performance.now();
         this.#cutProfile();
-        void this.#runner.flush();
+        this.#runner.modelChanged();
         this.#model = next;
-        this.#runner.times.forget();
         this.#runFailures = 0;
         if (next) this.#options.onWaiting();
         else this.#refuseAll();
@@ -295,6 +316,13 @@ export class Lane implements Task {
     }
   }
 
+  /** What was told of single frames is over when many in a row are good: one bad frame in ten must not tell of itself for ever. */
+  #noteOutcome(predicted: number, count: number): void {
+    this.#goodInARow = predicted === count ? this.#goodInARow + count : 0;
+    if (this.#goodInARow < AGENT_LIMITS.framesHealthy) return;
+    for (const code of this.#troubles) if (!this.#sourceTroubles.has(code)) this.#clear(code);
+  }
+
   /** A provider that is gone, or fails on every frame, is left for the next one. */
   #judgeProvider(model: HostModel, predicted: number, error: FieldloopError | undefined): void {
     if (predicted > 0 || !error) {
@@ -310,16 +338,18 @@ export class Lane implements Task {
   }
 
   async #fallBack(target: PackageToRun, model: HostModel, error: FieldloopError): Promise<void> {
-    const { pool, send } = this.#options;
-    await this.#change(async () => {
-      if (this.#model !== model || !pool.giveUp(target, model, error)) return;
-      const activation = await this.#replace(target, () => pool.acquire(target));
-      await send({ kind: "changed", lane: this.name, activation });
-    });
-  }
-
-  async #resetStream(): Promise<void> {
-    await this.#model?.resetStream(this.name).catch((error: unknown) => this.#warn(toFieldloopError(error)));
+    const { pool, send, onWaiting } = this.#options;
+    this.#falling = model.executionProvider !== "cpu";
+    try {
+      await this.#change(async () => {
+        if (this.#closed || this.#model !== model || !pool.giveUp(target, model, error)) return;
+        const activation = await this.#replace(target, () => pool.acquire(target));
+        await send({ kind: "changed", lane: this.name, activation });
+      });
+    } finally {
+      this.#falling = false;
+      onWaiting();
+    }
   }
 
   #cutProfile(): void {

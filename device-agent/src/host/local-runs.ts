@@ -1,7 +1,13 @@
 import { FieldloopError } from "@fieldloop/protocol";
 import type { Tensor } from "@fieldloop/runtime";
 import type { Clock } from "../clock.js";
-import type { InferInput, LoadedModelEntry, LocalRequest, LocalResponses, ModelChoice } from "../ipc-local.js";
+import type {
+  InferInput,
+  LoadedModelEntry,
+  LocalRequest,
+  LocalResponses,
+  ModelChoice,
+} from "../ipc-local.js";
 import type { PackageToRun } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { tensorBytes } from "../tensor-size.js";

@@ -1,9 +1,7 @@
 import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
-import { hostFacts } from "@fieldloop/runtime/node";
 import { systemClock } from "../clock.js";
 import type { ControlMessage, ControlRequest, HostMessage, WireFailure } from "../ipc.js";
 import { Inference } from "./inference.js";
-import { selfTest } from "./self-test.js";
 
 /**
  * The inference host: the only process of the agent that loads native inference. Control starts it, talks to it over IPC
@@ -60,10 +58,15 @@ async function answer(id: number, request: ControlRequest): Promise<void> {
 
 async function handle(request: ControlRequest, signal: AbortSignal): Promise<unknown> {
   switch (request.kind) {
-    case "facts":
+    // These two in a process of their own: the one that runs frames never needs what they load.
+    case "facts": {
+      const { hostFacts } = await import("@fieldloop/runtime/node");
       return hostFacts();
-    case "self_test":
+    }
+    case "self_test": {
+      const { selfTest } = await import("./self-test.js");
       return selfTest(request, process.env);
+    }
     case "activate":
       return running().activate(request.lane, request.package);
     case "deactivate":

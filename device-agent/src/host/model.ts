@@ -70,7 +70,10 @@ export class HostModel {
     const worker = new ModelWorker();
     await worker.start();
     try {
-      const { shares, ...chosen } = provider ?? {};
+      const chosen = provider && {
+        executionProvider: provider.executionProvider,
+        variant: provider.variant,
+      };
       const info = await worker.load(SLOT, target.directory, { threadCount, ...chosen });
       const { manifest, packageSha256, executionProvider } = info;
       const baseline =
@@ -82,7 +85,7 @@ export class HostModel {
         variant: info.variant.name,
         executionProvider,
         // The library's own kernels run all of it where nothing else was asked for.
-        providerShares: provider ? shares : { [executionProvider]: 1 },
+        providerShares: provider ? provider.shares : { [executionProvider]: 1 },
         packageSha256,
         baseline,
         loadMs: performance.now() - begin,
@@ -96,10 +99,14 @@ export class HostModel {
     }
   }
 
-  /** Frames of one stream, together where there are several. They are copied: the sampler may still want them. Never rejects. */
-  async predict(frames: readonly Frame[], stream: string): Promise<readonly BatchItem[]> {
+  /**
+   * Frames of one stream, together where there are several; `fresh` where the first of them follows on nothing. They are copied: the
+   * sampler may still want them. Never rejects.
+   */
+  async predict(frames: readonly Frame[], stream: string, fresh: boolean): Promise<readonly BatchItem[]> {
     const options = { keep: true, stream };
     try {
+      if (fresh) await this.#worker.resetStream(SLOT, stream);
       if (frames.length > 1) return await this.#worker.predictBatch(SLOT, frames, options);
       return [{ ok: true, prediction: await this.#worker.predict(SLOT, frames[0]!, options) }];
     } catch (error) {
@@ -119,11 +126,6 @@ export class HostModel {
   /** The graph on an image file, made ready as the manifest says. @throws FieldloopError as {@link runTensors}, and those of images */
   runImage(bytes: Uint8Array, fetches?: readonly string[]): Promise<Record<string, Tensor>> {
     return this.#worker.runFrame(SLOT, { kind: "encoded", bytes }, fetches);
-  }
-
-  /** The next frame of the stream has nothing before it. */
-  async resetStream(stream: string): Promise<void> {
-    await this.#worker.resetStream(SLOT, stream);
   }
 
   /** @throws FieldloopError `golden_case_failed`, `model_run_failed` */

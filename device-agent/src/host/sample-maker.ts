@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { FieldloopError, LIMITS, type MediaType, type SampleMetadata } from "@fieldloop/protocol";
-import type { Frame, Prediction } from "@fieldloop/runtime";
+import { formatRow, type Frame, type Prediction } from "@fieldloop/runtime";
 import { encodeJpeg, imageTypeOf } from "@fieldloop/runtime/node";
 import type { PredictionOrigin } from "../control/prediction-batcher.js";
 import { AGENT_LIMITS } from "../limits.js";
@@ -49,6 +49,7 @@ async function encode(frame: Frame): Promise<{ payload: Uint8Array; mediaType: M
       };
     }
     case "row":
+      return { payload: formatRow(frame), mediaType: "application/json" };
     case "tensors":
       throw new FieldloopError(
         "invalid_argument",

@@ -1,6 +1,7 @@
 import { candidateProviders, chooseProviders, openPackage } from "@fieldloop/runtime/node";
 import { MODEL_MARK } from "../control/provider-plans.js";
 import type { ControlRequest, SelfTest, WireFailure } from "../ipc.js";
+import { AGENT_LIMITS } from "../limits.js";
 import { likelyAccelerators } from "./accelerators.js";
 import { HostModel } from "./model.js";
 
@@ -25,7 +26,7 @@ export async function selfTest(request: SelfTestRequest, environment: Environmen
 
 /**
  * Those that give the right results: what was asked for in its order, else the fastest first. Undefined without a search, and where
- * there is nothing to choose from but the CPU. Where none is right the CPU's own failure is the reason.
+ * there is nothing to choose from but the CPU with one variant. Where none is right the CPU's own failure is the reason.
  */
 async function searched(
   request: SelfTestRequest,
@@ -43,22 +44,26 @@ async function searched(
     ...likelyAccelerators(candidateProviders([]), environment),
     "cpu",
   ];
-  if (executionProviders.length === 1) return undefined;
+  if (executionProviders.length === 1 && manifest.variants.length === 1) return undefined;
   const { choices } = await chooseProviders(request.package.directory, {
     directory,
     threadCount,
     endpoints,
     environment,
-    executionProviders,
+    // The one that always works goes first: a driver that never comes to an end must not cost its turn.
+    executionProviders: ["cpu", ...executionProviders.filter((name) => name !== "cpu")],
+    timeoutMs: AGENT_LIMITS.probeTimeoutMs,
+    totalMs: AGENT_LIMITS.probesTimeoutMs,
     // Whether a server answers today says nothing of tomorrow.
     fresh: endpoints.length > 0,
   });
   const correct = choices.filter((choice) => choice.correct);
   const place = (name: string): number => asked?.indexOf(name) ?? 0;
   correct.sort((a, b) => place(a.executionProvider) - place(b.executionProvider));
-  const providers = correct.map(({ executionProvider, variant, shares }) => ({
+  const providers = correct.map(({ executionProvider, variant, shares, medianMs }) => ({
     executionProvider,
     variant,
+    ...(medianMs === null ? {} : { medianMs }),
     ...(shares === null ? {} : { shares }),
   }));
   const first = asked?.[0];

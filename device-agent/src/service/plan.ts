@@ -48,6 +48,8 @@ export interface InstallPlan {
 }
 
 const HOME_FOLDERS = ["/home/", "/root/", "/run/user/"];
+/** What the unit says by itself, or what its file, which everybody can read, may not hold. */
+const OWN_OPTIONS = ["--name", "--source", "--server", "--enroll", "--state"];
 const TOKEN_PATTERN = /^[\x21-\x7e]{1,512}$/;
 
 /** @throws FieldloopError `invalid_argument`, `source_unknown` */
@@ -60,6 +62,8 @@ export function planInstall(options: InstallOptions, machine: Machine): InstallP
     // A line of a unit file is a setting of its own.
     if (hasControl(text)) throw refused(`a line end or control character in "${text.slice(0, 80)}"`);
   }
+  const own = options.agentArguments.find((text) => OWN_OPTIONS.includes(text.split("=")[0]!));
+  if (own !== undefined) throw refused(`${own.split("=")[0]!} stands before --, not behind it`);
   const lanes = parseLaneSpecs(options.sources);
   const { sources, credentials } = takeLogins(options.sources, lanes, scope);
   const needs = needsOf(lanes, options, machine);
@@ -110,21 +114,34 @@ function takeLogins(
   scope: InstallOptions["scope"],
 ): { sources: string[]; credentials: Map<string, string> } {
   const credentials = new Map<string, string>();
-  const sources = texts.map((text, at) => {
+  const sources = texts.map((written, at) => {
     const { source, name } = lanes[at]!;
+    const text = withWholePath(written, source);
     if (!("loginPath" in source)) return text;
     if (source.password !== undefined || source.username !== undefined) {
       throw refused(`source "${name}" has a user or password in its URL: put them into a file, login=FILE`);
     }
-    if (source.loginPath === undefined || scope === "user") return text;
+    if (source.loginPath === undefined) return text;
+    if (scope === "user")
+      return text.replace(
+        LOGIN_OPTION,
+        `$1login=${encodeURIComponent(source.loginPath).replaceAll("$", "$$$$")}`,
+      );
     const id = `login-${name}`;
     credentials.set(id, source.loginPath);
-    return text.replace(
-      /([?&])login=[^&]*/,
-      (_, before: string) => `${before}login=${CREDENTIALS_MARK}/${id}`,
-    );
+    return text.replace(LOGIN_OPTION, (_, before: string) => `${before}login=${CREDENTIALS_MARK}/${id}`);
   });
   return { sources, credentials };
+}
+
+const LOGIN_OPTION = /([?&])login=[^&]*/;
+
+/** A service starts in another folder than the person who names a file. */
+function withWholePath(text: string, source: SourceSpec): string {
+  const path = pathOf(source);
+  const [head = "", kind = "", rest = ""] = /^((?:[^:=?/]*=)?[a-z-]+:)([^?]*)/.exec(text) ?? [];
+  if (path === undefined || rest.startsWith("/") || rest.startsWith("file://")) return text;
+  return `${kind}${path}${text.slice(head.length)}`;
 }
 
 function needsOf(
@@ -174,12 +191,17 @@ function isInput(source: SourceSpec): boolean {
 
 function pathsOf(lanes: readonly LaneSpec[]): string[] {
   return lanes.flatMap(({ source }) => {
-    if (source.kind === "audio") return source.input === "file" ? [source.name] : [];
+    const path = pathOf(source);
+    if (path === undefined) return [];
     // A file may be replaced while it is followed: its folder is what stays.
-    if (source.kind === "csv" || source.kind === "ndjson")
-      return source.path === undefined ? [] : [dirname(source.path)];
-    return source.kind === "folder" || source.kind === "video" ? [source.path] : [];
+    return source.kind === "csv" || source.kind === "ndjson" ? [dirname(path)] : [path];
   });
+}
+
+/** The file or folder that a source reads. */
+function pathOf(source: SourceSpec): string | undefined {
+  if (source.kind === "audio") return source.input === "file" ? source.name : undefined;
+  return "path" in source ? source.path : undefined;
 }
 
 /** Of the paths below homes, which the unit hides, those that the agent needs. */

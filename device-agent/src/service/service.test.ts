@@ -68,6 +68,23 @@ describe("the unit", () => {
     expect(() => textOf({ sources: ["rtsp://u:s3cret@cam/live"] })).toThrow(/^(?!.*s3cret)/);
   });
 
+  it("names files so that a service finds them", () => {
+    const text = textOf({ sources: ["a=folder:pictures?fps=2", "b=csv:../x.csv?follow=1"] });
+    expect(text).toContain(`--source "a=folder:${process.cwd()}/pictures?fps=2"`.replaceAll('"', ""));
+    expect(text).toContain(`b=csv:${join(process.cwd(), "../x.csv")}?follow=1`);
+    const user = textOf({ scope: "user", sources: ["rtsp://cam/live?login=cam.login&fps=5"] });
+    expect(user).toContain(
+      `?login=${encodeURIComponent(join(process.cwd(), "cam.login"))}&fps=5`.replaceAll("%", "%%"),
+    );
+  });
+
+  it.each(["--enroll", "--enroll=fle_x", "--source", "--state", "--name=other"])(
+    "takes no %s among the agent's further options",
+    (word) => {
+      expect(() => textOf({ agentArguments: [word] })).toThrow(/stands before --/);
+    },
+  );
+
   it("hides homes, but for what the agent reads there", () => {
     expect(textOf({})).toContain("ProtectHome=yes");
     const text = textOf(

@@ -47,7 +47,13 @@ function addressOf(url: string): { host: string; port: number } {
 
 /** As any client of the Open Inference Protocol has to write it: JSON, then the raw tensors in the order of the inputs. */
 export function binaryRequest(
-  inputs: readonly { name: string; shape: number[]; datatype: string; raw: Uint8Array; parameters?: object }[],
+  inputs: readonly {
+    name: string;
+    shape: number[];
+    datatype: string;
+    raw: Uint8Array;
+    parameters?: object;
+  }[],
   extra: Readonly<Record<string, unknown>> = {},
 ): LocalCall {
   const head = Buffer.from(
@@ -99,7 +105,8 @@ export class EventReader {
   static async open(url: string): Promise<EventReader> {
     const abort = new AbortController();
     const response = await fetch(url, { signal: abort.signal });
-    if (response.status !== 200 || !response.body) throw new Error(`${response.status} ${await response.text()}`);
+    if (response.status !== 200 || !response.body)
+      throw new Error(`${response.status} ${await response.text()}`);
     return new EventReader(response.body, abort);
   }
 
@@ -116,7 +123,9 @@ export class EventReader {
       const block = this.#text.slice(0, end);
       this.#text = this.#text.slice(end + 2);
       const fields = Object.fromEntries(
-        block.split("\n").map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]),
+        block
+          .split("\n")
+          .map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 2)]),
       );
       if (fields["data"] === undefined) continue;
       return { ...fields, data: JSON.parse(fields["data"]) as Record<string, unknown> };

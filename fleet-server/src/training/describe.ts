@@ -5,6 +5,7 @@ import {
   ProfileAccumulator,
   type Baseline,
   type ClassificationHead,
+  sampleFrame,
   type Prediction,
   type Session,
 } from "@fieldloop/runtime";
@@ -12,7 +13,7 @@ import { ortNode, prepareImage } from "@fieldloop/runtime/node";
 import { Random } from "@fieldloop/runtime/simulate";
 import { fitTemperature } from "@fieldloop/runtime/train";
 import { FieldloopError } from "@fieldloop/protocol";
-import { frameOf, type Labelled, type Rows } from "./rows.js";
+import type { Labelled, Rows } from "./rows.js";
 
 /** Labelled rows below which the base's temperature is kept: a fit on fewer follows single rows. */
 const TEMPERATURE_ROWS_MIN = 50;
@@ -69,7 +70,7 @@ export class FramePredictor {
   async predict(item: Labelled): Promise<Prediction | undefined> {
     this.#predictor.resetStream();
     try {
-      return await this.#predictor.predict(frameOf(item));
+      return await this.#predictor.predict(sampleFrame(item.media, item.payload));
     } catch (error) {
       if (error instanceof FieldloopError && error.code !== "model_run_failed") return undefined;
       throw error;

@@ -7,7 +7,7 @@ import {
   type MediaType,
   type ModelInput,
 } from "@fieldloop/protocol";
-import { FramePreparer, type Frame, type Tensor } from "@fieldloop/runtime";
+import { FramePreparer, sampleFrame, type Tensor } from "@fieldloop/runtime";
 import { prepareImage, type ModelPackage } from "@fieldloop/runtime/node";
 import type { JobItem } from "./job.js";
 
@@ -31,16 +31,6 @@ export interface Rows {
 export interface PreparedRows extends Rows {
   /** Inputs that could not be decoded or have a label that the model does not know. */
   readonly skipped: number;
-}
-
-/** The frame that a payload is: an encoded image, or a window of float32 little-endian. */
-export function frameOf({ media, payload }: Pick<Labelled, "media" | "payload">): Frame {
-  if (media !== "application/x-fieldloop-window") return { kind: "encoded", bytes: payload };
-  // A copy: a payload in the middle of a file need not begin at a multiple of four.
-  return {
-    kind: "window",
-    samples: new Float32Array(payload.slice().buffer, 0, Math.floor(payload.length / 4)),
-  };
 }
 
 export async function readItem(item: JobItem): Promise<Labelled> {
@@ -112,7 +102,7 @@ async function prepareRow(
   item: Labelled,
 ): Promise<Tensor | undefined> {
   try {
-    const prepared = await preparer.prepare(frameOf(item));
+    const prepared = await preparer.prepare(sampleFrame(item.media, item.payload));
     return prepared.feeds[input];
   } catch (error) {
     if (error instanceof FieldloopError) return undefined;

@@ -12,6 +12,8 @@ const imageInputSchema = z.object({
   colour: z.enum(["rgb", "bgr", "gray"]),
   /** `stretch` ignores the aspect ratio, `letterbox` pads to it, `crop` cuts the centre. */
   resize: z.enum(["stretch", "letterbox", "crop"]),
+  /** How `letterbox` pads: with which pixel value, around the image or after it. Black and around it where nothing is said. */
+  letterbox: z.object({ fill: z.int().min(0).max(255), align: z.enum(["centre", "start"]) }).optional(),
   layout: z.enum(["nchw", "nhwc"]),
   /** Pixel values before mean and std: `unit` 0..1, `byte` 0..255. */
   range: z.enum(["unit", "byte"]),

@@ -8,7 +8,13 @@ import { deliveryShape } from "./delivery.js";
 export const STRATA = ["worth", "random", "campaign"] as const;
 export type Stratum = (typeof STRATA)[number];
 
-export const MEDIA_TYPES = ["image/jpeg", "image/png", "application/x-fieldloop-window"] as const;
+/** A window is float32 little-endian samples; JSON is one row of a table: values by column name. */
+export const MEDIA_TYPES = [
+  "image/jpeg",
+  "image/png",
+  "application/x-fieldloop-window",
+  "application/json",
+] as const;
 export type MediaType = (typeof MEDIA_TYPES)[number];
 
 const boxSchema = z.object({

@@ -53,6 +53,8 @@ export const laneStateSchema = z.object({
   framesFailed: countSchema,
   /** Beyond the rate that the lane is given: not taken, and no loss. */
   framesSkipped: countSchema.default(0),
+  /** What the source counted in this boot, e.g. rows, malformedRows, gaps, restarts. */
+  sourceCounts: z.record(z.string().max(32), countSchema).optional(),
   /** Frames a second that the governor allows at the moment; null where nothing limits it. */
   rateMax: z.number().min(0).nullable(),
 });

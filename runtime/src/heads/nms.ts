@@ -13,27 +13,8 @@ export function intersectionOverUnion(a: Box, b: Box): number {
 export type Suppression = "class" | "all" | "none";
 
 /**
- * Greedy non-maximum suppression: of boxes of one class that overlap more than `iouThreshold`, the one with the highest
- * score stays. Ties keep the order of `boxes`. At most `detectionsMax` boxes come back, best first.
- */
-export function suppressOverlaps(
-  boxes: readonly Box[],
-  iouThreshold: number,
-  detectionsMax: number,
-  suppression: Suppression = "class",
-): Box[] {
-  const ordered = [...boxes].sort((a, b) => b.score - a.score);
-  const corners = new Float64Array(ordered.length * 4);
-  const classes = new Uint16Array(ordered.length);
-  ordered.forEach((box, at) => {
-    corners.set([box.x0, box.y0, box.x1, box.y1], at * 4);
-    classes[at] = box.class;
-  });
-  return keepBest(corners, classes, iouThreshold, detectionsMax, suppression).map((at) => ordered[at]!);
-}
-
-/**
- * The same over columns: four corners and a class for each box, best first already. Gives the places of those that stay.
+ * Greedy non-maximum suppression over columns: four corners and a class for each box, best score first. Of boxes of one class that overlap
+ * more than `iouThreshold` the first stays. Gives the places of those that stay, at most `detectionsMax`.
  */
 export function keepBest(
   corners: Float32Array | Float64Array,

@@ -15,7 +15,9 @@ export function inputExtent(input: ModelInput): number {
       return input.width * input.height * (input.colour === "gray" ? 1 : 3);
     case "window": {
       const samples = (input.context + input.length) * input.channels;
-      return input.features === undefined ? samples : Math.max(samples, featureExtent(input.features, samples));
+      return input.features === undefined
+        ? samples
+        : Math.max(samples, featureExtent(input.features, samples));
     }
     case "table":
       return weight * encodedWidth(input);
@@ -42,7 +44,10 @@ function featureExtent(features: WindowFeatures, samples: number): number {
 }
 
 /** Frames that may be stacked for one run, at least one. */
-export function batchFramesMax(inputs: readonly ModelInput[], max: number = INPUT_LIMITS.batchFramesMax): number {
+export function batchFramesMax(
+  inputs: readonly ModelInput[],
+  max: number = INPUT_LIMITS.batchFramesMax,
+): number {
   const values = inputs.reduce((sum, input) => sum + inputExtent(input), 0);
   return Math.min(Math.max(Math.floor(INPUT_LIMITS.batchElementsMax / Math.max(values, 1)), 1), max);
 }

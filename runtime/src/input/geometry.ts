@@ -18,7 +18,7 @@ export interface ResizePlan {
 
 /** How an image of `width × height` pixels becomes the model's input, in whole pixels. */
 export function planResize(
-  input: Pick<ImageInput, "width" | "height" | "resize">,
+  input: Pick<ImageInput, "width" | "height" | "resize" | "letterbox">,
   width: number,
   height: number,
 ): ResizePlan {
@@ -37,8 +37,9 @@ export function planResize(
       const scale = Math.min(input.width / width, input.height / height);
       const scaledWidth = clampSize(width * scale, input.width);
       const scaledHeight = clampSize(height * scale, input.height);
-      const left = Math.floor((input.width - scaledWidth) / 2);
-      const top = Math.floor((input.height - scaledHeight) / 2);
+      const before = input.letterbox?.align === "start" ? 0 : 0.5;
+      const left = Math.floor((input.width - scaledWidth) * before);
+      const top = Math.floor((input.height - scaledHeight) * before);
       const geometry = {
         scaleX: input.width / scaledWidth,
         scaleY: input.height / scaledHeight,

@@ -10,4 +10,7 @@ export const INPUT_LIMITS = {
   batchElementsMax: 1 << 24,
   /** Frames of a window times their FFT length: what one window of sound may cost. */
   transformedSamplesMax: 1 << 26,
+  /** A row as JSON. */
+  rowBytesMax: 1024 * 1024,
+  rowColumnsMax: 1_024,
 } as const;

@@ -91,11 +91,6 @@ export function windowTensor(input: WindowInput, samples: Float32Array): Tensor 
   return new WindowPreparer(input).prepare(samples).tensor;
 }
 
-/** Dims of a window's tensor: as declared, a dynamic one as 1, or [1, number of its values]. */
-export function windowDims(input: WindowInput): number[] {
-  return [...new WindowPreparer(input).dims];
-}
-
 function normalization(
   input: WindowInput,
   data: Float32Array,

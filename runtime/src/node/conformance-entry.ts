@@ -3,4 +3,7 @@ import { runCase } from "./conformance-run.js";
 import { serveScratch } from "./scratch-child.js";
 
 /** The child process of a conformance run. The parent wrote the case; nothing of it has been checked yet. */
-serveScratch((request) => runCase(request as ConformanceCase));
+serveScratch((request) => {
+  const { entry, within } = request as { entry: ConformanceCase; within: string };
+  return runCase(entry, within);
+});

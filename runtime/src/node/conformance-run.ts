@@ -1,5 +1,4 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { toFieldloopError } from "@fieldloop/protocol";
 import type { Session, Tensor } from "../backend.js";
@@ -14,15 +13,18 @@ export const CONFORMANCE_TOLERANCE = { relative: 1e-3, absolute: 1e-5 } as const
 
 const WHY_LENGTH_MAX = 400;
 
-/** Takes a case through the runtime: gate, session by path from a folder of its own, run, comparison. Never throws. */
-export async function runCase(entry: ConformanceCase): Promise<CaseResult> {
+/**
+ * Takes a case through the runtime: gate, session by path from a folder of its own, run, comparison. Never throws.
+ * @param within where that folder is made: a process that dies leaves it behind
+ */
+export async function runCase(entry: ConformanceCase, within: string): Promise<CaseResult> {
   const bytes = new Uint8Array(Buffer.from(entry.model_b64, "base64"));
   try {
     checkModel(bytes);
   } catch (error) {
     return failed("load-fail", error, bytes);
   }
-  const folder = await mkdtemp(join(tmpdir(), "fieldloop-case-"));
+  const folder = await mkdtemp(join(within, "case-"));
   try {
     const path = join(folder, "model.onnx");
     await writeFile(path, bytes);

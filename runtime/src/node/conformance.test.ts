@@ -1,8 +1,8 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { toBinary } from "@bufbuild/protobuf";
-import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { GraphBuilder } from "../onnx/builder.js";
 import { TensorProtoSchema, type ModelProto } from "../onnx/generated/onnx_pb.js";
 import { decodeModel, encodeModel } from "../onnx/model.js";
@@ -57,6 +57,8 @@ const entry = (name: string, model: ModelProto, y: unknown, x: unknown = ROW) =>
 describe("conformance", () => {
   it("names every status, and a native crash costs its own case alone", async () => {
     const file = join(scratch.path, "cases.jsonl");
+    // What a killed case leaves is taken away as well.
+    vi.stubEnv("TMPDIR", scratch.path);
     const abs = { ...ROW, b64: base64([1, 2, 3]) };
     await writeFile(
       file,
@@ -89,6 +91,8 @@ describe("conformance", () => {
     for (const { name, status, why } of report.cases) expect(why === "", name).toBe(status === "pass");
     expect(report.cases[3]!.why).toMatch(/SIGFPE/);
     expect(report.summary).toMatchObject({ node: { pass: 3, mismatch: 2, crash: 1, "load-fail": 2 } });
+    vi.unstubAllEnvs();
+    expect(readdirSync(scratch.path).filter((name) => name.startsWith("fieldloop-"))).toEqual([]);
 
     const table = `category\ttest\tset\tstatus\twhy\nnode\tright\ttest_data_set_0\tmismatch\t\nnode\tgone\ttest_data_set_0\tpass\t`;
     const differences = compareWithBaseline(report, table);

@@ -1,3 +1,6 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import type { CaseResult, ConformanceCase, ConformanceStatus } from "./conformance-case.js";
 import { readCases } from "./conformance-read.js";
 import { ScratchFailure, ScratchProcess } from "./scratch-process.js";
@@ -35,6 +38,7 @@ export async function runConformance(
   options: ConformanceOptions = {},
 ): Promise<ConformanceReport> {
   const source = readCases(path);
+  const within = await mkdtemp(join(tmpdir(), "fieldloop-conformance-"));
   const results: CaseReport[] = [];
   let started = 0;
   let done = 0;
@@ -47,7 +51,7 @@ export async function runConformance(
       for (let next = await source.next(); next.done !== true; next = await source.next()) {
         const at = started++;
         const { cat: category, name, set } = next.value;
-        const result = { category, name, set, ...(await runInChild(child, next.value)) };
+        const result = { category, name, set, ...(await runInChild(child, { entry: next.value, within })) };
         results[at] = result;
         options.onCase?.(++done, result);
       }
@@ -55,13 +59,20 @@ export async function runConformance(
       await child.stop();
     }
   };
-  await Promise.all(Array.from({ length: options.processes ?? 2 }, worker));
+  try {
+    await Promise.all(Array.from({ length: options.processes ?? 2 }, worker));
+  } finally {
+    await rm(within, { recursive: true, force: true });
+  }
   return { cases: results, summary: summarize(results) };
 }
 
-async function runInChild(child: ScratchProcess, entry: ConformanceCase): Promise<CaseResult> {
+async function runInChild(
+  child: ScratchProcess,
+  request: { readonly entry: ConformanceCase; readonly within: string },
+): Promise<CaseResult> {
   try {
-    return (await child.ask(entry)) as CaseResult;
+    return (await child.ask(request)) as CaseResult;
   } catch (error) {
     if (!(error instanceof ScratchFailure)) throw error;
     return { status: error.end === "timed_out" ? "timeout" : "crash", why: error.message };

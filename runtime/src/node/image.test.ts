@@ -66,6 +66,20 @@ describe("good images", () => {
     const { data, channels } = await prepareImage(input({ colour: "gray" }), { kind: "encoded", bytes });
     expect([channels, data.length]).toEqual([1, 64]);
   });
+  it("are letterboxed with the fill and on the side that the input names", async () => {
+    const white = new Uint8Array(4 * 2 * 3).fill(255);
+    const frame = { kind: "pixels", data: white, width: 4, height: 2, channels: 3 } as const;
+    const wanted = input({
+      width: 4,
+      height: 4,
+      resize: "letterbox",
+      letterbox: { fill: 114, align: "start" },
+    });
+    const { data, geometry } = await prepareImage(wanted, frame);
+    const rows = [0, 1, 2, 3].map((row) => data[row * 4 * 3]);
+    expect(rows).toEqual([255, 255, 114, 114]);
+    expect(geometry).toMatchObject({ offsetX: -0, offsetY: -0, scaleY: 2 });
+  });
   it("of raw pixels are resized alike, letterboxed in black and cropped", async () => {
     const frame = { kind: "pixels", data: halves(16, 8), width: 16, height: 8, channels: 3 } as const;
     const boxed = await prepareImage(input({ resize: "letterbox" }), frame);

@@ -1,39 +1,10 @@
 import { FieldloopError, LIMITS, type ImageInput } from "@fieldloop/protocol";
-import sharp, { type Sharp } from "sharp";
+import type { Sharp } from "sharp";
 import type { EncodedFrame, PixelFrame } from "../input/frame.js";
 import { planResize, type ResizePlan } from "../input/geometry.js";
 import type { SizedPixels } from "../input/prepare.js";
 import { jpegSize } from "./jpeg-header.js";
-
-/**
- * Images from outside are hostile until decoded: a small file may claim gigabytes. Only three loaders are left in the
- * process, the type is read from the first bytes before any of them sees the file, one page, a pixel limit.
- */
-sharp.block({
-  operation: [
-    "VipsForeignLoadNsgif",
-    "VipsForeignLoadTiff",
-    "VipsForeignLoadVips",
-    "VipsForeignLoadSvg",
-    "VipsForeignLoadPdf",
-    "VipsForeignLoadHeif",
-    "VipsForeignLoadJxl",
-    "VipsForeignLoadMagick",
-    "VipsForeignLoadMagick7",
-    "VipsForeignLoadOpenslide",
-    "VipsForeignLoadPpm",
-    "VipsForeignLoadRad",
-    "VipsForeignLoadFits",
-    "VipsForeignLoadCsv",
-    "VipsForeignLoadMatrix",
-    "VipsForeignLoadAnalyze",
-    "VipsForeignLoadRaw",
-  ],
-});
-// Frames differ, so a cache of decoded operations only holds memory. Threads within one small picture cost more than they
-// give, and would come on top of those that sessions were granted.
-sharp.cache(false);
-sharp.concurrency(1);
+import { loadSharp } from "./sharp.js";
 
 export const IMAGE_TYPES = ["image/jpeg", "image/png", "image/webp"] as const;
 export type ImageType = (typeof IMAGE_TYPES)[number];
@@ -48,7 +19,7 @@ export function imageTypeOf(bytes: Uint8Array): ImageType | undefined {
 
 /**
  * Decodes and resizes an image to a model's input: upright by its EXIF tag, transparency over black, converted to 8-bit
- * sRGB or gray, resized by a triangle filter (bilinear that averages when it shrinks), letterbox bars in black.
+ * sRGB or gray, resized by a triangle filter (bilinear that averages when it shrinks), letterbox bars as the input says.
  * @throws FieldloopError `image_type_refused`, `image_too_large` or `image_undecodable`
  */
 export async function prepareImage(
@@ -76,6 +47,7 @@ export async function decodeImage(frame: EncodedFrame): Promise<PixelFrame> {
  * Decodes and stretches a JPEG with nothing of ours around the decoder: what a benchmark holds {@link prepareImage} against.
  */
 export async function bareDecode(bytes: Uint8Array, width: number, height: number): Promise<Uint8Array> {
+  const sharp = await loadSharp();
   return sharp(bytes).resize(width, height, { fit: "fill", kernel: "linear" }).raw().toBuffer();
 }
 
@@ -103,6 +75,7 @@ async function openImage(
       `Read image: it starts with "${start}", wanted one of ${IMAGE_TYPES.join(", ")}`,
     );
   }
+  const sharp = await loadSharp();
   const image = sharp(frame.bytes, {
     limitInputPixels: LIMITS.imagePixelsMax,
     pages: 1,
@@ -131,7 +104,7 @@ async function uprightSize(image: Sharp): Promise<{ width: number; height: numbe
   return autoOrient;
 }
 
-function openPixels(frame: PixelFrame): { image: Sharp; width: number; height: number } {
+async function openPixels(frame: PixelFrame): Promise<{ image: Sharp; width: number; height: number }> {
   const { width, height, channels, data } = frame;
   const wanted = width * height * channels;
   if (!(width > 0 && height > 0) || data.length !== wanted) {
@@ -146,6 +119,7 @@ function openPixels(frame: PixelFrame): { image: Sharp; width: number; height: n
       `Read pixels: ${width}×${height}, at most ${LIMITS.imagePixelsMax} allowed`,
     );
   }
+  const sharp = await loadSharp();
   return { image: sharp(data, { raw: { width, height, channels } }), width, height };
 }
 
@@ -159,7 +133,9 @@ function resize(image: Sharp, input: ImageInput, plan: ResizePlan): Sharp {
   const right = input.width - plan.width - plan.left;
   const bottom = input.height - plan.height - plan.top;
   if (right + bottom + plan.left + plan.top === 0) return result;
-  return result.extend({ left: plan.left, top: plan.top, right, bottom, background: "black" });
+  const fill = input.letterbox?.fill ?? 0;
+  const background = { r: fill, g: fill, b: fill };
+  return result.extend({ left: plan.left, top: plan.top, right, bottom, background });
 }
 
 async function decoding<T>(work: () => Promise<T>): Promise<T> {

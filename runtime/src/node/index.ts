@@ -1,9 +1,9 @@
-export { foldModel } from "./fold.js";
 /** `@fieldloop/runtime/node`: packages on disk, image decoding, sessions and the inference worker on Node. */
+export { foldModel } from "./fold.js";
 export { openBareRunner, ortNode } from "./ort.js";
-export { cpuFlagsOf, hostFacts } from "./facts.js";
+export { hostFacts } from "./facts.js";
 export { checkGolden, type GoldenReport } from "./golden.js";
-export { IMAGE_TYPES, bareDecode, imageSize, imageTypeOf, prepareImage, type ImageType } from "./image.js";
+export { IMAGE_TYPES, bareDecode, imageTypeOf, prepareImage, type ImageType } from "./image.js";
 export { encodeJpeg } from "./jpeg.js";
 export {
   DEFAULT_SPIN_DURATION_US,
@@ -12,7 +12,7 @@ export {
   type LoadedPart,
   type OpenModelOptions,
 } from "./model.js";
-export { openPackage, sha256OfFile, type ModelPackage, type OpenPackageOptions } from "./package.js";
+export { openPackage, type ModelPackage, type OpenPackageOptions } from "./package.js";
 export {
   buildPipeline,
   replacePart,
@@ -44,7 +44,6 @@ export {
   type ConformanceReport,
 } from "./conformance.js";
 export { CONFORMANCE_STATUSES, type ConformanceStatus } from "./conformance-case.js";
-export { CONFORMANCE_TOLERANCE } from "./conformance-run.js";
 export { readCheckpointFile, writeCheckpointFile } from "./checkpoint-file.js";
 
 // Hardware: execution providers, what works here, the fastest correct one

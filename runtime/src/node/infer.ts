@@ -3,6 +3,7 @@ import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
 import type { Tensor, TensorInfo } from "../backend.js";
 import { ValueInfoProtoSchema, type ModelProto } from "../onnx/generated/onnx_pb.js";
 import { decodeModel, encodeModel, graphOf } from "../onnx/model.js";
+import { newElements } from "../package/tensor-bytes.js";
 import { withTrial, type TrialOptions, type TrialProcess } from "./trial.js";
 import type { TensorSummary } from "./trial-messages.js";
 
@@ -87,20 +88,6 @@ export function feedsFor(
   );
 }
 
-const ARRAYS = {
-  float64: Float64Array,
-  float16: Uint16Array,
-  int8: Int8Array,
-  uint8: Uint8Array,
-  int16: Int16Array,
-  uint16: Uint16Array,
-  int32: Int32Array,
-  uint32: Uint32Array,
-  int64: BigInt64Array,
-  uint64: BigUint64Array,
-  bool: Uint8Array,
-} as const;
-
 function feedOf(info: TensorInfo, dims: number[], count: number, fill: (at: number) => number): Tensor {
   if (count > 2 ** 28) {
     throw new FieldloopError(
@@ -112,7 +99,7 @@ function feedOf(info: TensorInfo, dims: number[], count: number, fill: (at: numb
   if (info.type === "float32") {
     return { type: info.type, dims, data: Float32Array.from({ length: count }, (_, at) => fill(at)) };
   }
-  return { type: info.type, dims, data: new ARRAYS[info.type](count) };
+  return { type: info.type, dims, data: newElements(info.type, count) };
 }
 
 function exposeAll(bytes: Uint8Array): Uint8Array {

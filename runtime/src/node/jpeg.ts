@@ -1,12 +1,13 @@
 import { FieldloopError, LIMITS } from "@fieldloop/protocol";
-import sharp from "sharp";
 import type { EncodedFrame, PixelFrame } from "../input/frame.js";
+import { loadSharp } from "./sharp.js";
 
 /**
  * Encodes a frame as JPEG (`quality` 1..100) without chroma subsampling: small parts keep the colour of their edges.
  * @throws FieldloopError `image_undecodable`
  */
 export async function encodeJpeg(frame: PixelFrame | EncodedFrame, quality: number): Promise<Uint8Array> {
+  const sharp = await loadSharp();
   const image =
     frame.kind === "pixels"
       ? sharp(frame.data, { raw: { width: frame.width, height: frame.height, channels: frame.channels } })

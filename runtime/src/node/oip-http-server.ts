@@ -102,6 +102,7 @@ async function answer(
   outgoing.once("close", () => gone.abort());
   let response: OipHttpResponse;
   try {
+    refusePages(incoming);
     const body = await readBody(incoming, (count) => {
       if (held.bytes + count > OIP_LIMITS.bodiesBytesMax) {
         throw new FieldloopError("unavailable", "Read request: too many large requests at once, try again");
@@ -131,6 +132,14 @@ async function answer(
   if (incoming.method !== "HEAD") for (const part of response.body) outgoing.write(part);
   outgoing.uncork();
   outgoing.end();
+}
+
+const LOOPBACK_ORIGIN = /^https?:\/\/(?:127\.0\.0\.1|localhost|\[::1\])(?::\d+)?$/i;
+
+/** A page says where it is from, other programs do not: without this any site could use a server on its visitor's machine. */
+function refusePages({ headers: { origin } }: IncomingMessage): void {
+  if (origin === undefined || LOOPBACK_ORIGIN.test(origin)) return;
+  throw new FieldloopError("forbidden", "Inference requests of pages of another origin are refused");
 }
 
 async function readBody(incoming: IncomingMessage, hold: (bytes: number) => void): Promise<Uint8Array> {

@@ -1,13 +1,14 @@
-import { create } from "@bufbuild/protobuf";
+import { spawnSync } from "node:child_process";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { request } from "node:http";
 import { createServer } from "node:net";
-import { stat } from "node:fs/promises";
+import { readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import type { Tensor } from "../backend.js";
 import { contractModels } from "../contract/models.js";
 import { ModelInferRequestSchema } from "../oip/generated/open_inference_pb.js";
-import { fromGrpcRequest } from "../oip/grpc-messages.js";
+import { decodeMessage, fromGrpcRequest } from "../oip/grpc-messages.js";
 import { OIP_LIMITS } from "../oip/limits.js";
 import type { InferenceService } from "../oip/service.js";
 import { backendFor } from "./backends.js";
@@ -17,6 +18,8 @@ import { SessionService } from "./oip-service.js";
 import { ortNode } from "./ort.js";
 import { scratchFolder } from "./small-packages.test.kit.js";
 
+const manyOnes = (): bigint[] => Array.from({ length: OIP_LIMITS.jsonElementsMax + 1 }, () => 1n);
+const manyEmpty = (): object[] => Array.from({ length: OIP_LIMITS.wireFieldsMax + 1 }, () => ({}));
 const gemm = contractModels().get("gemm")!;
 const LOOPBACK = { host: "127.0.0.1", port: 0 };
 const LONG_MS = 15_000;
@@ -137,6 +140,17 @@ describe.each(["http", "grpc"] as const)("a served model over %s", (scheme) => {
 });
 
 describe("the HTTP server", () => {
+  it("is closed to pages of other origins", async () => {
+    const server = await serveHttp(await gemmService(), LOOPBACK);
+    try {
+      const ask = async (origin: string): Promise<number> =>
+        (await fetch(`${server.url}/v2/repository/index`, { method: "POST", headers: { origin } })).status;
+      expect(await ask("https://page.example")).toBe(403);
+      expect(await ask("http://localhost:3000")).toBe(200);
+    } finally {
+      await server.stop();
+    }
+  });
   it("refuses a body by its announced size", async () => {
     const server = await serveHttp(await gemmService(), LOOPBACK);
     started.push(server);
@@ -164,6 +178,26 @@ describe("the HTTP server", () => {
     expect((await session.run(gemm.feeds))["y"]!.dims).toEqual([4, 10]);
     expect((await stat(socketPath)).mode & 0o007).toBe(0);
     await session.release();
+    await server.stop();
+    await scratch.remove();
+  });
+});
+
+describe("a socket's path", () => {
+  it("is taken over from a process that was killed, and from nothing else", async () => {
+    const scratch = await scratchFolder();
+    const socketPath = join(scratch.path, "s.sock");
+    const service = await gemmService();
+    const unavailable = expect.objectContaining({ code: "unavailable" });
+    await writeFile(socketPath, "precious");
+    await expect(serveHttp(service, { socketPath })).rejects.toThrow(unavailable);
+    expect(await readFile(socketPath, "utf8")).toBe("precious");
+    await rm(socketPath);
+    const listening = `require("node:net").createServer().listen(${JSON.stringify(socketPath)}, () => process.kill(process.pid, "SIGKILL"))`;
+    spawnSync(process.execPath, ["-e", listening]);
+    expect((await stat(socketPath)).isSocket()).toBe(true);
+    const server = await serveHttp(service, { socketPath });
+    await expect(serveHttp(service, { socketPath })).rejects.toThrow(unavailable);
     await server.stop();
     await scratch.remove();
   });
@@ -225,6 +259,15 @@ describe("gRPC messages", () => {
   it("may carry typed contents", () => {
     const { inputs } = fromGrpcRequest(message({ contents: { intContents: [-128, 127] } }));
     expect(inputs.get("x")).toEqual({ type: "int8", dims: [2], data: Int8Array.of(-128, 127) });
+  });
+  it.each([
+    ["too many numbers", create(ModelInferRequestSchema, { inputs: [{ shape: manyOnes() }] })],
+    ["too many fields", create(ModelInferRequestSchema, { inputs: manyEmpty() })],
+  ])("are refused undecoded with %s", (_, asked) => {
+    const bytes = toBinary(ModelInferRequestSchema, asked);
+    expect(() => decodeMessage(ModelInferRequestSchema, bytes)).toThrow(
+      expect.objectContaining({ code: "tensor_invalid" }),
+    );
   });
   it.each([
     ["values that wrap around", message({ contents: { intContents: [1, 300] } })],

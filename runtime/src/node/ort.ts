@@ -14,8 +14,10 @@ import type {
 } from "../backend.js";
 import { checkFeeds, checkFetches, placeholderFeeds } from "../feeds.js";
 import { withGpuLock } from "./gpu-lock.js";
+import { forbidTelemetry } from "./no-telemetry.js";
 import { sharesOfProfile } from "./ort-profile.js";
 
+forbidTelemetry();
 // 4 = fatal, the library's own and each session's: what goes wrong reaches the caller as an error, no line the terminal.
 ort.env.logLevel = "fatal";
 const QUIET = 4;

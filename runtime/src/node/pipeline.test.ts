@@ -1,10 +1,11 @@
 import { join } from "node:path";
-import type { ErrorCode } from "@fieldloop/protocol";
+import { emptyStatistics, type ErrorCode } from "@fieldloop/protocol";
 import { afterEach, beforeEach, describe, expect, it, vi, type MockInstance } from "vitest";
 import type { PixelFrame } from "../input/frame.js";
 import { tensorToBytes } from "../package/tensor-bytes.js";
 import { Pipeline } from "../pipeline/pipeline.js";
 import { Predictor, type Prediction } from "../predict.js";
+import { encodeBaseline } from "../profile/baseline.js";
 import { checkGolden } from "./golden.js";
 import { decodeImage, prepareImage } from "./image.js";
 import { encodeJpeg } from "./jpeg.js";
@@ -558,5 +559,72 @@ describe("a pipeline whose graphs do not fit", () => {
   ];
   it.each(table)("is refused for %s", async (_, make, code, message) => {
     await expect(openDraft(make())).rejects.toMatchObject({ code, message: expect.stringMatching(message) });
+  });
+});
+
+describe("anomalies by embedding in further nodes", () => {
+  const NOVELTY: NodeDraft["heads"][number] = {
+    name: "strange",
+    kind: "anomaly",
+    method: "embedding",
+    output: "logits",
+    threshold: 2,
+    labels: ["usual", "strange"],
+  };
+  /** White lies at the one centroid there is, black opposite to it: at a distance of 2, four of its units. */
+  const baseline = encodeBaseline({
+    statistics: emptyStatistics(),
+    novelty: {
+      centroids: Float32Array.of(-Math.SQRT1_2, Math.SQRT1_2),
+      count: 1,
+      length: 2,
+      median: 0.5,
+    },
+  });
+  const strange = (from: NodeDraft["from"]): Draft => ({
+    draft: draftOf({
+      model: "scene",
+      inputs: [imageInput(4)],
+      heads: [boxesHead()],
+      nodes: [
+        {
+          name: "odd",
+          model: "odd",
+          version: 1,
+          from,
+          inputs: [imageInput(4)],
+          heads: [NOVELTY],
+          variants: [variantOf("odd/model.onnx")],
+        },
+      ],
+      variants: [variantOf("root/model.onnx")],
+      baseline: { file: "baseline.cbor" },
+    }),
+    files: {
+      "root/model.onnx": fixedBoxesModel(
+        4,
+        1,
+        [
+          [0, 0, 0.5, 1],
+          [0.5, 0, 1, 1],
+        ],
+        [0.9, 0.8],
+      ),
+      "odd/model.onnx": brightnessOf(4),
+      "baseline.cbor": baseline,
+    },
+  });
+  it("are measured against the package's baseline, crop by crop", async () => {
+    const model = await openDraft(strange({ kind: "crop", head: "things" }));
+    const prediction = await model.predict(grayImage(8, 8, (x) => (x < 4 ? 255 : 0)));
+    expect(labelsOf(prediction)).toEqual([
+      ["odd", "usual"],
+      ["odd", "strange"],
+    ]);
+  });
+  it("are measured against it where the node looks at the frame itself", async () => {
+    const model = await openDraft(strange({ kind: "frame" }));
+    expect(labelsOf(await model.predict(grayImage(4, 4, () => 255)))).toEqual([["odd", "usual"]]);
+    expect(labelsOf(await model.predict(grayImage(4, 4)))).toEqual([["odd", "strange"]]);
   });
 });

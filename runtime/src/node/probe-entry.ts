@@ -2,6 +2,7 @@ import { writeSync } from "node:fs";
 import { join } from "node:path";
 import { readFile } from "node:fs/promises";
 import { text } from "node:stream/consumers";
+import { Worker } from "node:worker_threads";
 import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
 import { placeholderFeeds } from "../feeds.js";
@@ -119,6 +120,12 @@ function failure(error: unknown): ProbeReply {
   return { works: false, correct: false, medianMs: null, shares: null, reason: { code, message } };
 }
 
+// A driver may hang for ever: whoever would kill this process for it may be gone. Memory is the parent's to watch.
+const watch = new Worker(new URL("./scratch-watch.js", import.meta.url), {
+  workerData: { rssBytesMax: Number.POSITIVE_INFINITY, parent: Number(process.argv[2]) },
+  execArgv: [],
+});
+watch.unref();
 const request = JSON.parse(await text(process.stdin)) as ProbeRequest;
 const reply = await answer(request).catch(failure);
 writeSync(3, JSON.stringify(reply));

@@ -50,7 +50,7 @@ export async function probePair(
 /** Runs one probing process to its answer or its end. That it fails is its reason, not an error. */
 export async function probe(request: ProbeRequest, options: ProbeProcessOptions): Promise<ProbeReply> {
   const { timeoutMs = PROBE_LIMITS.timeoutMs, memoryBytesMax = PROBE_LIMITS.memoryBytesMax } = options;
-  const child = spawn(process.execPath, [ENTRY], {
+  const child = spawn(process.execPath, [ENTRY, String(process.pid)], {
     stdio: ["pipe", "ignore", "pipe", "pipe"],
     ...environmentOf(options),
   });

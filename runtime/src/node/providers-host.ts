@@ -12,7 +12,7 @@ const TIMEOUT_MS = 20_000;
 /** What {@link workingProviders} needs of {@link ProbeOptions}. */
 export type WorkingProvidersOptions = Pick<
   ProbeOptions,
-  "directory" | "environment" | "runtimeLibrary" | "timeoutMs" | "fresh" | "signal"
+  "directory" | "environment" | "runtimeLibrary" | "executionProviders" | "timeoutMs" | "fresh" | "signal"
 >;
 
 /**
@@ -21,7 +21,7 @@ export type WorkingProvidersOptions = Pick<
  * @returns the fastest kind first; `cpu` and `wasm` only if they work as well
  */
 export async function workingProviders(options: WorkingProvidersOptions): Promise<string[]> {
-  const candidates = candidateProviders([]);
+  const candidates = options.executionProviders ?? candidateProviders([]);
   const key = machineKey({ ...options, threadCount: 1 }, candidates);
   const known = options.fresh === true ? undefined : readRemembered(options.directory, NAME, key);
   const choices = known ?? (await probeAll(candidates, options));

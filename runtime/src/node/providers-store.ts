@@ -11,7 +11,7 @@ const choiceSchema = z.object({
   variant: z.string(),
   works: z.boolean(),
   correct: z.boolean(),
-  medianMs: z.number().nullable(),
+  medianMs: z.number().nonnegative().nullable(),
   shares: z.record(z.string(), z.number()).nullable(),
   reason: z.object({ code: z.string(), message: z.string() }).optional(),
 });

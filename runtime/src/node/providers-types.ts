@@ -47,6 +47,8 @@ export interface ProbeOptions {
   readonly environment?: Readonly<Record<string, string | undefined>>;
   /** A probe of one pair that takes longer is killed. Default 60 000. */
   readonly timeoutMs?: number;
+  /** No pair is begun after this time: those that are left are not tried, and not remembered. No limit by default. */
+  readonly totalMs?: number;
   /** A probe of one pair with more resident memory is killed (Linux only). Default 2 GiB. */
   readonly memoryBytesMax?: number;
   /** Timed runs of one pair, at most. Default 20. */

@@ -1,7 +1,10 @@
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readFileSync } from "node:fs";
 import { copyFile, readFile, readdir, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import type { Variant } from "@fieldloop/protocol";
 import { chooseVariant } from "../package/variant.js";
 import { backendFor } from "./backends.js";
@@ -82,6 +85,21 @@ describe("choosing an execution provider", SPAWNING, () => {
     expect(found.chosen).toMatchObject({ executionProvider: "cpu", correct: true });
   });
 
+  it("asks a server again that did not answer, and nobody else", async () => {
+    const served = "oip+http://127.0.0.1:9/v2/models/m";
+    const asked = {
+      ...options(),
+      directory: join(scratch.path, "servers"),
+      executionProviders: ["cpu", served],
+    };
+    expect((await chooseProviders(goodDir, asked)).remembered).toBe(false);
+    const tried: string[] = [];
+    const again = await chooseProviders(goodDir, { ...asked, progress: (name) => tried.push(name) });
+    expect(tried).toEqual([served]);
+    expect(again).toMatchObject({ remembered: false, chosen: { executionProvider: "cpu" } });
+    expect(again.choices).toHaveLength(2);
+  });
+
   it("stops between two pairs", async () => {
     const controller = new AbortController();
     const progress = (): void => controller.abort();
@@ -106,6 +124,23 @@ describe("a probing process", SPAWNING, () => {
       code: "host_crashed",
       message: expect.stringMatching(/no-such-option/),
     });
+  });
+
+  it.skipIf(process.platform !== "linux")("ends when its parent is gone, whatever it does", async () => {
+    // A parent that is killed while its child waits for a request that never comes.
+    const entry = new URL("./probe-entry.js", import.meta.url).pathname;
+    const child = `spawn(process.execPath, [${JSON.stringify(entry)}, String(process.pid)], { stdio: [fd, "ignore", "ignore", "ignore"] })`;
+    const fifo = join(scratch.path, "requests");
+    spawnSync("mkfifo", [fifo]);
+    const script = `const { spawn } = require("node:child_process"); const fd = require("node:fs").openSync(${JSON.stringify(fifo)}, "r+"); const child = ${child}; console.log(child.pid); setInterval(() => {}, 1000)`;
+    const parent = spawn(process.execPath, ["-e", script], { stdio: ["ignore", "pipe", "ignore"] });
+    const [line] = (await once(parent.stdout, "data")) as [Buffer];
+    const pid = Number(String(line));
+    const lives = (): boolean =>
+      existsSync(`/proc/${pid}/cmdline`) && readFileSync(`/proc/${pid}/cmdline`, "utf8") !== "";
+    expect(lives()).toBe(true);
+    parent.kill("SIGKILL");
+    await vi.waitFor(() => expect(lives()).toBe(false), { timeout: 30_000 });
   });
 
   it("knows a provider that nobody has", async () => {
@@ -153,6 +188,13 @@ describe.skipIf(process.platform !== "linux")("a vendor's library", SPAWNING, ()
     await expect(checkRuntimeLibrary(other, ortNode.version)).rejects.toThrow(/no shared library/);
     await expect(checkRuntimeLibrary(join(scratch.path, "none"), "1.0.0")).rejects.toThrow(/can't be read/);
   });
+
+  it.each(["lib.so", "/a b/lib.so", "/a:/lib.so", "/$LIB/lib.so"])(
+    "is refused where the loader would read %s in its own way",
+    async (path) => {
+      await expect(checkRuntimeLibrary(path, "1.0.0")).rejects.toThrow(/wanted a whole path/);
+    },
+  );
 
   it("goes before what is preloaded already, once", () => {
     expect(libraryEnvironment({ LD_PRELOAD: "/a.so /b.so", X: "1" }, "/b.so")).toEqual({

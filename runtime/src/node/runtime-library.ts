@@ -1,5 +1,6 @@
-import { open, readFile } from "node:fs/promises";
+import { open, readFile, stat } from "node:fs/promises";
 import { createRequire } from "node:module";
+import { isAbsolute } from "node:path";
 import { FieldloopError } from "@fieldloop/protocol";
 import { z } from "zod";
 
@@ -7,6 +8,8 @@ const CHUNK_BYTES = 4 * 1024 * 1024;
 /** The name of the version that a library of ONNX Runtime gives its symbols, e.g. `VERS_1.30.0`. */
 const SYMBOL_VERSION = /\0VERS_(\d+\.\d+\.\d+)\0/;
 const OVERLAP_BYTES = 64;
+
+export { driverStamp } from "./driver-stamp.js";
 
 /** `@fieldloop/runtime/vendor`: a vendor's own ONNX Runtime library. Loads no native library itself. */
 
@@ -39,6 +42,13 @@ export async function checkRuntimeLibrary(path: string, wantedVersion?: string):
       `Use library "${path}": a library of its own works on Linux, this is ${process.platform}`,
     );
   }
+  // The loader takes a list: what stands behind such a character would be another library, which nobody held against anything.
+  if (!isAbsolute(path) || /[\s:$]/.test(path)) {
+    throw new FieldloopError(
+      "provider_unavailable",
+      `Use library "${path}": wanted a whole path without spaces, colons and $`,
+    );
+  }
   const version = await symbolVersion(path);
   const wanted = wantedVersion ?? (await bindingVersion());
   if (version === wanted) return version;
@@ -56,9 +66,12 @@ async function bindingVersion(): Promise<string> {
 }
 
 async function symbolVersion(path: string): Promise<string | undefined> {
-  const file = await open(path, "r").catch((cause: unknown) => {
+  const fail = (cause?: unknown): never => {
     throw new FieldloopError("provider_unavailable", `Use library "${path}": it can't be read`, { cause });
-  });
+  };
+  // Opening a named pipe would wait for its writer.
+  if (!(await stat(path).catch(fail)).isFile()) fail();
+  const file = await open(path, "r").catch(fail);
   try {
     const buffer = Buffer.alloc(OVERLAP_BYTES + CHUNK_BYTES);
     for (let position = 0, kept = 0; ; ) {

@@ -104,6 +104,50 @@ describe("streams with state and context", () => {
     });
     expect(await valueOf(predictor, [0, 0])).toBe(4);
   });
+  it("refuse a state that grows from frame to frame", async () => {
+    const graph = new GraphBuilder();
+    const x = graph.input("x", "float32", [1, 2]);
+    const state = graph.input("cache", "float32", [1, "past"]);
+    graph.node("Concat", [state, x], { axis: { i: 1 } }, ["longer"]);
+    graph.node("Identity", [x], {}, ["y"]);
+    graph.output("y", "float32", [1, 2]);
+    graph.output("longer", "float32", [1, "all"]);
+    const predictor = await openPredictor(encodeModel(graph.build({ opset: 17 })), {
+      inputs: [
+        { kind: "window", name: "x", length: 2, hop: 2, sampleRateHz: 1, normalization: "none", dims: [] },
+        { kind: "state", name: "cache", output: "longer", dims: [1, 0] },
+      ],
+      heads: [embedding("y", 2)],
+    });
+    await expect(predictor.predict(windowFrame(1, 2))).rejects.toThrow(
+      /Carry state "cache": output "longer" has 3 values, the state 1/,
+    );
+  });
+
+  it("refuse a float16 state that is not finite", async () => {
+    const graph = new GraphBuilder();
+    const x = graph.input("x", "float32", [1, 1]);
+    const state = graph.input("s", "float16", [1, 1]);
+    const [half] = graph.node("Cast", [x], { to: { i: 10 } });
+    graph.node("Add", [half!, state], {}, ["next"]);
+    graph.node("Identity", [x], {}, ["y"]);
+    graph.output("y", "float32", [1, 1]);
+    graph.output("next", "float16", [1, 1]);
+    const predictor = await openPredictor(encodeModel(graph.build({ opset: 17 })), {
+      inputs: [
+        { kind: "window", name: "x", length: 1, hop: 1, sampleRateHz: 1, normalization: "none", dims: [] },
+        { kind: "state", name: "s", output: "next", elementType: "float16", dims: [1, 1] },
+      ],
+      heads: [embedding("y", 1)],
+    });
+    expect((await predictor.predict(windowFrame(60_000))).embedding![0]).toBe(60_000);
+    await expect(predictor.predict(windowFrame(60_000))).rejects.toThrow(
+      /"next" holds values that are not finite/,
+    );
+    // The state before it is still there, and a smaller step still fits.
+    await expect(predictor.predict(windowFrame(-60_000))).resolves.toBeDefined();
+  });
+
   it("give the tensors behind a prediction, and leave the stream alone where a frame is only prepared", async () => {
     const { model, described } = accumulator();
     const predictor = await openPredictor(model, described);

@@ -6,6 +6,7 @@ import type { BatchItem, Prediction } from "../predict.js";
 import { shareGpuLock } from "./gpu-lock.js";
 import type { GoldenReport } from "./golden.js";
 import type { ModelSlots } from "./model-slots.js";
+import { forbidTelemetry } from "./no-telemetry.js";
 import {
   fromWireBatchItem,
   fromWireFailure,
@@ -67,6 +68,7 @@ export class ModelWorker {
       return;
     }
     shareGpuLock();
+    forbidTelemetry();
     // The process's own flags are not the thread's: some of them (--eval, --input-type) would keep it from starting.
     const worker = new Worker(new URL("./worker-entry.js", import.meta.url), { execArgv: [] });
     this.#worker = worker;

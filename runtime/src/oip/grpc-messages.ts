@@ -124,7 +124,9 @@ function readTensors(
     const contentType = encoded && encodedTypeOf(type, parametersOf(parameters)["content_type"]);
     if (contentType !== undefined) {
       const file =
-        bytes === undefined ? encodedFromContents(dims, contents?.bytesContents ?? []) : encodedFromRaw(dims, bytes);
+        bytes === undefined
+          ? encodedFromContents(dims, contents?.bytesContents ?? [])
+          : encodedFromRaw(dims, bytes);
       encoded?.set(name, { contentType, bytes: file });
       return;
     }

@@ -6,8 +6,9 @@ import { SessionService } from "../node/oip-service.js";
 import { ortNode } from "../node/ort.js";
 import { OIP_LIMITS } from "./limits.js";
 import { isOipProvider, parseOipProvider } from "./provider-name.js";
-import { HEADER_LENGTH } from "./rest-messages.js";
+import { HEADER_LENGTH, splitBody } from "./rest-messages.js";
 import { handleInference, type OipHttpRequest } from "./rest-server.js";
+import { writeTensor } from "./rest-tensors.js";
 import { tensorFromJsonData, tensorFromRaw, tensorToJsonData, tensorToRaw } from "./tensors.js";
 
 const models = [...contractModels().values()].map(({ name, bytes }) => ({
@@ -348,6 +349,25 @@ describe("tensors on the wire", () => {
   ])("refuses %s", (_, type, dims, bytes) => {
     expect(() => tensorFromRaw(type, dims, bytes)).toThrow(
       expect.objectContaining({ code: "tensor_invalid" }),
+    );
+  });
+});
+
+describe("what is small on the wire and large in memory", () => {
+  it("is refused before it is read: JSON without a header length", () => {
+    const body = new Uint8Array(OIP_LIMITS.jsonBytesMax + 1);
+    expect(() => splitBody(body, undefined)).toThrow(expect.objectContaining({ code: "limit_exceeded" }));
+  });
+  it("is refused before it is read: texts without letters", () => {
+    const count = OIP_LIMITS.jsonElementsMax + 1;
+    expect(() => tensorFromRaw("string", [count], new Uint8Array(4 * count))).toThrow(
+      expect.objectContaining({ code: "limit_exceeded" }),
+    );
+  });
+  it("is not written either: more elements in JSON than are read", () => {
+    const data = new Uint8Array(OIP_LIMITS.jsonElementsMax + 1);
+    expect(() => writeTensor("y", { type: "uint8", dims: [data.length], data }, "only-json")).toThrow(
+      expect.objectContaining({ code: "limit_exceeded" }),
     );
   });
 });

@@ -27,13 +27,15 @@ export function readTensors(
   const reader = new RawReader(raw);
   const read = new Map<string, Tensor>();
   for (const { name, datatype, shape, parameters, data } of tensors) {
-    if (read.has(name) || encoded?.has(name) === true) throw new FieldloopError("tensor_invalid", `Read tensors: "${name}" is given twice`);
+    if (read.has(name) || encoded?.has(name) === true)
+      throw new FieldloopError("tensor_invalid", `Read tensors: "${name}" is given twice`);
     const type = elementTypeOfDatatype(datatype);
     const dims = parseShape(shape);
     const size = parameters?.["binary_data_size"];
     const contentType = encoded && encodedTypeOf(type, parameters?.["content_type"]);
     if (contentType !== undefined) {
-      const bytes = size === undefined ? encodedFromJson(dims, data) : encodedFromRaw(dims, reader.take(size, name));
+      const bytes =
+        size === undefined ? encodedFromJson(dims, data) : encodedFromRaw(dims, reader.take(size, name));
       encoded?.set(name, { contentType, bytes });
       continue;
     }

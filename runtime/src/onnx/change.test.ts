@@ -3,7 +3,7 @@ import type { Tensor } from "../backend.js";
 import { ortNode } from "../node/ort.js";
 import { GraphBuilder, valueInfo } from "./builder.js";
 import type { ModelProto } from "./generated/onnx_pb.js";
-import { nodeProducing } from "./graph.js";
+import { producerMap } from "./graph.js";
 import { decodeModel, encodeModel, graphOf, opsetVersion } from "./model.js";
 import { float32Tensor, tensorToFloat32 } from "./tensor.js";
 import { tidyModel } from "./tidy.js";
@@ -69,7 +69,7 @@ test("an old model computes the same after the upgrade to operator set 13", asyn
 
 test("an operator that the upgrade does not know is refused by name", () => {
   const model = oldModel();
-  nodeProducing(graphOf(model), "y")!.opType = "ConstantFill";
+  producerMap(graphOf(model)).get("y")!.opType = "ConstantFill";
   expect(() => upgradeOpset(model)).toThrow(/operator ConstantFill/);
   model.opsetImport[0]!.version = 3n;
   expect(() => upgradeOpset(model)).toThrow(/operator set 3 is older than 7/);

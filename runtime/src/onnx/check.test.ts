@@ -6,6 +6,7 @@ import { checkModel, type ModelLimits } from "./check.js";
 import {
   FunctionProtoSchema,
   GraphProtoSchema,
+  OperatorSetIdProtoSchema,
   SparseTensorProtoSchema,
   TensorProto_DataLocation,
   TensorProto_DataType,
@@ -322,6 +323,30 @@ describe("refused with a code that names the place", () => {
     expect(refusal(() => checkModel(encodeModel(unwritten))).message).toMatch(
       /"ghost" of local function "twice"/,
     );
+  });
+
+  test("local functions are held to the limits in whatever order they stand, called or not", () => {
+    const names = Array.from({ length: 100 }, (_, at) => `f${at}`);
+    const chain = names.map((name, at): [string, string[]] => [name, [names[at + 1] ?? "Relu"]]);
+    // The last first: each finds the one that it calls counted already.
+    const deep = withFunctions(["twice", ["f0"]], ...chain.toReversed());
+    deep.functions.push(deep.functions.shift()!);
+    expect(refusal(() => checkModel(encodeModel(deep))).code).toBe("onnx_too_deep");
+    const unread = withFunctions(["twice", ["Relu"]], ["idle", new Array(30).fill("Relu") as string[]]);
+    expect(refusal(() => checkModel(encodeModel(unread), { nodeCountMax: 20 })).code).toBe("onnx_too_large");
+    const outside = withFunctions(["twice", ["Relu"]]);
+    const tensor = float32Tensor("", [1], [1]);
+    tensor.dataLocation = TensorProto_DataLocation.EXTERNAL;
+    outside.functions[0]!.attributeProto = [makeAttribute("weights", { t: tensor })];
+    const error = refusal(() => checkModel(encodeModel(outside)));
+    expect(error).toMatchObject({ code: "onnx_external_data" });
+    expect(error.message).toMatch(/"weights" of local function "twice"/);
+  });
+
+  test("an operator set's domain may have a name that every object has", () => {
+    const model = soundModel();
+    model.opsetImport.push(create(OperatorSetIdProtoSchema, { domain: "constructor", version: 1n }));
+    expect({ ...checkModel(encodeModel(model)).opsets }).toEqual({ "": 17, constructor: 1 });
   });
 
   test("a Loop body whose input is also an initializer", () => {

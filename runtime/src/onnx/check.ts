@@ -102,11 +102,13 @@ export function checkModel(bytes: Uint8Array, limits: ModelLimits = {}): ModelFa
 }
 
 function checkHeader(model: ModelProto): Record<string, number> {
-  const opsets: Record<string, number> = {};
+  // No prototype: a domain may have any name.
+  const opsets = Object.create(null) as Record<string, number>;
   for (const entry of model.opsetImport) {
     const domain = entry.domain === "ai.onnx" ? "" : entry.domain;
     checkName(domain, "operator set domain", true);
-    if (domain in opsets) throw refuse("onnx_malformed", `operator set "${entry.domain}" is imported twice`);
+    if (Object.hasOwn(opsets, domain))
+      throw refuse("onnx_malformed", `operator set "${entry.domain}" is imported twice`);
     opsets[domain] = Number(entry.version);
     const newest = OPSETS_MAX[domain];
     if (newest !== undefined && opsets[domain] > newest) {
@@ -123,6 +125,8 @@ function checkHeader(model: ModelProto): Record<string, number> {
 
 /** Bodies of local functions: the engine writes them out where they are called, so their nodes count there (see `functions.ts`). */
 function checkFunctions(model: ModelProto, walk: Walk): void {
+  // A function that nothing calls is read by the engine as well.
+  let nodeCount = 0;
   for (const body of model.functions) {
     checkName(body.name, "local function");
     checkName(body.domain, `domain of local function "${body.name}"`, true);
@@ -135,11 +139,24 @@ function checkFunctions(model: ModelProto, walk: Walk): void {
         names.add(name);
       }
     }
-    const inside: Walk = { ...walk, insideFunction: true };
+    const inside: Walk = { ...walk, insideFunction: true, nodeCount: nodeCount + body.node.length };
+    if (inside.nodeCount > walk.limits.nodeCountMax) {
+      throw refuse(
+        "onnx_too_large",
+        `${inside.nodeCount} nodes by local function "${body.name}", at most ${walk.limits.nodeCountMax} allowed`,
+      );
+    }
+    for (const info of body.valueInfo) checkShape(info, walk);
+    const of = `local function "${body.name}"`;
+    checkAttributes(body.attributeProto, of, inside);
+    if (body.attributeProto.some((entry) => entry.g !== undefined || entry.graphs.length > 0)) {
+      throw refuse("onnx_unsupported", `a graph as an attribute's default in ${of}`);
+    }
     const constants = constantsOf(body);
     for (const node of body.node) checkNode(node, constants, [names], inside);
     walk.subgraphDepth = Math.max(walk.subgraphDepth, inside.subgraphDepth);
     walk.hasControlFlow ||= inside.hasControlFlow;
+    nodeCount = inside.nodeCount;
     for (const name of body.output) {
       if (!names.has(name)) {
         throw refuse(
@@ -257,7 +274,7 @@ function checkNode(
       throw refuse("onnx_malformed", `${label} reads "${name}", which nothing writes`);
     }
   }
-  checkAttributes(node, label, walk);
+  checkAttributes(node.attribute, label, walk);
   checkClaimedShape(node, constants, label, walk);
   const bodies = subgraphsOf(node);
   if (bodies.length === 0 && !CONTROL_FLOW.has(node.opType)) return;
@@ -268,9 +285,9 @@ function checkNode(
   for (const body of bodies) checkGraph(body, visible, walk);
 }
 
-function checkAttributes(node: NodeProto, label: string, walk: Walk): void {
+function checkAttributes(attributes: NodeProto["attribute"], label: string, walk: Walk): void {
   const names = new Set<string>();
-  for (const entry of node.attribute) {
+  for (const entry of attributes) {
     checkName(entry.name, `attribute of ${label}`);
     if (names.has(entry.name)) throw refuse("onnx_malformed", `${label} has attribute "${entry.name}" twice`);
     names.add(entry.name);

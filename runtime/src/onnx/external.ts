@@ -44,7 +44,13 @@ export function externalTensors(model: ModelProto): TensorProto[] {
   const graph = graphOf(model);
   graph.initializer.forEach(add);
   visit(graph.node);
-  for (const body of model.functions) visit(body.node);
+  for (const body of model.functions) {
+    visit(body.node);
+    for (const entry of body.attributeProto) {
+      add(entry.t);
+      entry.tensors.forEach(add);
+    }
+  }
   return found;
 }
 

@@ -28,19 +28,27 @@ export function functionTable(model: ModelProto): FunctionTable {
     bodies.set(key, body);
   }
   const nodeCounts = new Map<string, number>();
+  /** Local functions below one: known counts must not hide how deep a chain is. */
+  const depths = new Map<string, number>();
   const countOf = (key: string, depth: number): number => {
     const body = bodies.get(key);
     if (body === undefined) return 1;
-    const known = nodeCounts.get(key);
-    if (known !== undefined) return known;
-    if (depth > ONNX_LIMITS.functionDepthMax) {
+    if (depth + (depths.get(key) ?? 0) > ONNX_LIMITS.functionDepthMax) {
       throw refuse(
         "onnx_too_deep",
         `local function "${body.domain}.${body.name}" is called through more than ${ONNX_LIMITS.functionDepthMax} others, or calls itself`,
       );
     }
+    const known = nodeCounts.get(key);
+    if (known !== undefined) return known;
     let count = 0;
-    for (const node of nodesWithin(body)) count += countOf(functionKey(node.domain, node.opType), depth + 1);
+    let below = 0;
+    for (const node of nodesWithin(body)) {
+      const called = functionKey(node.domain, node.opType);
+      count += countOf(called, depth + 1);
+      if (bodies.has(called)) below = Math.max(below, 1 + (depths.get(called) ?? 0));
+    }
+    depths.set(key, below);
     nodeCounts.set(key, count);
     return count;
   };

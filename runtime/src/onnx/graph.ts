@@ -114,11 +114,6 @@ export function initializerMap(graph: GraphProto): Map<string, TensorProto> {
   return new Map(graph.initializer.map((tensor) => [tensor.name, tensor]));
 }
 
-/** The node that writes `tensorName`, or undefined for inputs and initializers. For many look-ups use {@link producerMap}. */
-export function nodeProducing(graph: GraphProto, tensorName: string): NodeProto | undefined {
-  return graph.node.find((node) => node.output.includes(tensorName));
-}
-
 /** Every written tensor name with its node. */
 export function producerMap(graph: GraphProto): Map<string, NodeProto> {
   const producers = new Map<string, NodeProto>();

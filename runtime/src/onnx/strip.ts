@@ -1,5 +1,6 @@
+import { functionKey } from "./functions.js";
 import type { GraphProto, ModelProto } from "./generated/onnx_pb.js";
-import { initializerMap, pruneDead, renameTensor, subgraphsOf } from "./graph.js";
+import { definedNames, initializerMap, pruneDead, renameTensor, subgraphsOf } from "./graph.js";
 import { graphOf } from "./model.js";
 import { tidyModel, type TidyReport } from "./tidy.js";
 import { tensorToInt64Numbers } from "./tensor.js";
@@ -32,13 +33,13 @@ export function stripModel(model: ModelProto): StripReport {
   const called = new Set<string>();
   const visit = (nodes: GraphProto["node"]) => {
     for (const node of nodes) {
-      called.add(`${node.domain}:${node.opType}`);
+      called.add(functionKey(node.domain, node.opType));
       for (const body of subgraphsOf(node)) visit(body.node);
     }
   };
   visit(graph.node);
   for (const body of model.functions) visit(body.node);
-  model.functions = model.functions.filter((body) => called.has(`${body.domain}:${body.name}`));
+  model.functions = model.functions.filter((body) => called.has(functionKey(body.domain, body.name)));
   return {
     ...tidied,
     passThroughDropped,
@@ -53,6 +54,8 @@ function dropPassThrough(graph: GraphProto): string[] {
   const outputs = new Set(graph.output.map((output) => output.name));
   const stored = initializerMap(graph);
   const inputs = new Set(graph.input.map((input) => input.name));
+  const inner = new Set<string>();
+  for (const node of graph.node) collectInner(node, inner);
   graph.node = graph.node.filter((node) => {
     const isIdentity = node.opType === "Identity";
     const isDropout = node.opType === "Dropout" && !isTraining(node.input[2] ?? "");
@@ -61,6 +64,8 @@ function dropPassThrough(graph: GraphProto): string[] {
     const [to, ...others] = node.output;
     if (!isDefault || !(isIdentity || isDropout) || !from || !to) return true;
     if (others.some((name) => name !== "" && isRead(name))) return true;
+    // A body that has a tensor of that name means its own by it.
+    if (inner.has(from) || inner.has(to)) return true;
     // A graph output keeps its name, so the writer of the input would have to take it: only a node of ours can.
     if (outputs.has(to)) {
       if (inputs.has(from) || stored.has(from) || outputs.has(from)) return true;
@@ -93,6 +98,14 @@ function readsOf(node: GraphProto["node"][number]): Set<string> {
     for (const output of body.output) names.add(output.name);
   }
   return names;
+}
+
+/** Names that the bodies of a node define for themselves. */
+function collectInner(node: GraphProto["node"][number], into: Set<string>): void {
+  for (const body of subgraphsOf(node)) {
+    for (const name of definedNames(body)) into.add(name);
+    for (const entry of body.node) collectInner(entry, into);
+  }
 }
 
 /** Everything that reads `from` reads `to`. */

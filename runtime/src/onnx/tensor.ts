@@ -1,6 +1,7 @@
 import { create, isFieldSet } from "@bufbuild/protobuf";
 import { FieldloopError } from "@fieldloop/protocol";
 import type { ElementType } from "../backend.js";
+import { ARRAY_OF } from "../package/tensor-bytes.js";
 import {
   TensorProto_DataLocation,
   TensorProto_DataType,
@@ -155,16 +156,6 @@ export function scalarFloat32Tensor(name: string, value: number): TensorProto {
   return float32Tensor(name, [], [value]);
 }
 
-/** A rank-0 int64 tensor. */
-export function scalarInt64Tensor(name: string, value: number): TensorProto {
-  return int64Tensor(name, [], [value]);
-}
-
-/** A rank-0 int32 tensor. */
-export function scalarInt32Tensor(name: string, value: number): TensorProto {
-  return int32Tensor(name, [], [value]);
-}
-
 /** A rank-0 int8 tensor. */
 export function scalarInt8Tensor(name: string, value: number): TensorProto {
   return int8Tensor(name, [], [value]);
@@ -267,8 +258,9 @@ function wrongType(tensor: TensorProto, wanted: string): FieldloopError {
 export function tensorRawBytes(tensor: TensorProto): Uint8Array {
   refuseExternal(tensor);
   const count = elementCount(tensorDims(tensor));
-  const array = TYPED_ARRAYS[tensorElementType(tensor)];
-  if (array === undefined) throw wrongType(tensor, "a numeric tensor");
+  const type = tensorElementType(tensor);
+  if (type === "string") throw wrongType(tensor, "a numeric tensor");
+  const array = ARRAY_OF[type];
   if (isRaw(tensor)) return new Uint8Array(copyRaw(tensor, count, array.BYTES_PER_ELEMENT));
   switch (tensor.dataType) {
     case TensorProto_DataType.FLOAT:
@@ -285,22 +277,6 @@ export function tensorRawBytes(tensor: TensorProto): Uint8Array {
       return bytesOf((array as Int32ArrayConstructor).from(int32s(tensor, count)));
   }
 }
-
-const TYPED_ARRAYS = {
-  float32: Float32Array,
-  float64: Float64Array,
-  float16: Uint16Array,
-  int8: Int8Array,
-  uint8: Uint8Array,
-  int16: Int16Array,
-  uint16: Uint16Array,
-  int32: Int32Array,
-  uint32: Uint32Array,
-  int64: BigInt64Array,
-  uint64: BigUint64Array,
-  bool: Uint8Array,
-  string: undefined,
-} as const;
 
 function bytesOf(view: ArrayBufferView): Uint8Array {
   return new Uint8Array(view.buffer as ArrayBuffer, view.byteOffset, view.byteLength);

@@ -157,6 +157,47 @@ test("stripping leaves what running needs", async () => {
   expect(await run(model, { image: image(1) })).toEqual(before);
 });
 
+test("stripping leaves a copy alone whose name a body has for a tensor of its own", () => {
+  const graph = new GraphBuilder();
+  graph.input("x", "float32", [1]);
+  const flag = graph.initializer(boolTensor("flag", [], [true]));
+  graph.node("Relu", ["x"], {}, ["a"]);
+  graph.node("Identity", ["a"], {}, ["copy"]);
+  const body = create(GraphProtoSchema, {
+    name: "body",
+    node: [makeNode("Neg", ["copy"], ["a"]), makeNode("Neg", ["a"], ["out"])],
+    output: [valueInfo("out", "float32", [1])],
+  });
+  graph.node("If", [flag], { then_branch: { g: body }, else_branch: { g: body } }, ["y"]);
+  graph.output("y", "float32", [1]);
+  const model = graph.build({ opset: 17 });
+  expect(stripModel(model).passThroughDropped).toEqual([]);
+  expect(graphOf(model).node.map((node) => node.opType)).toEqual(["Relu", "Identity", "If"]);
+});
+
+test("a part keeps what its bodies read from outside", async () => {
+  const graph = new GraphBuilder();
+  graph.input("x", "float32", [1]);
+  const flag = graph.initializer(boolTensor("flag", [], [true]));
+  const outer = graph.initializer(float32Tensor("outer", [1], [3]));
+  graph.node("Abs", ["x"], {}, ["far"]);
+  graph.node("Neg", ["far"], {}, ["near"]);
+  const body = create(GraphProtoSchema, {
+    name: "body",
+    node: [makeNode("Mul", ["far", outer], ["scaled"]), makeNode("Add", ["scaled", "near"], ["out"])],
+    output: [valueInfo("out", "float32", [1])],
+  });
+  graph.node("If", [flag], { then_branch: { g: body }, else_branch: { g: body } }, ["y"]);
+  graph.output("y", "float32", [1]);
+  const model = graph.build({ opset: 17 });
+  const known = new Map(["far", "near"].map((name) => [name, { name, type: "float32", dims: [1] } as const]));
+  const { backbone, heads } = splitModel(model, ["near", "far"], known);
+  expect(heads[0]!.inputs.toSorted()).toEqual(["far", "near"]);
+  const x: Tensor = { type: "float32", dims: [1], data: Float32Array.of(-2) };
+  const inner = await run(backbone.model, { x });
+  expect(await run(heads[0]!.model, inner)).toEqual(await run(model, { x }));
+});
+
 test("multiply-accumulates, parameters and activations follow from shapes", () => {
   const shapes = new Map(
     Object.entries({

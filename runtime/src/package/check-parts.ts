@@ -56,10 +56,7 @@ function headProblem(head: Head, inputs: readonly ModelInput[]): string | undefi
   }
 }
 
-function imageProblem(
-  channels: number,
-  { mean, std }: Pick<ImageInput, "mean" | "std">,
-): string | undefined {
+function imageProblem(channels: number, { mean, std }: Pick<ImageInput, "mean" | "std">): string | undefined {
   const wrong = [mean, std].find(({ length }) => length !== 1 && length !== channels);
   return wrong && `has ${wrong.length} values of mean or std, wanted 1 or ${channels}`;
 }
@@ -68,7 +65,8 @@ function detectionProblem(head: DetectionHead, inputs: readonly ModelInput[]): s
   const { format, scores, anchors, keypoints, masks } = head;
   const isSingleShot = format === "ssd" || format === "ultraface";
   // Points and coefficients stand behind the classes of each box; there they have no place.
-  const boxesAlone = isSingleShot || format === "fastestdet" || (scores !== undefined && scores !== head.boxes);
+  const boxesAlone =
+    isSingleShot || format === "fastestdet" || (scores !== undefined && scores !== head.boxes);
   const problems = [
     [isSingleShot && scores === undefined, `of format "${format}" names no output with scores`],
     [format === "ssd" && anchors === undefined, 'of format "ssd" wants anchors'],

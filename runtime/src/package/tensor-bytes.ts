@@ -8,7 +8,8 @@ export function elementCountOf(dims: readonly number[]): number {
   return count;
 }
 
-const NUMERIC = {
+/** Which array carries an element type's values; float16 travels as bits, bool as 0 and 1. */
+export const ARRAY_OF = {
   float32: Float32Array,
   float64: Float64Array,
   float16: Uint16Array,
@@ -21,14 +22,14 @@ const NUMERIC = {
   int64: BigInt64Array,
   uint64: BigUint64Array,
   bool: Uint8Array,
-} as const;
+} as const satisfies Record<Exclude<ElementType, "string">, unknown>;
 
 export type NumericType = Exclude<ElementType, "string">;
 export type NumericData = Exclude<TensorData, string[]>;
 
 /** Zeros of an element type; float16 as bits. */
 export function newElements(type: NumericType, count: number): NumericData {
-  return new NUMERIC[type](count);
+  return new ARRAY_OF[type](count);
 }
 
 /**
@@ -39,7 +40,7 @@ export function tensorFromBytes(type: ElementType, dims: readonly number[], byte
   if (type === "string") {
     throw new FieldloopError("invalid_argument", "Read tensor: text tensors have no raw form");
   }
-  const array = NUMERIC[type];
+  const array = ARRAY_OF[type];
   const wanted = elementCountOf(dims) * array.BYTES_PER_ELEMENT;
   if (bytes.length !== wanted) {
     throw new FieldloopError(

@@ -12,8 +12,22 @@ import {
   type PresetResult,
 } from "./preset.js";
 
-const YOLO_IMAGE: ImageDefaults = { range: "unit", colour: "rgb", resize: "letterbox", size: 640 };
-const YOLOX_IMAGE: ImageDefaults = { range: "byte", colour: "bgr", resize: "letterbox", size: 640 };
+/** The grey that these nets were trained with around their images. */
+const YOLO_FILL = 114;
+const YOLO_IMAGE: ImageDefaults = {
+  range: "unit",
+  colour: "rgb",
+  resize: "letterbox",
+  letterbox: { fill: YOLO_FILL, align: "centre" },
+  size: 640,
+};
+const YOLOX_IMAGE: ImageDefaults = {
+  range: "byte",
+  colour: "bgr",
+  resize: "letterbox",
+  letterbox: { fill: YOLO_FILL, align: "start" },
+  size: 640,
+};
 const FASTESTDET_IMAGE: ImageDefaults = { range: "unit", colour: "bgr", size: 352 };
 const RTDETR_IMAGE: ImageDefaults = { range: "unit", colour: "rgb", size: 640 };
 export const DETECT_PRESETS = {

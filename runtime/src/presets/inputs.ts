@@ -12,6 +12,7 @@ export interface ImageDefaults {
   readonly mean?: readonly number[];
   readonly std?: readonly number[];
   readonly resize?: "stretch" | "letterbox" | "crop";
+  readonly letterbox?: NonNullable<DraftImage["letterbox"]>;
   /** Width and height in pixels, where the file leaves them open and they are not given. */
   readonly size?: number;
 }
@@ -34,13 +35,15 @@ export function imageInput(
   const gray = channels === 1;
   const mean = options.mean ?? defaults.mean;
   const std = options.std ?? defaults.std;
+  const resize = options.resize ?? defaults.resize ?? "stretch";
   return {
     kind: "image",
     name: info.name,
     width: sizeOf("width", columns!, options.width, info, defaults.size),
     height: sizeOf("height", rows!, options.height, info, defaults.size),
     colour: gray ? "gray" : (options.colour ?? defaults.colour ?? "rgb"),
-    resize: options.resize ?? defaults.resize ?? "stretch",
+    resize,
+    ...(resize === "letterbox" && defaults.letterbox ? { letterbox: defaults.letterbox } : {}),
     layout,
     range: options.range ?? defaults.range,
     ...(mean === undefined ? {} : { mean: [...mean] }),

@@ -1,13 +1,13 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { halfToNumber } from "../package/tensor-bytes.js";
-import { HALF_MAX, halfBits, toHalf } from "./half.js";
+import { halfToNumber, numberToHalf } from "../package/tensor-bytes.js";
+import { HALF_MAX, toHalf } from "./half.js";
 
 test("every float16 comes back as itself", () => {
   const all = Array.from({ length: 65_536 }, (_, bits) => bits);
   const isNaNBits = (bits: number) => (bits & 0x7fff) > 0x7c00;
-  expect(all.filter((bits) => !isNaNBits(bits) && halfBits(halfToNumber(bits)) !== bits)).toEqual([]);
-  expect(all.filter((bits) => isNaNBits(bits) && !isNaNBits(halfBits(halfToNumber(bits))))).toEqual([]);
+  expect(all.filter((bits) => !isNaNBits(bits) && numberToHalf(halfToNumber(bits)) !== bits)).toEqual([]);
+  expect(all.filter((bits) => isNaNBits(bits) && !isNaNBits(numberToHalf(halfToNumber(bits))))).toEqual([]);
 });
 
 test("values in between go to the nearer neighbour, ties to the even one", () => {
@@ -19,10 +19,10 @@ test("values in between go to the nearer neighbour, ties to the even one", () =>
     const middle = (low + high) / 2;
     const even = bits % 2 === 0 ? bits : bits + 1;
     const right =
-      halfBits(middle) === even &&
-      halfBits(-middle) === (even | 0x8000) &&
-      halfBits(Math.fround(low + (high - low) * 0.499)) === bits &&
-      halfBits(Math.fround(low + (high - low) * 0.501)) === bits + 1;
+      numberToHalf(middle) === even &&
+      numberToHalf(-middle) === (even | 0x8000) &&
+      numberToHalf(Math.fround(low + (high - low) * 0.499)) === bits &&
+      numberToHalf(Math.fround(low + (high - low) * 0.501)) === bits + 1;
     if (!right) wrong.push(bits);
   }
   expect(wrong).toEqual([]);
@@ -31,7 +31,7 @@ test("values in between go to the nearer neighbour, ties to the even one", () =>
 test("a rounded float32 is as near as any float16", () => {
   fc.assert(
     fc.property(fc.float({ min: -HALF_MAX, max: HALF_MAX, noNaN: true }), (value) => {
-      const bits = halfBits(value);
+      const bits = numberToHalf(value);
       const error = Math.abs(halfToNumber(bits) - value);
       const magnitude = bits & 0x7fff;
       for (const next of [magnitude - 1, magnitude + 1]) {
@@ -44,14 +44,14 @@ test("a rounded float32 is as near as any float16", () => {
 });
 
 test("subnormals, the ends of the range and what lies beyond", () => {
-  expect(halfBits(2 ** -24)).toBe(1);
-  expect(halfBits(2 ** -25)).toBe(0);
-  expect(halfBits(Math.fround(2 ** -25 * 1.001))).toBe(1);
-  expect(halfBits(3 * 2 ** -25)).toBe(2);
-  expect(halfBits(-(2 ** -26))).toBe(0x8000);
-  expect(halfBits(65_519)).toBe(0x7bff);
-  expect(halfBits(65_520)).toBe(0x7c00);
-  expect(halfBits(Number.NEGATIVE_INFINITY)).toBe(0xfc00);
+  expect(numberToHalf(2 ** -24)).toBe(1);
+  expect(numberToHalf(2 ** -25)).toBe(0);
+  expect(numberToHalf(Math.fround(2 ** -25 * 1.001))).toBe(1);
+  expect(numberToHalf(3 * 2 ** -25)).toBe(2);
+  expect(numberToHalf(-(2 ** -26))).toBe(0x8000);
+  expect(numberToHalf(65_519)).toBe(0x7bff);
+  expect(numberToHalf(65_520)).toBe(0x7c00);
+  expect(numberToHalf(Number.NEGATIVE_INFINITY)).toBe(0xfc00);
   const { data, clipped } = toHalf(Float32Array.of(1e6, -70_000, 65_504, 1, Number.POSITIVE_INFINITY));
   expect([...data].map(halfToNumber)).toEqual([65_504, -65_504, 65_504, 1, Number.POSITIVE_INFINITY]);
   expect(clipped).toBe(2);

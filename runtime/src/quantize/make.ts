@@ -49,8 +49,11 @@ export interface MakeVariantOptions {
   /** A few inputs to compare outputs and measure speed on. */
   readonly examples: readonly Feeds[];
   readonly evaluation?: Evaluation;
-  /** Look for nodes to leave in float where the accuracy bound does not hold; static quantization only. */
-  readonly search?: { readonly evaluationsMax: number };
+  /**
+   * Look for nodes to leave in float where the accuracy bound does not hold; static quantization only. It chooses by an `evaluation` of
+   * its own, on other inputs than the variant is judged by in the end: else the choice would flatter its own judge.
+   */
+  readonly search?: { readonly evaluationsMax: number; readonly evaluation: Evaluation };
   readonly bounds: AcceptanceBounds;
   readonly threadCount: number;
   /** Monotonic clock, milliseconds. */
@@ -80,7 +83,7 @@ export async function makeVariant(
   const floatAccuracy = await evaluation?.evaluate(modelBytes);
   const made =
     settings.method === "static"
-      ? await makeStatic(modelBytes, settings, options, floatAccuracy)
+      ? await makeStatic(modelBytes, settings, options)
       : fromConversion(await convert(modelBytes, settings, options));
   const { bytes } = made;
   const accuracy =
@@ -132,10 +135,9 @@ async function makeStatic(
   modelBytes: Uint8Array,
   settings: VariantSettings,
   options: MakeVariantOptions,
-  floatAccuracy: number | undefined,
 ): Promise<Made> {
   const { keepFloat, types, perChannel, minimumRealRange } = settings;
-  const { evaluation, search } = options;
+  const { search } = options;
   const quantizer = await openStaticQuantizer(modelBytes, {
     ...options,
     ...types,
@@ -145,10 +147,12 @@ async function makeStatic(
   });
   let kept = keepFloat;
   let found: SearchResult | undefined;
-  if (search && evaluation && floatAccuracy !== undefined) {
+  if (search) {
+    const { evaluate } = search.evaluation;
+    const floatAccuracy = await evaluate(modelBytes);
     found = await searchFloatNodes(quantizer, {
       ...options,
-      evaluate: evaluation.evaluate,
+      evaluate,
       accuracyMin: floatAccuracy - options.bounds.accuracyDropMax,
       evaluationsMax: search.evaluationsMax,
       startFrom: keepFloat,

@@ -6,7 +6,7 @@ import type { RowReading, SpecOf } from "../../source-spec.js";
 import { Deliverer } from "./deliver.js";
 import { type FfmpegPlan, runFfmpeg } from "./ffmpeg.js";
 import { FloatChunks } from "./float-chunks.js";
-import { type Attempt, type AttemptEnd, KeepTrying, untilAborted } from "./keep-trying.js";
+import { afterFile, type Attempt, type AttemptEnd, KeepTrying, untilAborted } from "./keep-trying.js";
 import { RowFrames, RowLedger } from "./row-frames.js";
 import type { DropPolicy, Source, SourceContext } from "./source.js";
 import { decodeWav, readWavFormat, wavBlockBytes, type WavFormat } from "./wav.js";
@@ -52,6 +52,7 @@ export class AudioSource implements Source {
   async #play(attempt: Attempt): Promise<AttemptEnd> {
     const { input, name, loop } = this.#spec;
     if (input === "file") {
+      const before = this.#windows;
       const handle = await this.#openFile(name);
       try {
         const format = await readWavFormat(handle);
@@ -62,7 +63,8 @@ export class AudioSource implements Source {
       } finally {
         await handle.close();
       }
-      return loop ? "again" : "ended";
+      // A source that is closed within its first window has not failed.
+      return attempt.signal.aborted ? "ended" : afterFile(loop, this.#windows - before, this.#action);
     }
     await this.#readFfmpeg(attempt);
     return "again";

@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { FieldloopError } from "@fieldloop/protocol";
 import { AGENT_LIMITS } from "../../limits.js";
-import { withoutLogins } from "../../source-spec.js";
+import { withoutLogins } from "../../source-parts.js";
 
 export interface FfmpegPlan {
   /** Action and quoted name, for errors: `Open camera "/dev/video0"`. */

@@ -4,7 +4,7 @@ import { codeOf } from "../../control/files.js";
 import type { SpecOf } from "../../source-spec.js";
 import { Deliverer } from "./deliver.js";
 import { type FfmpegPlan, runFfmpeg } from "./ffmpeg.js";
-import { type Attempt, type AttemptEnd, KeepTrying } from "./keep-trying.js";
+import { afterFile, type Attempt, type AttemptEnd, KeepTrying } from "./keep-trying.js";
 import { type Login, readLogin, withLogin } from "./login.js";
 import { MultipartJpegReader } from "./multipart-jpeg.js";
 import { PpmReader } from "./ppm.js";
@@ -47,6 +47,7 @@ export class FfmpegImageSource implements Source {
     const spec = this.#spec;
     if (spec.kind === "camera") await checkCamera(spec.device);
     const login = spec.kind === "rtsp" ? await readLogin(spec) : undefined;
+    const before = this.#frames;
     const read = isPassedThrough(spec) ? encodedFrames() : pixelFrames();
     try {
       await runFfmpeg(imagePlan(spec, login, this.#everyFrame), attempt.signal, async (chunk) => {
@@ -61,8 +62,13 @@ export class FfmpegImageSource implements Source {
       this.#everyFrame = EVERY_FRAME_BEFORE;
       return "again";
     }
+    if (spec.kind === "video" && !attempt.signal.aborted) {
+      const end = afterFile(spec.loop, this.#frames - before, `Play video "${spec.path}"`);
+      attempt.healthy();
+      return end;
+    }
     attempt.healthy();
-    return spec.kind === "video" && !spec.loop ? "ended" : "again";
+    return "again";
   }
 }
 
@@ -130,27 +136,27 @@ export const JPEG_OUTPUT: readonly string[] = [
   ...["-flush_packets", "1", "-f", "mpjpeg", "pipe:1"],
 ];
 
-/** A password does not stand in the command line, which everybody on the machine can read: a script on standard input has it. */
+/** What a URL may hold that is secret does not stand in the command line, which everybody on the machine can read: a script on standard input has it. */
 function rtspPlan(spec: SpecOf<"rtsp">, login: Login | undefined, everyFrame: readonly string[]): FfmpegPlan {
   const action = `Open stream "${spec.url.split("?")[0]!}"`;
   const quick = ["-fflags", "nobuffer", "-flags", "low_delay", "-threads", "1"];
   const output = pixelOutput(spec, everyFrame);
   // A camera's own options may hold a key.
   const keys = spec.url.split("?").slice(1);
-  if (login === undefined) {
+  if (login === undefined && keys.length === 0) {
     return {
-      ...{ action, live: true, secrets: keys },
+      ...{ action, live: true },
       arguments: ["-nostdin", ...quick, "-rtsp_transport", spec.transport, "-i", spec.url, ...output],
     };
   }
   const script = [
     "ffconcat version 1.0",
-    `file '${withLogin(spec.url, login)}'`,
+    `file '${login === undefined ? spec.url : withLogin(spec.url, login)}'`,
     `option rtsp_transport ${spec.transport}`,
   ];
   return {
     ...{ action, live: true, input: `${script.join("\n")}\n` },
-    secrets: [...keys, login.password, encodeURIComponent(login.password)],
+    secrets: [...keys, ...(login === undefined ? [] : [login.password, encodeURIComponent(login.password)])],
     arguments: [
       ...quick,
       ...["-protocol_whitelist", "pipe,fd,rtsp,rtsps,rtp,rtcp,srtp,tcp,udp,tls,crypto"],

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { toFieldloopError } from "@fieldloop/protocol";
+import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
 import { AGENT_LIMITS } from "../../limits.js";
 import type { SourceContext } from "./source.js";
 
@@ -11,6 +11,16 @@ export interface Attempt {
 
 /** `again` opens the source at once, `ended` not any more. */
 export type AttemptEnd = "again" | "ended";
+
+/**
+ * What follows the end of a file of which `count` frames were delivered. To loop over nothing would only heat the processor.
+ * @throws FieldloopError `source_failed`
+ */
+export function afterFile(loop: boolean, count: number, action: string): AttemptEnd {
+  if (!loop) return "ended";
+  if (count > 0) return "again";
+  throw new FieldloopError("source_failed", `${action}: no whole frame is in it, so it cannot be looped`);
+}
 
 /** Runs a source's attempt over and over: a failure is told and waited out, longer each time. */
 export class KeepTrying {

@@ -1,5 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { FieldloopError } from "@fieldloop/protocol";
@@ -16,6 +17,7 @@ import { imagePlan, JPEG_OUTPUT } from "./images.js";
 import { MultipartJpegReader } from "./multipart-jpeg.js";
 import { TestCamera } from "./rtsp.test.kit.js";
 import { hasProgram, SourceStage, windowsOf } from "./sources.test.kit.js";
+import { readWavFormat } from "./wav.js";
 
 const hasFfmpeg = hasProgram("ffmpeg", ["-version"], "cameras, network cameras and sound");
 
@@ -176,6 +178,20 @@ describe("rtsp", () => {
     expect(() => parseSourceSpec("rtsp:rtsp://admin:pass@h/live?fps=0")).toThrow(/^(?!.*pass@)/);
   });
 
+  it.each(["?a='", "?a=\n", "?a=b c", '?a="', "?a=\\"])(
+    "takes no URL that would be a command: %j",
+    (query) => {
+      expect(() => parseSourceSpec(`rtsp://u:p@10.0.0.9/live${query}`)).toThrow(/white space or quotes/);
+    },
+  );
+
+  it("has no key of the camera's own options in the command line", () => {
+    const spec = parseSourceSpec("rtsp://10.0.0.9/live?key=s3cret&fps=5");
+    const plan = imagePlan(spec as Parameters<typeof imagePlan>[0]);
+    expect(plan.arguments.join(" ")).not.toContain("s3cret");
+    expect(plan.input).toContain("file 'rtsp://10.0.0.9/live?key=s3cret'");
+  });
+
   it("has no password in the command line", () => {
     const spec = parseSourceSpec("rtsp://admin:p%27ss@10.0.0.9/live");
     expect(spec.kind).toBe("rtsp");
@@ -291,6 +307,14 @@ describe("audio", () => {
     const crossings = signs.filter((sign, at) => at > 0 && sign > 0 && signs[at - 1]! <= 0).length;
     expect(crossings).toBeGreaterThan(435);
     expect(crossings).toBeLessThan(445);
+  });
+
+  it("does not take memory for a rate that no converter has", async () => {
+    const path = join(folder.path, "fast.wav");
+    writeWav(path, [1, 2, 3], 900_000);
+    const handle = await open(path);
+    expect(await readWavFormat(handle)).toBeUndefined();
+    await handle.close();
   });
 
   it("asks a device for its rate and channels", () => {

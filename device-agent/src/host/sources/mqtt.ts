@@ -1,9 +1,10 @@
 import { randomBytes } from "node:crypto";
 import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
-import { connect, type IPublishPacket, type MqttClient } from "mqtt";
+import type { IPublishPacket, MqttClient } from "mqtt";
 import { reasonOf } from "../../control/files.js";
 import { AGENT_LIMITS } from "../../limits.js";
-import { type SpecOf, withoutLogins } from "../../source-spec.js";
+import { withoutLogins } from "../../source-parts.js";
+import type { SpecOf } from "../../source-spec.js";
 import { Deliverer } from "./deliver.js";
 import { FloatChunks } from "./float-chunks.js";
 import { type Attempt, type AttemptEnd, KeepTrying } from "./keep-trying.js";
@@ -54,6 +55,8 @@ export class MqttSource implements Source {
   async #connect({ signal, healthy }: Attempt): Promise<AttemptEnd> {
     const { url, topic, qos } = this.#spec;
     const login = await readLogin(this.#spec);
+    // Loaded by whoever reads from a broker alone: it is half of what the host would load otherwise.
+    const { connect } = await import("mqtt");
     const client = connect(url, {
       clientId: `fieldloop-${randomBytes(6).toString("hex")}`,
       clean: true,
@@ -107,7 +110,7 @@ export class MqttSource implements Source {
     }
     for (const frame of this.#read(payload, frames, where)) {
       if (signal.aborted) return;
-      await this.#deliverer.deliver(frame, signal);
+      await this.#deliverer.deliver({ ...frame, stream: packet.topic }, signal);
     }
   }
 

@@ -6,7 +6,7 @@ import { codeOf, reasonOf } from "../../control/files.js";
 import { AGENT_LIMITS } from "../../limits.js";
 import type { SpecOf } from "../../source-spec.js";
 import { Deliverer } from "./deliver.js";
-import { type Attempt, type AttemptEnd, KeepTrying, untilAborted } from "./keep-trying.js";
+import { afterFile, type Attempt, type AttemptEnd, KeepTrying, untilAborted } from "./keep-trying.js";
 import { RowLedger } from "./row-frames.js";
 import { RowStream } from "./row-stream.js";
 import type { DropPolicy, Source, SourceContext, SourceFrame } from "./source.js";
@@ -24,7 +24,9 @@ export class RowFileSource implements Source {
   readonly #deliverer: Deliverer;
   readonly #ledger: RowLedger;
   readonly #trying: KeepTrying;
+  /** The next file is read from its begin, not from its end. */
   #replaced = false;
+  #frames = 0;
   #paced: { at: number; frames: number; time: number } | undefined;
 
   constructor(spec: RowFileSpec, context: SourceContext) {
@@ -87,6 +89,7 @@ export class RowFileSource implements Source {
     const { follow, loop } = this.#spec;
     const { ino } = await handle.stat();
     const chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    const before = this.#frames;
     let stream = this.#stream();
     let at = follow && !this.#replaced ? await this.#seekEnd(handle, stream) : 0;
     while (!signal.aborted) {
@@ -99,7 +102,8 @@ export class RowFileSource implements Source {
         const now = await stat(path).catch(() => undefined);
         if (now && (now.ino !== ino || now.size < at)) {
           if (now.ino !== ino) {
-            // Another file in its place: its rows are new from the first on.
+            // Another file in its place: its rows are new from the first on, and the old one's last is whole.
+            await this.#deliverAll(stream.end(), signal);
             this.#replaced = true;
             return "again";
           }
@@ -109,15 +113,15 @@ export class RowFileSource implements Source {
         } else await sleep(AGENT_LIMITS.followPollMs, undefined, { signal }).catch(() => undefined);
       } else {
         await this.#deliverAll(stream.end(), signal);
-        return loop ? "again" : "ended";
+        return signal.aborted ? "ended" : afterFile(loop, this.#frames - before, this.#action);
       }
     }
     return "ended";
   }
 
-  /** To the end of the file, over its header: rows that are there already are of no interest. */
+  /** Behind the last whole line, over the header: rows that are there already are of no interest. */
   async #seekEnd(handle: FileHandle, stream: RowStream): Promise<number> {
-    const { size } = await handle.stat();
+    const size = await endOfLines(handle);
     if (this.#spec.kind !== "csv" || this.#spec.rows.header === "0" || size === 0) return size;
     const head = Buffer.alloc(Math.min(size, AGENT_LIMITS.rowLineBytesMax));
     const { bytesRead } = await handle.read(head, 0, head.length, 0);
@@ -139,6 +143,8 @@ export class RowFileSource implements Source {
       handle = await open(path, "r");
     } catch (cause) {
       if (cause instanceof FieldloopError) throw cause;
+      // A file that is made later is new from its first row on.
+      if (codeOf(cause) === "ENOENT") this.#replaced = true;
       throw new FieldloopError("source_failed", `${this.#action}: ${codeOf(cause) ?? reasonOf(cause)}`, {
         cause,
       });
@@ -156,6 +162,7 @@ export class RowFileSource implements Source {
       if (signal.aborted) return;
       if (this.#spec.pace === "realtime") await this.#pace(frame, signal);
       await this.#deliverer.deliver(frame, signal);
+      this.#frames++;
     }
   }
 
@@ -177,4 +184,14 @@ export class RowFileSource implements Source {
     const waitMs = Math.min(paced.at + dueMs - now, AGENT_LIMITS.rowPaceWaitMsMax);
     if (waitMs > 1) await untilAborted(signal, sleep(waitMs, undefined, { ref: false }));
   }
+}
+
+/** Where the last line begins that has no end yet: its writer is in the midst of it, and its tail alone may look like a row. */
+async function endOfLines(handle: FileHandle): Promise<number> {
+  const { size } = await handle.stat();
+  const tail = Buffer.alloc(Math.min(size, AGENT_LIMITS.rowLineBytesMax));
+  const { bytesRead } = await handle.read(tail, 0, tail.length, size - tail.length);
+  const newline = tail.subarray(0, bytesRead).lastIndexOf(0x0a);
+  // Without one in reach it is the first line, or one that is too long to be read anyway.
+  return newline < 0 ? (size <= tail.length ? 0 : size) : size - tail.length + newline + 1;
 }

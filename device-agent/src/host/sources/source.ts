@@ -13,6 +13,8 @@ export interface SourceFrame {
   readonly time: number;
   /** The first of a stream, or the first after a gap in it: what a model carried from frames before does not fit it. */
   readonly fresh?: boolean;
+  /** Which of the streams of its source it belongs to, where that has several: a topic, a connection. */
+  readonly stream?: string;
   /** Not the source's own but pushed by another program: it carries nothing from the source's frames, and they nothing from it. */
   readonly isGuest?: true;
   /** Names the frame to its source again, when its prediction has a number. */

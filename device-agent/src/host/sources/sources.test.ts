@@ -225,6 +225,7 @@ describe("http", () => {
     expect(await (await response).json()).toEqual({
       ...{ prediction: "3-7", class: 1, label: "light", confidence: 0.75, latencyMs: 2 },
       signals: { margin: 0.5 },
+      heads: [],
     });
   });
 

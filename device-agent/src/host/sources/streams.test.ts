@@ -85,6 +85,39 @@ describe("files of rows", () => {
     expect(rowsOf(await stage.take(1))).toEqual([{ v: 6 }]);
   });
 
+  it("are followed from a line that is not whole yet, and their last one may lack its end", async () => {
+    const path = join(folder.path, "log.csv");
+    writeFileSync(path, "v\n1\n12");
+    await stage.open(`csv:${path}?follow=1`);
+    const writing = setInterval(() => appendFileSync(path, "34\n"), 20);
+    expect(rowsOf(await stage.take(1))).toEqual([{ v: 1234 }]);
+    clearInterval(writing);
+    appendFileSync(path, "5");
+    writeFileSync(join(folder.path, "new.csv"), "v\n6\n");
+    renameSync(join(folder.path, "new.csv"), path);
+    expect(await rowAfter({ v: 34 })).toEqual({ v: 5 });
+    expect(rowsOf(await stage.take(1))).toEqual([{ v: 6 }]);
+  });
+
+  it("are followed from their first row where they are made later", async () => {
+    const path = join(folder.path, "late.csv");
+    await stage.open(`csv:${path}?follow=1`);
+    await until(() => stage.codes.includes("source_failed"), "the trouble is told");
+    writeFileSync(join(folder.path, "made.csv"), "v\n1\n");
+    renameSync(join(folder.path, "made.csv"), path);
+    expect(rowsOf(await stage.take(1))).toEqual([{ v: 1 }]);
+  });
+
+  it.each(["", "v\n", "v\nno number\n"])("are not looped over where they hold nothing: %j", async (text) => {
+    const path = join(folder.path, "a.csv");
+    writeFileSync(path, text);
+    await stage.open(`csv:${path}?loop=1&length=2&columns=0`);
+    await until(
+      () => stage.troubles.some((error) => error?.message.includes("cannot be looped")),
+      "the trouble is told",
+    );
+  });
+
   it("are waited for, and must be files", async () => {
     const path = join(folder.path, "late.csv");
     await stage.open(`csv:${path}?length=1`);

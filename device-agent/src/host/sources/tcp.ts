@@ -114,13 +114,13 @@ export class TcpSource implements Source {
   }
 
   async #read(socket: Socket, signal: AbortSignal): Promise<void> {
-    this.#connections++;
+    const connection = String(++this.#connections);
     const stream = new RowStream(this.#spec.rows, this.#context, this.#ledger);
     try {
       for await (const chunk of socket as AsyncIterable<Buffer>) {
         for (const frame of stream.push(chunk)) {
           if (signal.aborted) return;
-          await this.#deliverer.deliver(frame, signal);
+          await this.#deliverer.deliver({ ...frame, stream: connection }, signal);
         }
       }
     } finally {

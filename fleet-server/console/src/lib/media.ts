@@ -1,6 +1,8 @@
 import type { SampleView } from "@fieldloop/protocol";
 
 export const WINDOW_MEDIA = "application/x-fieldloop-window";
+/** One row of a table, as JSON. */
+export const ROW_MEDIA = "application/json";
 const WINDOWS_MAX = 200;
 const IMAGES_MAX = 12;
 const windows = new Map<string, Promise<number[]>>();
@@ -23,13 +25,21 @@ export function loadWindow(url: string): Promise<number[]> {
   return loaded;
 }
 
+/** Columns and values of a row, as text. @throws Error where the server gives none */
+export async function loadRow(url: string): Promise<[string, string][]> {
+  const response = await fetch(url, { credentials: "same-origin", headers: { accept: "application/json" } });
+  if (!response.ok) throw new Error(`The row was not sent: ${response.status}`);
+  const row = (await response.json()) as Record<string, number | string | boolean | null>;
+  return Object.entries(row).map(([column, value]) => [column, value === null ? "–" : String(value)]);
+}
+
 /** Fetches and decodes ahead, so that the next sample is painted at once. */
 export function preload(sample: SampleView): void {
   if (sample.mediaType === WINDOW_MEDIA) {
     loadWindow(sample.payloadUrl).catch(() => undefined);
     return;
   }
-  if (images.has(sample.payloadUrl)) return;
+  if (sample.mediaType === ROW_MEDIA || images.has(sample.payloadUrl)) return;
   if (images.size >= IMAGES_MAX) images.delete(images.keys().next().value!);
   const image = new Image();
   image.src = sample.payloadUrl;

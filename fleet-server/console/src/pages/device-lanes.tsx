@@ -34,6 +34,7 @@ export function DeviceLanes({ device }: { device: DeviceDetail }) {
                 <td class="strong">{lane.name}</td>
                 <td class="truncate" title={lane.source}>
                   {lane.source}
+                  <SourceTroubles lane={lane} />
                 </td>
                 <td class="nowrap">
                   <Runs lane={lane} />
@@ -63,6 +64,19 @@ export function DeviceLanes({ device }: { device: DeviceDetail }) {
       </div>
     </Panel>
   );
+}
+
+/** Names under which sources count what did not go well, and how a person says it. */
+const TROUBLES = { malformedRows: "malformed rows", gaps: "gaps", restarts: "restarts" } as const;
+
+/** What a source left out or lost; nothing where all went well. */
+function SourceTroubles({ lane: { sourceCounts = {} } }: { lane: LaneState }) {
+  const counted = Object.entries(TROUBLES)
+    .map(([name, text]) => [sourceCounts[name] ?? 0, text] as const)
+    .filter(([count]) => count > 0);
+  if (counted.length === 0) return null;
+  const text = counted.map(([count, name]) => `${formatCount(count)} ${name}`).join(", ");
+  return <div class="muted">{text}</div>;
 }
 
 function Runs({ lane: { running, model } }: { lane: LaneState }) {

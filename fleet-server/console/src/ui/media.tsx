@@ -1,11 +1,12 @@
 import type { SampleView } from "@fieldloop/protocol";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { formatNumber } from "../lib/format.js";
-import { WINDOW_MEDIA, envelope, loadWindow } from "../lib/media.js";
+import { ROW_MEDIA, WINDOW_MEDIA, envelope, loadRow, loadWindow } from "../lib/media.js";
 
-/** What the device saw: the image, or the sensor window as a line. */
+/** What the device saw: the image, the sensor window as a line, or the row as a table. */
 export function SampleMedia({ sample, large = false }: { sample: SampleView; large?: boolean }) {
   if (sample.mediaType === WINDOW_MEDIA) return <WindowPlot url={sample.payloadUrl} large={large} />;
+  if (sample.mediaType === ROW_MEDIA) return <RowTable url={sample.payloadUrl} large={large} />;
   return <SampleImage key={sample.payloadUrl} sample={sample} large={large} />;
 }
 
@@ -28,6 +29,39 @@ function SampleImage({ sample, large }: { sample: SampleView; large: boolean }) 
       }
       onError={() => setFailed(true)}
     />
+  );
+}
+
+/** Columns that a tile has room for. */
+const TILE_COLUMNS_MAX = 6;
+
+function RowTable({ url, large }: { url: string; large: boolean }) {
+  const [row, setRow] = useState<[string, string][] | undefined>(undefined);
+  const [failed, setFailed] = useState(false);
+  useEffect(() => {
+    let wanted = true;
+    setFailed(false);
+    loadRow(url).then(
+      (loaded) => wanted && setRow(loaded),
+      () => wanted && setFailed(true),
+    );
+    return () => {
+      wanted = false;
+    };
+  }, [url]);
+  if (failed) return <span class="media-missing">The row was not sent</span>;
+  const shown = large ? row : row?.slice(0, TILE_COLUMNS_MAX);
+  const hidden = (row?.length ?? 0) - (shown?.length ?? 0);
+  return (
+    <dl class={large ? "media row large" : "media row"}>
+      {shown?.map(([column, value]) => (
+        <div key={column}>
+          <dt title={column}>{column}</dt>
+          <dd title={value}>{value}</dd>
+        </div>
+      ))}
+      {hidden > 0 && <div class="more">and {hidden} more</div>}
+    </dl>
   );
 }
 
