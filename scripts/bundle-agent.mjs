@@ -11,7 +11,9 @@ import { rolldown } from "rolldown";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const out = join(root, "cli/dist/agent");
 /** Native libraries, and what is large and loaded on demand only: they stay where they are. */
-const EXTERNAL = ["onnxruntime-node", "onnxruntime-web", "sharp", "@grpc/grpc-js", "better-sqlite3"];
+const EXTERNAL = ["onnxruntime-node", "onnxruntime-web", "sharp", "@grpc/grpc-js", "better-sqlite3", "socks"];
+/** What a library loads with itself and asks for only where it is told to: by its exports. */
+const ON_DEMAND = { socks: ["SocksClient"] };
 /** Modules of the workspaces. */
 const OWN = /[\\/](?:protocol|runtime|models|device-agent|cli)[\\/]dist[\\/]/;
 /** How a module names the file of a process or thread that it starts. */
@@ -48,27 +50,6 @@ const requireExternals = {
       : null,
 };
 
-/** What a library loads and the agent never runs: by the module that imports it, or any. */
-const UNUSED = [
-  // The local interface is HTTP/1: the adaptor asks of each request only whether it is one of the other.
-  {
-    id: "node:http2",
-    importer: /@hono[\\/]node-server/,
-    code: "export class Http2ServerRequest {}\nexport const constants = {};",
-  },
-  // Proxies by SOCKS, which nothing of ours asks for, and timers for pages of a browser.
-  { id: "socks", importer: /[\\/]mqtt[\\/]/, code: "export const SocksClient = undefined;" },
-  { id: "worker-timers", importer: /[\\/]mqtt[\\/]/, code: "export {};" },
-];
-const unused = {
-  name: "unused",
-  resolveId(id, importer = "") {
-    const at = UNUSED.findIndex((one) => one.id === id && one.importer.test(importer));
-    return at === -1 ? null : `\0unused:${at}`;
-  },
-  load: (id) => (id.startsWith("\0unused:") ? UNUSED[Number(id.slice("\0unused:".length))].code : null),
-};
-
 rmSync(out, { recursive: true, force: true });
 for (const [input, fileName] of entries) {
   const bundle = await rolldown({
@@ -77,7 +58,7 @@ for (const [input, fileName] of entries) {
     external: (id, importer) =>
       EXTERNAL.some((name) => id.startsWith(`${name}/`)) ||
       (EXTERNAL.includes(id) && importer?.startsWith(REQUIRE) === true),
-    plugins: [findEntries, requireExternals, unused],
+    plugins: [findEntries, requireExternals],
     // Our own modules do nothing for others by being loaded: one of which nothing is used stays out.
     treeshake: { moduleSideEffects: [{ test: OWN, sideEffects: false }] },
     // Libraries annotate more than a bundler wants to hear of; what cannot be resolved is an error all the same.

@@ -1,3 +1,4 @@
+export { HostProcess, type HostProcessOptions } from "./control/host-process.js";
 export { startAgent, type AgentHandle, type AgentOptions } from "./control/agent.js";
 export { AGENT_LIMITS, AGENT_VERSION } from "./limits.js";
 export { createAgentLog, type LogOptions } from "./log.js";

@@ -87,6 +87,8 @@ export const AGENT_LIMITS = {
   heartbeatIntervalMs: 500,
   heartbeatTimeoutMs: 10_000,
   runTimeoutMinMs: 5_000,
+  /** Of a model of which it is not known yet how long it takes. */
+  runTimeoutFirstMs: 30_000,
   runTimeoutFactor: 10,
   hostStartTimeoutMs: 60_000,
   hostStopTimeoutMs: 10_000,

@@ -125,5 +125,5 @@ export const laneOptions = z.strictObject({
   model: z.string().optional(),
   priority: z.coerce.number().int().min(0).max(100).default(50),
   rate: fpsOption.optional(),
-  batch: z.coerce.number().int().min(1).max(AGENT_LIMITS.laneBatchMax).default(1),
+  batch: z.coerce.number().int().min(1).max(AGENT_LIMITS.laneBatchMax).default(AGENT_LIMITS.frameQueueMax),
 });

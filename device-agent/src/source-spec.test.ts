@@ -140,7 +140,7 @@ describe("parseSourceSpec", () => {
 describe("parseLaneSpec", () => {
   it("takes a lane's options out of those of its source", () => {
     expect(parseLaneSpec("folder:/a?fps=2")).toMatchObject({
-      ...{ name: "main", model: null, priority: 50, rateMax: undefined, batch: 1 },
+      ...{ name: "main", model: null, priority: 50, rateMax: undefined, batch: 2 },
       source: { kind: "folder", path: "/a", fps: 2 },
     });
     expect(

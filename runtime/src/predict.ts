@@ -154,9 +154,40 @@ export class Predictor {
       const items = await this.#runTogether(frames, this.#streams.of(stream));
       if (items !== undefined) return items;
     }
+    return this.#sequential ? this.#inOrder(frames, stream) : this.#preparedAhead(frames, stream);
+  }
+
+  async #inOrder(frames: readonly Frame[], stream: string): Promise<BatchItem[]> {
     const items: BatchItem[] = [];
     for (const frame of frames) items.push(await settle(this.predict(frame, stream)));
     return items;
+  }
+
+  /** One run after the other; an image is decoded, by a thread of its own, while the graph runs on the one before. */
+  async #preparedAhead(frames: readonly Frame[], stream: string): Promise<BatchItem[]> {
+    const state = this.#streams.of(stream);
+    const begin = (frame: Frame | undefined) =>
+      frame && { start: this.#now(), prepared: settled(this.#preparer.prepare(frame, state)) };
+    const items: BatchItem[] = [];
+    let next = begin(frames[0]);
+    for (let at = 1; next !== undefined; at++) {
+      const { start, prepared } = next;
+      const ready = await prepared;
+      next = begin(frames[at]);
+      items.push(
+        ready instanceof FieldloopError
+          ? { ok: false, error: ready }
+          : await settle(this.#runOne(ready, state, start)),
+      );
+    }
+    return items;
+  }
+
+  async #runOne(prepared: PreparedFrame, state: StreamState, start: number): Promise<Prediction> {
+    const outputs = await this.#session.run(prepared.feeds, this.#fetches);
+    const prediction = this.#read(outputs, prepared, state, start);
+    this.#preparer.recycle(prepared);
+    return prediction;
   }
 
   /** Whether {@link predictBatch} runs frames together; undefined until a trial showed it. */
@@ -327,6 +358,11 @@ interface StateOutput {
   readonly input: string;
   readonly output: string;
   readonly values: number;
+}
+
+/** A promise of which nobody may hear for a while: its failure is a value. */
+function settled(work: Promise<PreparedFrame>): Promise<PreparedFrame | FieldloopError> {
+  return work.catch(toFieldloopError);
 }
 
 async function settle(work: Promise<Prediction>): Promise<BatchItem> {

@@ -69,3 +69,7 @@ export class FeedbackGatherer {
     }
   }
 }
+
+export function unknownPrediction(prediction: string): FieldloopError {
+  return new FieldloopError("prediction_unknown", `Prediction "${prediction}" is not known here`);
+}

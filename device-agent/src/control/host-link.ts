@@ -1,52 +1,27 @@
-import { encodeMessage, toFieldloopError, type DeviceState, type LaneState } from "@fieldloop/protocol";
-import type {
-  Activation,
-  HostMessage,
-  LaneActivation,
-  PackageToRun,
-  SelfTest,
-  StartMessage,
-} from "../ipc.js";
-import type { LaneSpec } from "../lane-spec.js";
+import {
+  encodeMessage,
+  toFieldloopError,
+  type DeviceState,
+  type ErrorCode,
+  type LaneState,
+} from "@fieldloop/protocol";
+import type { Activation, HostMessage, LaneActivation, PackageToRun, SelfTest } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { sourceName } from "../source-spec.js";
 import { FrameCounters } from "./counters.js";
-import {
-  DEFAULT_PREDICTIONS_SECONDS,
-  DEFAULT_PROFILE_SECONDS,
-  DEFAULT_SAMPLING,
-  type HostLinkOptions,
-  PROVIDER_SHOWN_MAX,
-  readsStdin,
-} from "./host-link-options.js";
+import { DEFAULT_PREDICTIONS_SECONDS, type HostLinkOptions, readsStdin } from "./host-link-options.js";
 import { inScratchHost } from "./host-process.js";
 import { frameMarkPath } from "./lane-files.js";
+import { forgetHost, type LaneLink, laneLinks, providerToBlame, runningOf, suspectsOf } from "./lane-link.js";
 import { MemoryCeiling } from "./memory-ceiling.js";
 import { PredictionBatches } from "./prediction-batcher.js";
-import { judgeFrames, OWN_FAULT } from "./quarantine.js";
+import { judgeFrames } from "./quarantine.js";
 import { appendSample } from "./samples.js";
+import { startMessage } from "./start-message.js";
 import { type HostCrash, Supervisor } from "./supervisor.js";
 
 /** What a profile is worth when space runs out. */
 const PROFILE_WORTH = 0.7;
-
-/** Troubles that a host tells and ends itself: one that is gone ends none. */
-const HOST_WARNINGS = [
-  "source_failed",
-  "row_malformed",
-  "model_run_failed",
-  "device_hot",
-  "device_overloaded",
-] as const;
-
-/** What a lane runs, as the host said last. */
-interface LaneLink {
-  readonly spec: LaneSpec;
-  running: DeviceState["running"];
-  /** The host was asked to change its model and has not answered yet. */
-  activating: boolean;
-  rateMax: number | null;
-}
 
 /** Control's end of the inference host: what its lanes have to run, what it says, and what happens when it ends. */
 export class HostLink {
@@ -56,6 +31,10 @@ export class HostLink {
   readonly #options: HostLinkOptions;
   readonly #lanes: ReadonlyMap<string, LaneLink>;
   readonly #memory: MemoryCeiling;
+  /** Codes of the troubles that this host told. */
+  readonly #told = new Set<ErrorCode>();
+  /** Hosts in a row that ended before they were ready. */
+  #startsFailed = 0;
   #samplesTaken = 0;
   #upSince = 0;
   #predictionsTimer: NodeJS.Timeout | undefined;
@@ -65,9 +44,7 @@ export class HostLink {
     this.batches = new PredictionBatches(options.spool, options.boot);
     this.#memory = new MemoryCeiling(options);
     const { directory, lanes, host, clock, log } = options;
-    this.#lanes = new Map(
-      lanes.map((spec) => [spec.name, { spec, running: null, activating: false, rateMax: null }]),
-    );
+    this.#lanes = laneLinks(lanes);
     this.supervisor = new Supervisor({
       directory,
       frameMarks: new Map(lanes.map(({ name }) => [name, frameMarkPath(directory, name)])),
@@ -75,7 +52,7 @@ export class HostLink {
       stdin: lanes.some(({ source }) => readsStdin(source)) ? "inherit" : "ignore",
       clock,
       log,
-      startMessage: () => this.#startMessage(),
+      startMessage: () => startMessage(options, this.#lanes.values(), this.batches.numbers),
       onReady: (activated) => this.#ready(activated),
       onMessage: (message) => this.#received(message),
       onCrash: (crash) => void this.#crashed(crash),
@@ -159,16 +136,17 @@ export class HostLink {
       this.#options.onChange();
       return undefined;
     }
-    link.activating = true;
+    const planned = this.#options.providers.planFor(target);
+    link.activating = planned;
     try {
-      const request = { kind: "activate", lane, package: this.#options.providers.planFor(target) } as const;
+      const request = { kind: "activate", lane, package: planned } as const;
       const activation = await this.supervisor.request(request, AGENT_LIMITS.activateTimeoutMs);
       this.#setRunning(link, activation);
-      link.activating = false;
+      link.activating = undefined;
       return activation;
     } catch (error) {
       // A dead host is told about in #crashed, which wants to know.
-      if (toFieldloopError(error).code !== "host_crashed") link.activating = false;
+      if (toFieldloopError(error).code !== "host_crashed") link.activating = undefined;
       throw error;
     }
   }
@@ -183,44 +161,15 @@ export class HostLink {
   #forgetHost(): void {
     this.frames.hostEnded();
     this.#options.onHostEnded();
-    for (const link of this.#lanes.values()) {
-      link.activating = false;
-      link.running = null;
-      link.rateMax = null;
-    }
-    for (const code of HOST_WARNINGS) this.#options.warnings.clear(code);
-  }
-
-  #startMessage(): StartMessage {
-    const { directory, device, boot, threadCount, quarantine, providers, thermalPath, governorTimes } =
-      this.#options;
-    const { numbers } = this.batches;
-    const desired = this.#options.desired();
-    return {
-      kind: "start",
-      device,
-      boot,
-      lanes: [...this.#lanes.values()].map(({ spec }) => {
-        const target = this.#options.updater(spec.name).toRun;
-        return {
-          spec,
-          package: target && providers.planFor(target),
-          numbers: numbers.rangeOf(spec.name),
-          frameMarkPath: frameMarkPath(directory, spec.name),
-        };
-      }),
-      nextBlock: numbers.nextBlock,
-      sampling: desired?.sampling ?? DEFAULT_SAMPLING,
-      profileIntervalSeconds: desired?.profileIntervalSeconds ?? DEFAULT_PROFILE_SECONDS,
-      quarantined: quarantine.frames,
-      threadCount,
-      thermalPath,
-      governorTimes,
-    };
+    for (const link of this.#lanes.values()) forgetHost(link);
+    for (const code of this.#told) this.#options.warnings.clear(code);
+    this.#told.clear();
   }
 
   #ready(lanes: readonly LaneActivation[]): void {
     this.#upSince = this.#options.clock.monotonic();
+    this.#startsFailed = 0;
+    for (const link of this.#lanes.values()) link.starting = undefined;
     for (const { lane, activation } of lanes) {
       const link = this.#lanes.get(lane);
       if (link && activation) this.#setRunning(link, activation);
@@ -250,16 +199,8 @@ export class HostLink {
   #setRunning(link: LaneLink, activation: Activation): void {
     const { clock, log, warnings } = this.#options;
     const { model, version, packageSha256 } = activation.origin;
-    const { variant, executionProvider, providerShares, loadMs } = activation;
-    link.running = {
-      model,
-      version,
-      packageSha256,
-      variant,
-      executionProvider: executionProvider.slice(0, PROVIDER_SHOWN_MAX),
-      ...(providerShares ? { providerShares: { ...providerShares } } : {}),
-      since: clock.now(),
-    };
+    const { variant, executionProvider, loadMs } = activation;
+    link.running = runningOf(activation, clock.now());
     if (this.#options.providers.isBest(packageSha256, executionProvider)) warnings.clear("provider_failed");
     const lane = link.spec.name;
     log.info({ lane, package: `${model}@${version}`, variant, executionProvider, loadMs }, "running");
@@ -297,6 +238,8 @@ export class HostLink {
         return;
       case "warning": {
         const { failure, lane, active } = message;
+        // Of a provider that failed it is control that knows when it runs again.
+        if (failure.code !== "provider_failed") this.#told.add(failure.code);
         if (active) warnings.raise(failure.code, this.#named(lane, failure.message), "warning", lane);
         else warnings.clear(failure.code, lane);
         return;
@@ -327,7 +270,7 @@ export class HostLink {
     }
     if (limited) this.#options.onChange();
     // While a version is being taken in, an end of the host would be held against it.
-    const isChanging = [...this.#lanes.values()].some(({ activating }) => activating);
+    const isChanging = [...this.#lanes.values()].some(({ activating }) => activating !== undefined);
     if (isChanging || !this.supervisor.ready) return;
     if (this.#memory.isExceeded(heartbeat.residentBytes)) void this.restart();
   }
@@ -348,7 +291,8 @@ export class HostLink {
   async #crashed(crash: HostCrash): Promise<void> {
     const { log, emit, warnings, quarantine } = this.#options;
     const { reason, unresponsive, frames } = crash;
-    const suspects = this.#suspects(crash);
+    if (!crash.wasReady) this.#startsFailed++;
+    const suspects = suspectsOf(crash, [...this.#lanes.values()]);
     const [suspect] = suspects;
     const frameSha256 = frames[0]?.hashes[0];
     log.warn({ reason, unresponsive, frame: frameSha256?.slice(0, 16) }, "inference host ended");
@@ -362,40 +306,28 @@ export class HostLink {
         : {}),
       ...(frameSha256 ? { frameSha256 } : {}),
     });
+    const blamed = new Set<string>();
     for (const link of suspects) {
       this.#options.updater(link.spec.name).noteHostCrash();
-      if (frames.length > 0 && (unresponsive || OWN_FAULT.has(reason))) this.#blameProvider(link, reason);
+      if (this.#blameProvider(link, crash)) blamed.add(link.spec.name);
     }
     this.#forgetHost();
     const code = unresponsive ? "host_unresponsive" : "host_crashed";
     warnings.raise(code, `The inference host ended: ${reason}`);
-    await judgeFrames(crash, quarantine, warnings);
+    // A frame that was with a driver may well be run elsewhere.
+    const judged = { ...crash, frames: frames.filter(({ lane }) => !blamed.has(lane)) };
+    await judgeFrames(judged, quarantine, warnings);
   }
 
-  /**
-   * The lanes that may have ended the host: whose run was stuck, else those that had frames running, else all that changed or ran; none
-   * where it was an inference for another program.
-   */
-  #suspects({ stuckLane, stuckInference, inferring, frames }: HostCrash): LaneLink[] {
-    if (stuckInference) return [];
-    const lanes = [...this.#lanes.values()];
-    if (stuckLane !== undefined) return lanes.filter(({ spec }) => spec.name === stuckLane);
-    const running = lanes.filter(
-      ({ spec, activating }) => activating || frames.some(({ lane }) => lane === spec.name),
-    );
-    if (running.length > 0) return running;
-    return inferring > 0 ? [] : lanes;
-  }
-
-  /** A driver may take the whole process with it: the next host runs the model on the next provider. */
-  #blameProvider({ running }: LaneLink, reason: string): void {
-    if (!running || running.executionProvider === "cpu") return;
+  /** A driver may take the whole process with it: the next host runs the model on the next provider. True where it is to blame. */
+  #blameProvider(link: LaneLink, crash: HostCrash): boolean {
+    const blamed = providerToBlame(link, crash, this.#startsFailed);
+    if (!blamed) return false;
     const { providers, warnings } = this.#options;
-    const { executionProvider, variant, packageSha256 } = running;
-    providers.demote(packageSha256, { executionProvider, variant });
-    warnings.raise(
-      "provider_failed",
-      `Run on "${executionProvider}": the host ended (${reason}), the next one takes over`,
-    );
+    const { packageSha256, provider } = blamed;
+    providers.demote(packageSha256, provider);
+    const message = `Run on "${provider.executionProvider}": the host ended (${crash.reason}), the next one takes over`;
+    warnings.raise("provider_failed", message);
+    return true;
   }
 }

@@ -10,6 +10,8 @@ export interface HostProcessOptions {
   readonly workingDirectory: string;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly log: Logger;
+  /** Program of the host; the one beside this module by default. */
+  readonly entry?: URL;
   /** `inherit` where a source reads the agent's own standard input. */
   readonly stdin?: "ignore" | "inherit" | undefined;
 }
@@ -36,7 +38,7 @@ export class HostProcess {
   readonly ended: Promise<string>;
 
   constructor(options: HostProcessOptions, onMessage: (message: HostMessage) => void) {
-    this.#child = fork(ENTRY, [], {
+    this.#child = fork(options.entry ?? ENTRY, [], {
       serialization: "advanced",
       execArgv: [...HOST_V8_FLAGS],
       cwd: options.workingDirectory,

@@ -62,6 +62,8 @@ export class LaneUpdaters {
 
   async follow({ assignments, revision }: Desired): Promise<void> {
     const byLane = new Map<string, Assignment>();
+    const wanted = new Set(assignments.map(({ deployment }) => deployment));
+    for (const deployment of this.#refused) if (!wanted.has(deployment)) this.#refused.delete(deployment);
     for (const assignment of assignments) {
       const lane = routeAssignment(assignment, this.#options.lanes);
       if (lane === undefined) this.#refuse(assignment);

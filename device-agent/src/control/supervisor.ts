@@ -17,6 +17,8 @@ import { noteHost } from "./process-lock.js";
 
 export interface HostCrash {
   readonly reason: string;
+  /** False where it never got as far as answering. */
+  readonly wasReady: boolean;
   /** Killed by the watchdog because it, or the run of a lane, no longer came to an end. */
   readonly unresponsive: boolean;
   /** Inferences for programs on this machine that were asked for and not answered. */
@@ -102,6 +104,8 @@ export class Supervisor {
 
   /** Ends the host; the next one starts at once. */
   async restart(): Promise<void> {
+    // One that has ended by itself is started again anyway, and its end is told.
+    if (!this.#host) return;
     this.#wantedEnd = true;
     await this.#end();
   }
@@ -126,11 +130,15 @@ export class Supervisor {
 
   async #untilReady(timeoutMs: number): Promise<void> {
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, timeoutMs);
-      this.#readyWaiters.push(() => {
+      const ready = (): void => {
         clearTimeout(timer);
         resolve();
-      });
+      };
+      const timer = setTimeout(() => {
+        this.#readyWaiters = this.#readyWaiters.filter((waiter) => waiter !== ready);
+        resolve();
+      }, timeoutMs);
+      this.#readyWaiters.push(ready);
     });
   }
 
@@ -185,7 +193,9 @@ export class Supervisor {
     const silentMs = now - this.#heartbeatAt;
     const silenceMaxMs = this.#ready ? AGENT_LIMITS.heartbeatTimeoutMs : AGENT_LIMITS.hostStartTimeoutMs;
     const stuck = this.#heartbeat?.lanes.find(({ runningMs, expectedMs }) => {
-      const runMaxMs = Math.max(AGENT_LIMITS.runTimeoutMinMs, AGENT_LIMITS.runTimeoutFactor * expectedMs);
+      const { runTimeoutFirstMs, runTimeoutMinMs, runTimeoutFactor } = AGENT_LIMITS;
+      const runMaxMs =
+        expectedMs === 0 ? runTimeoutFirstMs : Math.max(runTimeoutMinMs, runTimeoutFactor * expectedMs);
       return runningMs > 0 && runningMs + silentMs > runMaxMs;
     });
     const localRunningMs = this.#heartbeat?.localRunningMs ?? 0;
@@ -203,6 +213,7 @@ export class Supervisor {
 
   #ended(host: HostProcess, reason: string): void {
     if (host !== this.#host) return;
+    const wasReady = this.#ready;
     this.#host = undefined;
     this.#ready = false;
     if (this.#stopping) return;
@@ -216,6 +227,7 @@ export class Supervisor {
     }
     this.#options.onCrash({
       reason,
+      wasReady,
       unresponsive: this.#unresponsive,
       stuckLane: this.#stuckLane,
       inferring: host.inferringAtEnd,

@@ -32,6 +32,7 @@ export class Governing {
   #told: string | undefined;
   #timer: NodeJS.Timeout | undefined;
   #ticking = false;
+  readonly #intervalMs: number;
 
   constructor(options: {
     lanes: readonly Lane[];
@@ -45,6 +46,7 @@ export class Governing {
     this.#clock = options.clock;
     this.#send = options.send;
     this.#governor = new Governor(options.lanes, options.times);
+    this.#intervalMs = options.times?.intervalMs ?? AGENT_LIMITS.governorIntervalMs;
   }
 
   start(): void {
@@ -55,7 +57,7 @@ export class Governing {
       void this.#tick().finally(() => {
         this.#ticking = false;
       });
-    }, AGENT_LIMITS.governorIntervalMs);
+    }, this.#intervalMs);
   }
 
   stop(): void {

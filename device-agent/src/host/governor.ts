@@ -32,6 +32,8 @@ export interface GovernorTimes {
   readonly holdMs: number;
   /** Of calm, until one restriction is taken back. */
   readonly restoreMs: number;
+  /** Between two readings; that of the limits by default. */
+  readonly intervalMs?: number;
 }
 
 export const GOVERNOR_TIMES: GovernorTimes = {

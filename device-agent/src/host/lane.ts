@@ -5,6 +5,7 @@ import type { Activation, LaneBeat, LaneStart, PackageToRun, StartMessage } from
 import { AGENT_LIMITS } from "../limits.js";
 import { sourceName } from "../source-spec.js";
 import type { Outcome } from "./sources/source.js";
+import { activationOf } from "./activation.js";
 import { FrameQueue } from "./frame-queue.js";
 import { LaneProfile } from "./lane-profile.js";
 import { LaneRunner } from "./lane-runner.js";
@@ -385,21 +386,3 @@ export class Lane implements Task {
 
 /** Scenes of a simulator begin so far apart that no start of the agent shows a frame of another. */
 const FRAMES_PER_BOOT = 10_000_000;
-
-function activationOf(
-  model: HostModel,
-  loadMs: number,
-  swapGapMs: number,
-  framesDroppedDuringSwap: number,
-): Activation {
-  const { origin, variant, executionProvider, providerShares } = model;
-  return {
-    origin,
-    variant,
-    executionProvider,
-    ...(providerShares === undefined ? {} : { providerShares }),
-    loadMs,
-    swapGapMs,
-    framesDroppedDuringSwap,
-  };
-}

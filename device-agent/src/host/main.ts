@@ -60,8 +60,8 @@ async function handle(request: ControlRequest, signal: AbortSignal): Promise<unk
   switch (request.kind) {
     // These two in a process of their own: the one that runs frames never needs what they load.
     case "facts": {
-      const { hostFacts } = await import("@fieldloop/runtime/node");
-      return hostFacts();
+      const { factsHere } = await import("./facts.js");
+      return factsHere(request.directory, process.env);
     }
     case "self_test": {
       const { selfTest } = await import("./self-test.js");

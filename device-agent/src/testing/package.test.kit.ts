@@ -22,6 +22,8 @@ export interface TestPackageOptions {
   readonly endlessWithoutBlack?: boolean;
   /** A variant of 8 bits beside the first: the same file under another name. */
   readonly withInt8?: boolean;
+  /** The variant in floats takes a thousand times as long as it has to. */
+  readonly slowFloats?: boolean;
   /** Added to the expected logits of the golden case: above 0.1 it fails. */
   readonly goldenError?: number;
   /**
@@ -102,14 +104,14 @@ export async function writeTestPackage(
   };
   const model = brightnessModel(bias, options);
   return writePackage(directory, draft, {
-    "fp32.onnx": model,
+    "fp32.onnx": options.slowFloats === true ? brightnessModel(bias, options, true) : model,
     ...(options.withInt8 === true ? { "int8.onnx": model } : {}),
     "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, 1, SIZE, SIZE], data: input }),
     "golden/out.bin": tensorToBytes({ type: "float32", dims: [1, 2], data: expected }),
   });
 }
 
-function brightnessModel(darkBias: number, options: TestPackageOptions): Uint8Array {
+function brightnessModel(darkBias: number, options: TestPackageOptions, isSlow = false): Uint8Array {
   const graph = new GraphBuilder();
   const batch = options.dynamicBatch === true ? "batch" : 1;
   const image = graph.input("image", "float32", [batch, 1, SIZE, SIZE]);
@@ -118,12 +120,34 @@ function brightnessModel(darkBias: number, options: TestPackageOptions): Uint8Ar
   const weight = graph.initializer(float32Tensor("weight", [2, PIXELS], [...perPixel(-8), ...perPixel(8)]));
   const bias = graph.initializer(float32Tensor("bias", [2], [4 + darkBias, -4]));
   const { deadlyWithoutBlack = false, endlessWithoutBlack = false } = options;
-  const plain = deadlyWithoutBlack || endlessWithoutBlack ? "plain" : "logits";
+  const plain = deadlyWithoutBlack || endlessWithoutBlack || isSlow ? "plain" : "logits";
   graph.node("Gemm", [flat!, weight, bias], { transB: { i: 1 } }, [plain]);
   if (deadlyWithoutBlack) addTopKOverBlackPixels(graph, flat!);
   else if (endlessWithoutBlack) addLoopOverBlackPixels(graph, flat!);
+  else if (isSlow) addWork(graph, flat!);
   graph.output("logits", "float32", [batch, 2]);
   return encodeModel(graph.build({ opset: 17 }));
+}
+
+const WORK_SIDE = 512;
+const WORK_LAYERS = 16;
+
+/** Adds 0 · the end of a chain of matrix products: milliseconds of work for nothing. */
+function addWork(graph: GraphBuilder, flat: string): void {
+  const zeros = (count: number): number[] => new Array<number>(count).fill(0);
+  const wide = graph.initializer(
+    float32Tensor("wide", [PIXELS * WORK_SIDE, PIXELS], zeros(PIXELS * PIXELS * WORK_SIDE)),
+  );
+  const shape = graph.initializer(int64Tensor("square", [2], [PIXELS, WORK_SIDE]));
+  const layer = graph.initializer(
+    float32Tensor("layer", [WORK_SIDE, WORK_SIDE], zeros(WORK_SIDE * WORK_SIDE)),
+  );
+  const [spread] = graph.node("Gemm", [flat, wide], { transB: { i: 1 } });
+  let [value] = graph.node("Reshape", [spread!, shape]);
+  for (let count = 0; count < WORK_LAYERS; count++) [value] = graph.node("MatMul", [value!, layer]);
+  const axes = graph.initializer(int64Tensor("both", [2], [0, 1]));
+  const [nothing] = graph.node("ReduceSum", [value!, axes], { keepdims: { i: 0 } });
+  graph.node("Add", ["plain", nothing!], {}, ["logits"]);
 }
 
 /** Adds 0 · the result of a loop that goes on for ever where no pixel is black. */

@@ -1,3 +1,4 @@
+import { runAgentSuite } from "./agent.js";
 import { runLoopSuite } from "./loop.js";
 import { runModelsSuite } from "./models.js";
 import { runQuantizeSuite } from "./quantize.js";
@@ -6,7 +7,7 @@ import { makeReport, printReport, progress, SuiteUnavailable, writeReport, type 
 
 interface Suite {
   readonly describes: string;
-  readonly run: (options: { readonly markdown?: string }) => Promise<Figure[]>;
+  readonly run: (options: { readonly markdown?: string; readonly quick: boolean }) => Promise<Figure[]>;
   /** A page that it can write its table to. */
   readonly page?: string;
 }
@@ -22,6 +23,11 @@ const SUITES: Readonly<Record<string, Suite>> = {
       "what the runtime adds to bare ONNX Runtime: from tensors and JPEG files, through the host's worker, pipelines, backends (2 minutes, a quiet machine)",
     run: runRuntimeSuite,
   },
+  agent: {
+    describes:
+      "the agent's footprint and start, versions swapped under load, a day's frames and swaps at once (10 minutes, a quiet machine; --quick: 3)",
+    run: runAgentSuite,
+  },
   quantize: {
     describes:
       "int8 against fp32: speed, memory and time of quantizing, accuracy lost, sizes (3 minutes, a quiet machine)",
@@ -35,14 +41,14 @@ const SUITES: Readonly<Record<string, Suite>> = {
   },
 };
 
-const USAGE = `Usage: npm run bench -- SUITE [--json FILE] [--markdown FILE]
+const USAGE = `Usage: npm run bench -- SUITE [--json FILE] [--markdown FILE] [--quick]
 
 Suites:
 ${Object.entries(SUITES)
   .map(([name, { describes }]) => `  ${name.padEnd(8)} ${describes}`)
   .join("\n")}
 
---markdown writes the table of a suite into its page (models: docs/models.md).
+--markdown writes the table of a suite into its page (models: docs/models.md); --quick does a tenth of what takes long.
 `;
 
 process.exitCode = await main(process.argv.slice(2));
@@ -52,7 +58,11 @@ async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(USAGE);
     return 0;
   }
-  const json = takeOption(args, "--json");
+  const quick = args.includes("--quick");
+  const json = takeOption(
+    args.filter((arg) => arg !== "--quick"),
+    "--json",
+  );
   const markdown = takeOption(json.rest, "--markdown");
   const [name] = markdown.rest;
   const suite = name !== undefined && Object.hasOwn(SUITES, name) ? SUITES[name] : undefined;
@@ -65,7 +75,7 @@ async function main(args: readonly string[]): Promise<number> {
   const begin = performance.now();
   let figures: Figure[];
   try {
-    figures = await suite.run(markdown.value === undefined ? {} : { markdown: markdown.value });
+    figures = await suite.run(markdown.value === undefined ? { quick } : { quick, markdown: markdown.value });
   } catch (error) {
     if (!(error instanceof SuiteUnavailable)) throw error;
     process.stderr.write(`${name}: ${error.message}\n`);

@@ -103,26 +103,43 @@ async function measureNet(net: Net): Promise<Figure[]> {
     await worker.load("model", net.package.dir, { threadCount: THREADS });
     await here.load("model", net.package.dir, { threadCount: THREADS });
     const frame = { kind: "tensors", feeds } as const;
+    const image = { kind: "encoded", bytes: jpeg } as const;
     const tensors = await interleave(net.rounds, {
       bare: bare.run,
       inProcess: () => model.predict(frame),
       here: () => here.predict("model", frame),
       worker: () => worker.predict("model", { kind: "tensors", feeds: copyOf(feeds) }),
+      queued: () => worker.predictBatch("model", [frame, frame], { keep: true }),
     });
     const camera = await interleave(Math.min(net.rounds, ROUNDS.small), {
       bare: async () => {
         await bareDecode(jpeg, input.width, input.height);
         await bare.run();
       },
-      predict: () => model.predict({ kind: "encoded", bytes: jpeg }),
-      worker: () => worker.predict("model", { kind: "encoded", bytes: jpeg }, { keep: true }),
+      predict: () => model.predict(image),
+      worker: () => worker.predict("model", image, { keep: true }),
+      queued: () => worker.predictBatch("model", [image, image], { keep: true }),
     });
     return [
       tensorFigure(net, "in this thread", "thread", tensors.inProcess, tensors.bare),
       tensorFigure(net, "through a host without a thread", "here", tensors.here, tensors.bare),
-      tensorFigure(net, "through the host's worker", "worker", tensors.worker, tensors.bare),
+      tensorFigure(net, "through the host's worker, alone", "worker", tensors.worker, tensors.bare),
+      tensorFigure(
+        net,
+        "through the host's worker, per frame of a queue",
+        "queued",
+        tensors.queued / 2,
+        tensors.bare,
+      ),
       cameraFigure(net, "in this thread", "thread", camera.predict, camera.bare),
-      cameraFigure(net, "through the host's worker", "worker", camera.worker, camera.bare),
+      cameraFigure(net, "through the host's worker, alone", "worker", camera.worker, camera.bare),
+      cameraFigure(
+        net,
+        "through the host's worker, per frame of a queue",
+        "queued",
+        camera.queued / 2,
+        camera.bare,
+      ),
     ];
   } finally {
     await bare.release();

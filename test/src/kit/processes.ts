@@ -32,6 +32,17 @@ export function usageOf(pid: number): { residentBytes: number; cpuMs: number } {
   return { cpuMs: (Number(fields[11]) + Number(fields[12])) * 10, residentBytes: Number(fields[21]) * 4096 };
 }
 
+/** Its share of the memory in which it is resident: what several processes map counts for each in part (proc(5), `smaps_rollup`). */
+export function proportionalBytesOf(pid: number): number {
+  const kilobytes = /^Pss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "latin1"))?.[1];
+  return Number(kilobytes) * 1024;
+}
+
+/** Program and arguments. */
+export function commandOf(pid: number): string[] {
+  return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+}
+
 function pids(): number[] {
   try {
     return readdirSync("/proc").map(Number).filter(Number.isInteger);
