@@ -2,14 +2,17 @@
  * Makes the device agent's own build, `cli/dist/agent/`: one file for each process and thread that the agent starts, holding only what
  * that one runs. A device keeps in memory what it loads: without the unused parts of its libraries, loaded once instead of module by
  * module, the agent needs a third less. Native libraries and what is loaded only on demand stay where they are.
+ * `node scripts/bundle-agent.mjs [FOLDER]`: another folder, somewhere below this one.
  */
-import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { rolldown } from "rolldown";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const out = join(root, "cli/dist/agent");
+const made = resolve(process.argv[2] ?? join(root, "cli/dist/agent"));
+/** An agent that starts meanwhile finds the build before or the new one, not half of it. */
+const out = `${made}.${process.pid}`;
 /** Native libraries, and what is large and loaded on demand only: they stay where they are. */
 const EXTERNAL = ["onnxruntime-node", "onnxruntime-web", "sharp", "@grpc/grpc-js", "better-sqlite3", "socks"];
 /** What a library loads with itself and asks for only where it is told to: by its exports. */
@@ -44,13 +47,16 @@ const requireExternals = {
   name: "require-externals",
   resolveId: (id, importer) =>
     EXTERNAL.includes(id) && importer && !importer.startsWith(REQUIRE) ? `${REQUIRE}${id}.cjs` : null,
-  load: (id) =>
-    id.startsWith(REQUIRE)
-      ? `module.exports = require(${JSON.stringify(id.slice(REQUIRE.length, -4))});`
-      : null,
+  load: (id) => (id.startsWith(REQUIRE) ? requireCode(id.slice(REQUIRE.length, -4)) : null),
 };
 
-rmSync(out, { recursive: true, force: true });
+function requireCode(name) {
+  const load = `require(${JSON.stringify(name)})`;
+  const exported = ON_DEMAND[name];
+  if (!exported) return `module.exports = ${load};`;
+  return `module.exports = { ${exported.map((key) => `get ${key}() { return ${load}.${key}; }`).join(", ")} };`;
+}
+
 for (const [input, fileName] of entries) {
   const bundle = await rolldown({
     input,
@@ -69,7 +75,13 @@ for (const [input, fileName] of entries) {
     format: "esm",
     entryFileNames: fileName,
     chunkFileNames: `${basename(fileName, ".js")}-[name]-[hash].js`,
-    minify: { mangle: false, compress: false, codegen: { removeWhitespace: true } },
+    // A source stays in memory as text, and V8 keeps the names in it: local ones are shortened, those of functions and classes stay
+    // for stack traces.
+    minify: {
+      mangle: { toplevel: false, keepNames: true },
+      compress: false,
+      codegen: { removeWhitespace: true },
+    },
   });
   await bundle.close();
 }
@@ -77,6 +89,9 @@ for (const name of readdirSync(out)) {
   const path = join(out, name);
   writeFileSync(path, inAscii(readFileSync(path, "utf8")));
 }
+
+rmSync(made, { recursive: true, force: true });
+renameSync(out, made);
 
 /** V8 keeps a source with one character beyond Latin-1 as two bytes a character: escaped, the same text takes half the memory. */
 function inAscii(code) {

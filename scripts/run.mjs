@@ -4,7 +4,16 @@
  */
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -23,7 +32,9 @@ const COMMANDS = {
   build: async () => {},
   demo: () => run("node", ["cli/dist/main.js", "demo", ...args]),
   test: () => run("node", ["node_modules/vitest/vitest.mjs", "run", ...args]),
-  fieldloop: () => run("node", ["cli/dist/main.js", ...args]),
+  // Paths are from where the person stands, not from here: `npm --prefix fieldloop run fieldloop -- …`.
+  fieldloop: () =>
+    run("node", [join(root, "cli/dist/main.js"), ...args], { cwd: process.env.INIT_CWD ?? root }),
   bench: () => run("node", ["test/dist/bench/main.js", ...args]),
   docs: () => run("node", ["scripts/docs.mjs"]),
   check: async () => {
@@ -80,7 +91,10 @@ async function build() {
     "code",
     sources.map((name) => join(name, "src")).concat("fleet-server/console/src", configs),
     "cli/dist/main.js",
-    () => run("node_modules/.bin/tsc", ["-b"]),
+    async () => {
+      await run("node_modules/.bin/tsc", ["-b"]);
+      linkCommand();
+    },
   );
   await buildStep(
     "agent",
@@ -98,6 +112,17 @@ async function build() {
     "fleet-server/dist/console/index.html",
     () => run("node_modules/.bin/vite", ["build", page, "--logLevel", "warn"]),
   );
+}
+
+/** `npx fieldloop`: npm ci leaves the link out where its target is not built yet. */
+function linkCommand() {
+  const target = join(root, "cli/dist/main.js");
+  const link = join(root, "node_modules/.bin/fieldloop");
+  chmodSync(target, 0o755);
+  if (process.platform !== "win32" && !existsSync(link)) {
+    rmSync(link, { force: true });
+    symlinkSync("../../cli/dist/main.js", link);
+  }
 }
 
 async function buildStep(name, inputs, product, step) {

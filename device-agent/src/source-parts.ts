@@ -205,10 +205,12 @@ export function refused(text: string, what: string): FieldloopError {
   return new FieldloopError("invalid_argument", `Read source "${shown(text)}": ${what}`);
 }
 
+/** Names the kinds; `fieldloop agent --help` has them with their options. */
 export function unknownSource(text: string): FieldloopError {
+  const kinds = new Set(SOURCE_FORMS.map((form) => form.slice(0, form.indexOf(":") + 1)));
   return new FieldloopError(
     "source_unknown",
-    `Read source "${shown(text)}": wanted ${SOURCE_FORMS.join(", ")}`,
+    `Read source "${shown(text)}": wanted ${[...kinds].join(" ")} and what the kind needs (fieldloop agent --help)`,
   );
 }
 

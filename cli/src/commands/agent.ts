@@ -50,7 +50,7 @@ Examples:
   $ fieldloop agent --server https://fleet.example --enroll fle_… --name press-3 --tag site=lyon --source http:8090
   $ fieldloop agent --name press-3 --source http:8090            # later starts need neither server nor token
   $ fieldloop agent --name press-3 --source 'main=camera:/dev/video0?model=parts&priority=80' \\
-      --source 'spindle=tcp:9000?model=bearing&rate=20'
+      --source 'spindle=tcp:10.0.0.7:9000?model=bearing&rate=20'
 
 The local interface (its address is printed) answers /healthz, /metrics, /v1/state, POST /feedback, POST /v1/predict with an image,
 a window or a row, GET /v1/predictions with a stream of all predictions, and the Open Inference Protocol below /v2:

@@ -50,13 +50,18 @@ function row(device: DeviceSummary): string[] {
   return [
     device.device,
     device.suspended ? "suspended" : device.health,
-    version(device.running),
+    runningText(device),
     version(device.wanted),
     device.predictionsPerSecond.toFixed(1),
     share(device.meanConfidence),
     device.accuracy.count === 0 ? "–" : `${share(device.accuracy.value)} of ${device.accuracy.count}`,
     tagText(device.tags),
   ];
+}
+
+/** Every lane's version, where there are several. */
+function runningText({ running, lanes }: DeviceSummary): string {
+  return lanes.length < 2 ? version(running) : lanes.map((lane) => version(lane.running)).join(" ");
 }
 
 async function show(id: string, options: DeviceOptions): Promise<void> {
@@ -66,11 +71,16 @@ async function show(id: string, options: DeviceOptions): Promise<void> {
     ["DEVICE", device.device],
     ["health", device.suspended ? "suspended" : device.health],
     ["last seen", device.lastSeen === null ? "never" : new Date(device.lastSeen).toISOString()],
-    ["running", version(device.running)],
+    ["running", runningText(device)],
     ["wanted", `${version(device.wanted)} (revision ${device.desiredRevision})`],
     ["predictions", `${device.predictionsTotal}, ${device.predictionsPerSecond.toFixed(1)} a second`],
     ["mean confidence", share(device.meanConfidence)],
-    ["accuracy", `${share(device.accuracy.value)} of ${device.accuracy.count} with feedback`],
+    [
+      "accuracy",
+      device.accuracy.count === 0
+        ? "no feedback yet"
+        : `${share(device.accuracy.value)} of ${device.accuracy.count} with feedback`,
+    ],
     ["tags", tagText(device.tags)],
     ...laneRows(device.state?.lanes ?? []),
     ...device.warnings.map((warning) => [`warning ${warning.code}`, warning.message]),
@@ -105,7 +115,7 @@ async function enrolToken(options: DeviceOptions & { ttl: number; uses: number }
   if (options.json) return printJson(made);
   process.stdout.write(`${made.token}\n`);
   note(
-    `enrols ${made.uses} until ${new Date(made.expires).toISOString()}: fieldloop agent --server ${api.url} --enroll ${made.token}`,
+    `enrols ${made.uses === 1 ? "one device" : `${made.uses} devices`} until ${new Date(made.expires).toISOString()}: fieldloop agent --server ${api.url} --enroll ${made.token}`,
   );
 }
 

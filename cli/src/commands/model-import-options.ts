@@ -44,7 +44,10 @@ export function addPresetOptions(command: Command): Command {
       "--columns <file>",
       "of a table: a list with commas, or a file: one name a line, or name,mean,std; or JSON as in the manifest",
     )
-    .option("--targets <file>", "of a regression: one name a line, or JSON as in the manifest");
+    .option(
+      "--targets <file>",
+      "of a regression: a list with commas, or a file: one name a line, or JSON as in the manifest",
+    );
 }
 
 function addImageOptions(command: Command): Command {
@@ -149,6 +152,7 @@ function columnOf(file: string, line: string): Columns[number] {
 }
 
 async function readTargets(file: string): Promise<NonNullable<PresetOptions["targets"]>> {
+  if (isList(file)) return splitList(file).map((name) => ({ name }));
   const text = await readText(file);
   if (!isJson(text)) return parseLabels(text).map((name) => ({ name }));
   const probe = { kind: "regression", name: "values", output: "output", targets: parseJson(file, text) };
@@ -207,6 +211,8 @@ async function readText(file: string): Promise<string> {
   try {
     return await readFile(file, "utf8");
   } catch (cause) {
-    throw new FieldloopError("not_found", `Read "${file}": ${(cause as Error).message}`, { cause });
+    const missing = (cause as NodeJS.ErrnoException).code === "ENOENT";
+    const reason = missing ? "no such file, and no list with commas" : (cause as Error).message;
+    throw new FieldloopError("not_found", `Read "${file}": ${reason}`, { cause });
   }
 }

@@ -1,11 +1,13 @@
 import { decidingHeadOf, FieldloopError, toFieldloopError, type Manifest } from "@fieldloop/protocol";
 import type { Frame, Prediction } from "@fieldloop/runtime";
-import { openModel, openPackage, type LoadedModel } from "@fieldloop/runtime/node";
+import { encodeJpeg, openModel, openPackage, type LoadedModel } from "@fieldloop/runtime/node";
 import type { Command } from "commander";
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { EXIT, action, note, printJson, printTable } from "../output.js";
 import { readFrames, readTruth, type NamedFrame } from "./model-inputs.js";
 import { parsePositiveInteger, versionOf } from "./model-options.js";
-import { nodeToJson, nodesText } from "./pipeline-result.js";
+import { headToJson, nodeToJson, nodesText, outcomeText } from "./pipeline-result.js";
 
 interface RunFlags {
   readonly variant?: string;
@@ -13,6 +15,7 @@ interface RunFlags {
   readonly labels?: string;
   readonly labelColumn?: string;
   readonly limit?: number;
+  readonly save?: string;
   readonly all?: boolean;
   readonly json?: boolean;
 }
@@ -21,6 +24,8 @@ interface RunFlags {
 const SHOWN_MAX = 20;
 const LABELS_SHOWN_MAX = 10;
 const PROGRESS_EVERY_MS = 1_000;
+/** Of saved pictures, 1..100. */
+const PICTURE_QUALITY = 92;
 
 interface Outcome {
   readonly name: string;
@@ -43,6 +48,7 @@ export function registerModelRun(model: Command): void {
     .option("--variant <name>", "instead of the one that suits this machine")
     .option("--threads <n>", "threads inside one operator", parsePositiveInteger, 1)
     .option("--limit <n>", "stop after so many frames", parsePositiveInteger)
+    .option("--save <folder>", "writes each picture that an image-to-image model makes, as JPEG")
     .option("--all", `print every prediction, not the first ${SHOWN_MAX}`)
     .option("--json", "every prediction as JSON")
     .action(action(run));
@@ -62,7 +68,12 @@ async function run(dir: string, inputs: string[], flags: RunFlags): Promise<void
       flags.labelColumn === undefined
         ? truth?.[at]
         : classInColumn(frame, flags.labelColumn, head?.labels ?? [], at);
-    outcomes = await predictAll(model, readFrames(inputs, pkg.manifest), truthOf, flags.limit);
+    const save = flags.save === undefined ? undefined : await pictureSaver(flags.save, pkg.manifest);
+    outcomes = await predictAll(model, readFrames(inputs, pkg.manifest), {
+      truthOf,
+      limit: flags.limit ?? Number.POSITIVE_INFINITY,
+      save,
+    });
   } finally {
     await model.release();
   }
@@ -78,11 +89,35 @@ async function run(dir: string, inputs: string[], flags: RunFlags): Promise<void
   if (summary.failed > 0) process.exitCode = EXIT.failed;
 }
 
+interface PredictOptions {
+  readonly truthOf: (frame: Frame, at: number) => number | undefined;
+  readonly limit: number;
+  readonly save: PictureSaver | undefined;
+}
+
+type PictureSaver = (prediction: Prediction, at: number) => Promise<void>;
+
+/** @throws FieldloopError `invalid_argument` where the model makes no pictures */
+async function pictureSaver(folder: string, manifest: Manifest): Promise<PictureSaver> {
+  if (!manifest.heads.some(({ kind }) => kind === "image")) {
+    const kinds = manifest.heads.map(({ kind }) => kind).join(", ");
+    throw new FieldloopError("invalid_argument", `Save pictures: the model has no image head but ${kinds}`);
+  }
+  await mkdir(folder, { recursive: true });
+  return async (prediction, at) => {
+    for (const head of prediction.heads) {
+      if (head.kind !== "image") continue;
+      const { data, width, height, channels } = head;
+      const jpeg = await encodeJpeg({ kind: "pixels", data, width, height, channels }, PICTURE_QUALITY);
+      await writeFile(join(folder, `${String(at).padStart(6, "0")}.jpg`), jpeg);
+    }
+  };
+}
+
 async function predictAll(
   model: LoadedModel,
   frames: AsyncGenerator<NamedFrame>,
-  truthOf: (frame: Frame, at: number) => number | undefined,
-  limit = Number.POSITIVE_INFINITY,
+  { truthOf, limit, save }: PredictOptions,
 ): Promise<Outcome[]> {
   const outcomes: Outcome[] = [];
   let noted = performance.now();
@@ -92,17 +127,28 @@ async function predictAll(
     const trueClass = truthOf(frame, outcomes.length);
     const known = trueClass === undefined ? {} : { truth: trueClass };
     try {
-      outcomes.push({ name, ...known, prediction: await model.predict(frame) });
+      const prediction = await model.predict(frame);
+      await save?.(prediction, outcomes.length);
+      outcomes.push({ name, ...known, prediction: withoutPicture(prediction) });
     } catch (error) {
       const { code, message } = toFieldloopError(error);
       outcomes.push({ name, ...known, error: { code, message } });
     }
     if (performance.now() - noted > PROGRESS_EVERY_MS) {
       noted = performance.now();
-      note(`${outcomes.length} frames`);
+      note(outcomes.length === 1 ? "1 frame" : `${outcomes.length} frames`);
     }
   }
   return outcomes;
+}
+
+/** Pictures are large and their bytes are not printed: over a long video they would fill the memory. */
+function withoutPicture(prediction: Prediction): Prediction {
+  if (!prediction.heads.some(({ kind }) => kind === "image")) return prediction;
+  const heads = prediction.heads.map((head) =>
+    head.kind === "image" ? { ...head, data: new Uint8Array(0) } : head,
+  );
+  return { ...prediction, heads };
 }
 
 /** @throws FieldloopError `invalid_argument` where the frames are no rows, have no such column, or it holds no label of the model */
@@ -154,7 +200,7 @@ function countLabels(predictions: readonly Prediction[]): Record<string, number>
 
 function toJson({ name, truth, prediction, error }: Outcome): unknown {
   if (prediction === undefined) return { name, error };
-  const { class: predictedClass, label, confidence, latencyMs, signals, boxes, nodes } = prediction;
+  const { class: predictedClass, label, confidence, latencyMs, signals, boxes, heads, nodes } = prediction;
   return {
     name,
     ...(truth === undefined ? {} : { truth }),
@@ -164,6 +210,7 @@ function toJson({ name, truth, prediction, error }: Outcome): unknown {
     latencyMs,
     signals,
     ...(boxes === undefined ? {} : { boxes }),
+    heads: heads.map(headToJson),
     ...(nodes === undefined ? {} : { nodes: nodes.map(nodeToJson) }),
   };
 }
@@ -176,15 +223,15 @@ function print(
   flags: RunFlags,
 ): void {
   const shown = flags.all ? outcomes : outcomes.slice(0, SHOWN_MAX);
-  const detecting = manifest.task === "detection";
-  const last = detecting ? "boxes (x0 y0 x1 y1 in 0..1)" : "signals";
   printTable([
-    ["input", "label", "confidence", "ms", manifest.nodes.length > 0 ? "nodes" : last],
-    ...shown.map((outcome) => rowOf(outcome, detecting)),
+    ["input", "label", "confidence", "ms", lastColumn(manifest)],
+    ...shown.map((outcome) => rowOf(outcome, manifest)),
   ]);
   const hidden = outcomes.length - shown.length;
   if (hidden > 0) process.stdout.write(`… and ${hidden} more (--all or --json shows them)\n`);
-  const parts = [`${versionOf(manifest)} (${variant}): ${summary.frames} frames`];
+  const parts = [
+    `${versionOf(manifest)} (${variant}): ${summary.frames} ${summary.frames === 1 ? "frame" : "frames"}`,
+  ];
   if (summary.failed > 0) parts.push(`${summary.failed} failed`);
   if (summary.latencyMsP50 !== null) parts.push(`p50 ${summary.latencyMsP50.toFixed(2)} ms`);
   if (summary.accuracy !== null)
@@ -199,21 +246,38 @@ function print(
   process.stdout.write(`found: ${shares.join(", ")}${found.length > LABELS_SHOWN_MAX ? ", …" : ""}\n`);
 }
 
-function rowOf({ name, prediction, error }: Outcome, detecting: boolean): string[] {
+/** Where labels say it all, the last column has the signals. */
+function lastColumn(manifest: Manifest): string {
+  if (manifest.nodes.length > 0) return "nodes";
+  const kinds = manifest.heads.map(({ kind }) => kind).filter((kind) => kind !== "classification");
+  if (kinds.length === 0) return "signals";
+  return kinds.includes("detection") ? "boxes (x0 y0 x1 y1 in 0..1)" : [...new Set(kinds)].join(", ");
+}
+
+function rowOf({ name, prediction, error }: Outcome, manifest: Manifest): string[] {
   if (prediction === undefined) return [name, "-", "-", "-", `${error?.code}: ${error?.message}`];
-  const single = detecting
-    ? (prediction.boxes ?? [])
-        .map((box) => [box.x0, box.y0, box.x1, box.y1].map((at) => at.toFixed(3)).join(" "))
-        .join("; ")
-    : Object.entries(prediction.signals)
-        .map(([signal, value]) => `${signal} ${value.toFixed(3)}`)
-        .join(", ");
-  const last = prediction.nodes === undefined ? single : nodesText(prediction.nodes);
+  const decides = decidingHeadOf(manifest) !== undefined;
   return [
     name,
-    prediction.label,
-    prediction.confidence.toFixed(4),
+    decides ? prediction.label : "-",
+    decides ? prediction.confidence.toFixed(4) : "-",
     prediction.latencyMs.toFixed(2),
-    last || "-",
+    lastOf(prediction, manifest) || "-",
   ];
+}
+
+function lastOf({ nodes, heads, signals }: Prediction, manifest: Manifest): string {
+  if (nodes !== undefined) return nodesText(nodes);
+  const found = heads.map((head) => outcomeText(head, namesOf(manifest, head.name))).filter(Boolean);
+  if (found.length > 0 || manifest.heads.some(({ kind }) => kind === "detection")) return found.join("; ");
+  return Object.entries(signals)
+    .map(([signal, value]) => `${signal} ${value.toFixed(3)}`)
+    .join(", ");
+}
+
+/** Names of a head's numbers: a regression's targets, the labels of others. */
+function namesOf(manifest: Manifest, name: string): readonly string[] {
+  const head = manifest.heads.find((each) => each.name === name);
+  if (head?.kind === "regression") return head.targets.map((target) => target.name);
+  return head !== undefined && "labels" in head ? head.labels : [];
 }

@@ -64,6 +64,24 @@ describe("fieldloop model serve", () => {
     expect(code).toBe(1);
     expect(err).toMatch(/^error not_found: Read ONNX: no file ".*none\.onnx"\n$/);
   });
+
+  it.each([
+    ["inspect", []],
+    ["import", []],
+    ["edit", ["-o", "edited.onnx", "--strip"]],
+    ["split", ["--at", "x", "--out", "parts"]],
+    ["quantize", ["--random", "2", "--out", "variants"]],
+  ])("%s says what a file is that is no ONNX", async (command, rest) => {
+    await writeFile(
+      at("lfs.onnx"),
+      "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12345\n",
+    );
+    const { code, err } = await fieldloop(command, at("lfs.onnx"), ...rest);
+    expect(code).toBe(1);
+    expect(err).toMatch(
+      /^error onnx_malformed: .*Git LFS pointer of \d+ bytes to a file of 12345 \(fetch it/m,
+    );
+  });
 });
 
 describe("fieldloop model inspect", () => {

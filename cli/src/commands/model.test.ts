@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -78,6 +78,16 @@ async function writeZeros(): Promise<string> {
   graph.node("Mul", [x, zero], {}, ["y"]);
   graph.output("y", "float32", [1, 4]);
   const path = join(dir, "zeros.onnx");
+  await writeFile(path, encodeModel(graph.build({ opset: 17 })));
+  return path;
+}
+
+/** A picture of 8×8 from a picture: itself. */
+async function writePicture(): Promise<string> {
+  const graph = new GraphBuilder();
+  graph.node("Identity", [graph.input("in", "float32", [1, 3, 8, 8])], {}, ["out"]);
+  graph.output("out", "float32", [1, 3, 8, 8]);
+  const path = join(dir, "picture.onnx");
   await writeFile(path, encodeModel(graph.build({ opset: 17 })));
   return path;
 }
@@ -167,6 +177,38 @@ describe("fieldloop model", () => {
     const samples = await fieldloop("run", out, join(dir, "samples.csv"));
     expect(samples.out).toMatch(/0–4 +normal/);
     expect(samples.out).toMatch(/2–6 +anomalous/);
+  });
+
+  it("prints the numbers of a regression by their targets, and no label", async () => {
+    const out = join(dir, "package");
+    const file = await writeColumns();
+    await fieldloop("import", file, "--preset", "regression", "--targets", "left,right", "--out", out);
+    await writeFile(join(dir, "images.idx"), idx([1, 2, 2], [255, 0, 255, 0]));
+    const run = await fieldloop("run", out, join(dir, "images.idx"));
+    expect(run.out).toMatch(/^0 +- +- +\S+ +left 2\.000, right 0\.000$/m);
+    const { predictions } = JSON.parse((await fieldloop("run", out, join(dir, "images.idx"), "--json")).out);
+    expect(predictions[0].heads).toEqual([{ name: "values", kind: "regression", values: [2, 0] }]);
+    const refused = await fieldloop("run", out, join(dir, "images.idx"), "--save", join(dir, "saved"));
+    expect(refused.err).toMatch(
+      /invalid_argument: Save pictures: the model has no image head but regression/,
+    );
+  });
+
+  it("saves the pictures that a model makes", async () => {
+    const out = join(dir, "package");
+    await fieldloop("import", await writePicture(), "--preset", "image-to-image", "--out", out);
+    await writeFile(
+      join(dir, "images.idx"),
+      idx(
+        [2, 8, 8],
+        Array.from({ length: 128 }, (_, at) => at),
+      ),
+    );
+    const saved = join(dir, "saved");
+    const run = await fieldloop("run", out, join(dir, "images.idx"), "--save", saved);
+    expect(run.out).toMatch(/^1 +- +- +\S+ +8×8, RGB$/m);
+    expect(await readdir(saved)).toEqual(["000000.jpg", "000001.jpg"]);
+    expect([...(await readFile(join(saved, "000001.jpg"))).subarray(0, 3)]).toEqual([0xff, 0xd8, 0xff]);
   });
 
   it("goes on after an input that it cannot read, and ends with 1", async () => {

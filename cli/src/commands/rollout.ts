@@ -52,7 +52,7 @@ export function registerRolloutCommand(program: Command): void {
       .option("--predictions <count>", "predictions wanted from each device before a verdict", readNumber)
       .option("--accuracy-drop <share>", "largest drop of accuracy that passes, 0..1", readNumber)
       .option("--probation <seconds>", "probation on the device", readNumber)
-      .option("--force <reason>", "roll out without a passing evaluation, and why")
+      .option("--force <reason>", "roll out without a passing evaluation, and why: 10 letters or more")
       .option("--draft", "plan it, do not start it")
       .option("--watch", "stay until it ends"),
   ).action(action(create));

@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import {
   encodeMessage,
-  type FieldloopError,
   formatPredictionId,
   toFieldloopError,
   type Ack,
@@ -20,7 +19,6 @@ import { DesiredStore } from "./desired-store.js";
 import { FeedbackGatherer, type FeedbackItem, unknownPrediction } from "./feedback.js";
 import { HostLink } from "./host-link.js";
 import { LaneUpdaters } from "./lane-updaters.js";
-import { raiseBoot } from "./identity.js";
 import { LocalApi } from "./local-api.js";
 import { LocalInference } from "./local-inference.js";
 import { agentMetrics } from "./agent-metrics.js";
@@ -33,15 +31,13 @@ import { ProviderPlans } from "./provider-plans.js";
 import { Quarantine } from "./quarantine.js";
 import { Sender } from "./sender.js";
 import { Spool } from "./spool/spool.js";
+import { Troubles } from "./troubles.js";
 import { Uplink } from "./uplink.js";
 import { Warnings } from "./warnings.js";
 
 /** How long a stop waits for the server to acknowledge what is left; the rest waits in the spool. */
 const DRAIN_MS = 3_000;
 const TICK_MS = 1_000;
-/** Refusals that the fleet should hear of, not only this device's log. */
-const TOLD = new Set(["desired_signature_invalid", "desired_rollback_refused", "storage_failed"]);
-
 /** The control process: makes the parts of the agent, ties them to each other, and reports their state. */
 export class Daemon implements AgentHandle {
   readonly device: string;
@@ -50,6 +46,7 @@ export class Daemon implements AgentHandle {
   readonly #log: Logger;
   readonly #clock: Clock;
   readonly #warnings: Warnings;
+  readonly #troubles: Troubles;
   readonly #desired: DesiredFollower;
   readonly #packages: PackageStore;
   readonly #catalog: PackageCatalog;
@@ -76,12 +73,15 @@ export class Daemon implements AgentHandle {
       this.#emit(event);
       this.#changed();
     });
+    const { device } = identity;
+    const { directory, log } = options;
+    this.#troubles = new Troubles({ directory, device, boot, log, warnings: this.#warnings });
     this.#desired = new DesiredFollower({
       store: new DesiredStore(options.directory, identity.device, identity.fleetKeys),
       warnings: this.#warnings,
       floor: () => this.#updaters.revisionFloor,
       follow: () => this.#follow(),
-      onRefused: (error) => this.#refused("desired state", error),
+      onRefused: (error) => this.#troubles.refused("desired state", error),
     });
     this.#packages = new PackageStore(options.directory);
     this.#catalog = new PackageCatalog(this.#packages);
@@ -101,7 +101,7 @@ export class Daemon implements AgentHandle {
 
   async start(): Promise<void> {
     const { options, corrupt } = this.#parts;
-    const onCorrupt = (message: string): void => this.#warnings.raise("storage_failed", message);
+    const onCorrupt = (message: string): void => this.#troubles.corrupt(message);
     this.#spool = await this.#openSpool();
     const quarantine = await Quarantine.load(options.directory, onCorrupt);
     this.#sender = this.#makeSender();
@@ -126,7 +126,7 @@ export class Daemon implements AgentHandle {
     this.#uplink.start();
     await this.#updaters.resume();
     await this.#desired.followCurrent();
-    this.#tickTimer = setInterval(() => this.#tick(), TICK_MS);
+    this.#tickTimer = setInterval(() => this.#host.forgetOldTroubles(), TICK_MS);
   }
 
   stop(): Promise<void> {
@@ -170,7 +170,7 @@ export class Daemon implements AgentHandle {
       bytesMax: options.spoolBytesMax ?? AGENT_LIMITS.spoolBytesMaxDefault,
       onDurable: () => this.#sender.pump(),
       onEvicted: (stream, records, bytes) => this.#emit({ type: "eviction", stream, records, bytes }),
-      onStorage: (error) => this.#storage(error),
+      onStorage: (error) => this.#troubles.storage(error),
     });
   }
 
@@ -301,10 +301,10 @@ export class Daemon implements AgentHandle {
       state: () => encodeMessage("state", this.state()),
       onDesired: (envelope) => this.#desired.receive(envelope),
       onCommand: (envelope) => {
-        commands.receive(envelope).catch((error: unknown) => this.#refused("command", error));
+        commands.receive(envelope).catch((error: unknown) => this.#troubles.refused("command", error));
       },
       onAck: (acks) => this.#acknowledged(acks),
-      onLink: (error) => this.#link(error),
+      onLink: (error) => this.#troubles.link(error),
     });
   }
 
@@ -332,29 +332,8 @@ export class Daemon implements AgentHandle {
 
   #acknowledged(acks: readonly Ack[]): void {
     const newest = Math.max(0, ...acks.map((ack) => ack.boot));
-    if (newest > this.boot) void this.#overtaken(newest);
+    if (newest > this.boot) void this.#troubles.overtaken(newest);
     this.#sender.acknowledged(acks);
-  }
-
-  /** The server knows a newer boot of this device: a copy of its state folder runs elsewhere, or an old one was put back. */
-  async #overtaken(seen: number): Promise<void> {
-    const message = `The server saw boot ${seen} of this device, this is boot ${this.boot}`;
-    this.#warnings.raise("boot_superseded", message, "error");
-    try {
-      await raiseBoot(this.#parts.options.directory, seen);
-    } catch (error) {
-      this.#refused("boot number", error);
-    }
-  }
-
-  #link(error: FieldloopError | undefined): void {
-    if (!error) {
-      this.#log.info({ device: this.device }, "connected to the fleet");
-      this.#warnings.clear("unauthenticated");
-      return;
-    }
-    this.#log.warn({ code: error.code }, error.message);
-    if (error.code === "unauthenticated") this.#warnings.raise(error.code, error.message, "error");
   }
 
   // What other programs on this machine ask
@@ -400,29 +379,5 @@ export class Daemon implements AgentHandle {
 
   #changed(): void {
     this.#uplink?.stateChanged();
-  }
-
-  /** Troubles of the host are over when it has run for a while. */
-  #tick(): void {
-    if (this.#host.upMs < AGENT_LIMITS.hostHealthyMs) return;
-    for (const code of [
-      "host_crashed",
-      "host_unresponsive",
-      "host_memory_exceeded",
-      "frame_quarantined",
-    ] as const) {
-      this.#warnings.clear(code);
-    }
-  }
-
-  #storage(error: FieldloopError | undefined): void {
-    if (error) this.#warnings.raise("storage_failed", error.message, "error");
-    else this.#warnings.clear("storage_failed");
-  }
-
-  #refused(what: string, error: unknown): void {
-    const coded = toFieldloopError(error);
-    this.#log.warn({ code: coded.code, what }, coded.message);
-    if (TOLD.has(coded.code)) this.#warnings.raise(coded.code, coded.message);
   }
 }

@@ -23,6 +23,13 @@ import { type HostCrash, Supervisor } from "./supervisor.js";
 /** What a profile is worth when space runs out. */
 const PROFILE_WORTH = 0.7;
 
+const HOST_TROUBLES = [
+  "host_crashed",
+  "host_unresponsive",
+  "host_memory_exceeded",
+  "frame_quarantined",
+] as const;
+
 /** Control's end of the inference host: what its lanes have to run, what it says, and what happens when it ends. */
 export class HostLink {
   readonly supervisor: Supervisor;
@@ -31,8 +38,8 @@ export class HostLink {
   readonly #options: HostLinkOptions;
   readonly #lanes: ReadonlyMap<string, LaneLink>;
   readonly #memory: MemoryCeiling;
-  /** Codes of the troubles that this host told. */
-  readonly #told = new Set<ErrorCode>();
+  /** Troubles that this host told, each with its scope. */
+  readonly #told = new Map<string, { readonly code: ErrorCode; readonly scope: string }>();
   /** Hosts in a row that ended before they were ready. */
   #startsFailed = 0;
   #samplesTaken = 0;
@@ -84,6 +91,12 @@ export class HostLink {
   /** Milliseconds since the host was last started; 0 while it is not ready. */
   get upMs(): number {
     return this.supervisor.ready ? this.#options.clock.monotonic() - this.#upSince : 0;
+  }
+
+  /** Those of the host are over when it has run for a while. */
+  forgetOldTroubles(): void {
+    if (this.upMs < AGENT_LIMITS.hostHealthyMs) return;
+    for (const code of HOST_TROUBLES) this.#options.warnings.clear(code);
   }
 
   start(): void {
@@ -145,10 +158,22 @@ export class HostLink {
       link.activating = undefined;
       return activation;
     } catch (error) {
+      const { code } = toFieldloopError(error);
       // A dead host is told about in #crashed, which wants to know.
-      if (toFieldloopError(error).code !== "host_crashed") link.activating = undefined;
+      if (code === "host_crashed") throw error;
+      link.activating = undefined;
+      if (code === "timed_out") await this.#loadHangs(planned);
       throw error;
     }
+  }
+
+  /** What is still being loaded could come to run at any time, and keeps its lane from everything else: the host goes. */
+  async #loadHangs(target: PackageToRun): Promise<void> {
+    const first = target.providers?.[0];
+    if (first && first.executionProvider !== "cpu") {
+      this.#options.providers.demote(target.packageSha256, first);
+    }
+    await this.restart();
   }
 
   /** Ends the host in order; the next one goes on with every lane. */
@@ -162,7 +187,7 @@ export class HostLink {
     this.frames.hostEnded();
     this.#options.onHostEnded();
     for (const link of this.#lanes.values()) forgetHost(link);
-    for (const code of this.#told) this.#options.warnings.clear(code);
+    for (const { code, scope } of this.#told.values()) this.#options.warnings.clear(code, scope);
     this.#told.clear();
   }
 
@@ -239,9 +264,11 @@ export class HostLink {
       case "warning": {
         const { failure, lane, active } = message;
         // Of a provider that failed it is control that knows when it runs again.
-        if (failure.code !== "provider_failed") this.#told.add(failure.code);
-        if (active) warnings.raise(failure.code, this.#named(lane, failure.message), "warning", lane);
-        else warnings.clear(failure.code, lane);
+        const { code } = failure;
+        const scope = lane ?? "";
+        if (code !== "provider_failed") this.#told.set(`${code} ${scope}`, { code, scope });
+        if (active) warnings.raise(code, this.#named(lane, failure.message), "warning", lane);
+        else warnings.clear(code, lane);
         return;
       }
       case "ready":
@@ -308,8 +335,9 @@ export class HostLink {
     });
     const blamed = new Set<string>();
     for (const link of suspects) {
-      this.#options.updater(link.spec.name).noteHostCrash();
+      // What a driver does is not held against the version: the next host runs it elsewhere.
       if (this.#blameProvider(link, crash)) blamed.add(link.spec.name);
+      else this.#options.updater(link.spec.name).noteHostCrash();
     }
     this.#forgetHost();
     const code = unresponsive ? "host_unresponsive" : "host_crashed";

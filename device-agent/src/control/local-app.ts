@@ -38,7 +38,8 @@ const conditionSchema = z.object({
 
 /** All routes but those of a monitor. Loaded with the first request for one of them: with it comes Node's own HTTP client, 9 MB. */
 export function localListener(options: LocalApiOptions, form: LocalAppForm): RequestListener {
-  return getRequestListener(createLocalApp(options, form).fetch);
+  const listener = getRequestListener(createLocalApp(options, form).fetch);
+  return (request, response) => void listener(request, response);
 }
 
 function createLocalApp(options: LocalApiOptions, form: LocalAppForm): Hono<LocalEnvironment> {

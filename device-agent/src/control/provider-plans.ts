@@ -1,3 +1,4 @@
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { sha256Schema } from "@fieldloop/protocol";
 import { z } from "zod";
@@ -14,6 +15,8 @@ export type ProviderOption = "auto" | "cpu" | (string & {});
 export const MODEL_MARK = "{model}";
 
 const PACKAGES_MAX = 64;
+/** As results are remembered, one file a package. */
+const MEASURED_FILE = /^[0-9a-f]{64}\.json$/;
 const PROVIDER_NAME_MAX = 1_200;
 
 const fileSchema = z.object({
@@ -69,6 +72,17 @@ export class ProviderPlans {
     const others = this.#plans.filter((plan) => plan.packageSha256 !== packageSha256);
     this.#plans = [...others, { packageSha256, providers: [...providers] }].slice(-PACKAGES_MAX);
     await writeJsonFile(this.#path, { packages: this.#plans });
+    await this.#forgetOthers();
+  }
+
+  /** What was measured for packages that are long gone goes too. */
+  async #forgetOthers(): Promise<void> {
+    if (!this.search) return;
+    const { directory } = this.search;
+    const known = new Set(this.#plans.map(({ packageSha256 }) => `${packageSha256}.json`));
+    for (const name of await readdir(directory).catch(() => [])) {
+      if (MEASURED_FILE.test(name) && !known.has(name)) await rm(join(directory, name), { force: true });
+    }
   }
 
   /** The package with what it is to be run on; as it is where nothing was searched for. */

@@ -200,7 +200,9 @@ export class Supervisor {
     });
     const localRunningMs = this.#heartbeat?.localRunningMs ?? 0;
     const stuckInference = localRunningMs > 0 && localRunningMs + silentMs > AGENT_LIMITS.localRunTimeoutMs;
-    if (silentMs <= silenceMaxMs && !stuck && !stuckInference) return;
+    // A host that tells that it lives and never gets ready waits for a load that does not come to an end.
+    const stuckStart = !this.#ready && now - this.#startedAt > AGENT_LIMITS.activateTimeoutMs;
+    if (silentMs <= silenceMaxMs && !stuck && !stuckInference && !stuckStart) return;
     this.#stuckLane = stuck?.name;
     this.#stuckInference = stuckInference && !stuck;
     this.#unresponsive = true;

@@ -76,7 +76,7 @@ export class Uplink {
     if (!client) return;
     if (this.#connected) {
       const said = Promise.all([
-        this.#publish(client, "state", this.#options.state()),
+        this.#sayState(client),
         this.#publish(client, "presence", this.#presence(false)),
       ]);
       await Promise.race([said.catch(() => undefined), delay(1_000)]);
@@ -132,7 +132,7 @@ export class Uplink {
         [downTopic(device, "ack")]: { qos: 0 },
       });
       await this.#publish(client, "presence", this.#presence(true));
-      await this.#publish(client, "state", this.#options.state());
+      await this.#sayState(client);
     } catch (error) {
       log.debug({ error }, "link lost while it was being set up");
       client.end(true);
@@ -195,9 +195,22 @@ export class Uplink {
   #publishState(): void {
     const client = this.#client;
     if (!client || !this.#connected) return;
-    this.#publish(client, "state", this.#options.state()).catch((error: unknown) => {
+    this.#sayState(client).catch((error: unknown) => {
       this.#options.log.debug({ error }, "state not published");
     });
+  }
+
+  /** A state with a value that is not as it should be goes unsaid: it must end neither the agent nor its link. */
+  async #sayState(client: MqttClient): Promise<void> {
+    let payload: Uint8Array;
+    try {
+      payload = this.#options.state();
+    } catch (error) {
+      const { code, message } = toFieldloopError(error);
+      this.#options.log.error({ code }, `the state is not published: ${message}`);
+      return;
+    }
+    await this.#publish(client, "state", payload);
   }
 
   async #publish(client: MqttClient, kind: "presence" | "state", payload: Uint8Array): Promise<void> {

@@ -17,6 +17,8 @@ export interface InferenceOptions {
   readonly send: Send;
   readonly clock: Clock;
   readonly random: RandomSource;
+  /** It cannot go on: whoever started it ends the process. */
+  readonly onDead: (error: FieldloopError) => void;
 }
 
 const TICK_MS = 250;
@@ -33,7 +35,7 @@ export class Inference {
   #profileIntervalMs: number;
   #timers: NodeJS.Timeout[] = [];
 
-  constructor({ start, send, clock, random }: InferenceOptions) {
+  constructor({ start, send, clock, random, onDead }: InferenceOptions) {
     this.#start = start;
     this.#send = send;
     this.#profileIntervalMs = start.profileIntervalSeconds * 1000;
@@ -47,7 +49,7 @@ export class Inference {
     const sampling = partOf(start.sampling, start.lanes.length);
     const onWaiting = (): void => this.#scheduler.wake();
     this.#lanes = start.lanes.map(
-      (lane) => new Lane({ start, lane, sampling, blocks, pool, send, clock, random, onWaiting }),
+      (lane) => new Lane({ start, lane, sampling, blocks, pool, send, clock, random, onWaiting, onDead }),
     );
     this.local = new LocalRuns({ lanes: this.#lanes, pool, clock, onWaiting });
     const tasks = { [Symbol.iterator]: () => this.#tasks() };

@@ -29,10 +29,14 @@ export interface LaneOptions {
   readonly random: RandomSource;
   /** It may be able to run now. */
   readonly onWaiting: () => void;
+  /** The thread of a model on the processor has ended: nothing is left to fall back to but a new host. */
+  readonly onDead: (error: FieldloopError) => void;
 }
 
 /** Codes by which an execution provider says that it is gone, whatever the frame was. */
 const PROVIDER_GONE = new Set(["provider_unavailable", "unavailable", "timed_out"]);
+/** Codes by which the thread of a model says that it has ended. */
+const WORKER_GONE = new Set(["host_crashed", "unavailable"]);
 /** A provider that fails on so many frames one after the other is given up. */
 const RUN_FAILURES_MAX = 3;
 
@@ -271,7 +275,9 @@ export class Lane implements Task {
       next = await open();
       this.#target = target;
       swapGapMs = await this.#swap(next);
-      if (old) await this.#options.pool.release(old);
+      // That the old one does not end in order, as where its driver died, is no failure of the new one.
+      if (old)
+        await this.#options.pool.release(old).catch((error: unknown) => this.#warn(toFieldloopError(error)));
     } finally {
       this.#queue.shrinkWhenDrained(this.#queueMax);
       // A model too slow to catch up must not lag behind its camera for ever.
@@ -331,6 +337,10 @@ export class Lane implements Task {
       return;
     }
     this.#runFailures++;
+    if (model.executionProvider === "cpu") {
+      if (WORKER_GONE.has(error.code)) this.#options.onDead(error);
+      return;
+    }
     const isGone = PROVIDER_GONE.has(error.code);
     const fails = error.code === "model_run_failed" || error.code === "host_crashed";
     const target = this.#target;
@@ -340,7 +350,7 @@ export class Lane implements Task {
 
   async #fallBack(target: PackageToRun, model: HostModel, error: FieldloopError): Promise<void> {
     const { pool, send, onWaiting } = this.#options;
-    this.#falling = model.executionProvider !== "cpu";
+    this.#falling = true;
     try {
       await this.#change(async () => {
         if (this.#closed || this.#model !== model || !pool.giveUp(target, model, error)) return;

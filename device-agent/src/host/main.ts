@@ -22,7 +22,8 @@ process.on("SIGINT", () => undefined);
 async function receive(message: ControlMessage): Promise<void> {
   switch (message.kind) {
     case "start": {
-      const started = new Inference({ start: message, send, clock: systemClock, random: Math.random });
+      const options = { start: message, send, clock: systemClock, random: Math.random, onDead };
+      const started = new Inference(options);
       inference = started;
       await send({ kind: "ready", lanes: await started.start() });
       return;
@@ -42,6 +43,12 @@ async function receive(message: ControlMessage): Promise<void> {
       process.disconnect();
       return;
   }
+}
+
+/** Control sees the end, says why in its log, and starts the next one. */
+function onDead({ code, message }: FieldloopError): void {
+  process.stderr.write(`${code}: ${message}\n`);
+  process.exit(1);
 }
 
 async function answer(id: number, request: ControlRequest): Promise<void> {

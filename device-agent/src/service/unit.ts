@@ -93,6 +93,8 @@ function serviceLines(plan: UnitPlan): string[] {
     "UMask=0077",
     // glibc gives memory back at once.
     "Environment=MALLOC_TRIM_THRESHOLD_=65536",
+    // One heap of malloc for all threads: nothing in control is in a hurry.
+    "Environment=MALLOC_ARENA_MAX=1",
     "Restart=always",
     `RestartSec=${RESTART_SECONDS}`,
     // 2: the call itself is wrong, and would be wrong again.

@@ -235,6 +235,57 @@ export async function writeWindowPackage(
   });
 }
 
+/**
+ * A signal of single samples whose sum is carried from frame to frame: `much` from a sum of 3 on, `little` below. What came before shows
+ * in every result.
+ */
+export async function writeSumPackage(directory: string): Promise<ModelPackage> {
+  const graph = new GraphBuilder();
+  const sample = graph.input("sample", "float32", [1, 1]);
+  const before = graph.input("before", "float32", [1, 1]);
+  const weight = graph.initializer(float32Tensor("weight", [1, 2], [0, 2]));
+  const bias = graph.initializer(float32Tensor("bias", [2], [5, 0]));
+  graph.node("Add", [sample, before], {}, ["sum"]);
+  graph.node("Gemm", ["sum", weight, bias], {}, ["logits"]);
+  graph.output("logits", "float32", [1, 2]);
+  graph.output("sum", "float32", [1, 1]);
+  const draft: ManifestDraft = {
+    schema: 1,
+    model: "sum",
+    version: 1,
+    created: "2026-11-20T00:00:00Z",
+    task: "classification",
+    licence: "Apache-2.0",
+    inputs: [
+      {
+        kind: "window",
+        name: "sample",
+        length: 1,
+        hop: 1,
+        sampleRateHz: 10,
+        normalization: "none",
+        dims: [1, 1],
+      },
+      { kind: "state", name: "before", output: "sum", dims: [1, 1] },
+    ],
+    heads: [
+      {
+        kind: "classification",
+        name: "class",
+        output: "logits",
+        labels: ["little", "much"],
+        values: "logits",
+      },
+    ],
+    variants: [
+      { name: "fp32", file: "fp32.onnx", precision: "fp32", opset: 17, executionProviders: ["cpu"] },
+    ],
+    golden: [],
+    lineage: { base: null, snapshot: null, trainer: "by hand", settings: {}, libraries: {}, metrics: {} },
+  };
+  return writePackage(directory, draft, { "fp32.onnx": encodeModel(graph.build({ opset: 17 })) });
+}
+
 /** Adds 0 · (the sum of the best of each black pixel's row) to the logits. */
 function addTopKOverBlackPixels(graph: GraphBuilder, flat: string): void {
   const limit = graph.initializer(float32Tensor("limit", [], [0.001]));

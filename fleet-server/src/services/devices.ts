@@ -207,6 +207,13 @@ export class DeviceService {
                 executionProvider: state.running.executionProvider,
               }
             : null,
+          lanes:
+            lanes.length < 2
+              ? []
+              : lanes.map(({ name, running }) => ({
+                  name,
+                  running: running ? { model: running.model, version: running.version } : null,
+                })),
           wanted: wanted
             ? { model: wanted.model, version: wanted.version, packageSha256: wanted.packageSha256 }
             : null,

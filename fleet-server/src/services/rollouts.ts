@@ -106,7 +106,7 @@ export class RolloutService {
     if (evidence !== "passed" && request.forceReason === undefined) {
       throw new FieldloopError(
         "rollout_needs_evidence",
-        `Create rollout of "${formatModelVersion(model, version)}": its evidence is "${evidence}"; evaluate it, or give a forceReason`,
+        `Create rollout of "${formatModelVersion(model, version)}": its evidence is "${evidence}"; evaluate it, or say why not (forceReason, on the command line --force)`,
       );
     }
     return this.#exclusive(async () => {
@@ -293,13 +293,13 @@ export class RolloutService {
       if (other)
         throw new FieldloopError(
           "conflict",
-          `Create rollout: device "${device}" is in rollout "${other}", which is not finished`,
+          `Create rollout: device "${device}" is in rollout "${other}", which is not finished: wait for its end, or abort it`,
         );
       const now = record.state && runningWhere(record.state, request.model);
       if (now && now.model !== request.model && request.forceReason === undefined) {
         throw new FieldloopError(
           "invalid_argument",
-          `Create rollout of "${request.model}": device "${device}" runs "${now.model}"; leave it out, or give a forceReason`,
+          `Create rollout of "${request.model}": device "${device}" runs "${now.model}"; leave it out, or say why (forceReason, on the command line --force)`,
         );
       }
       if (now) running.push(now);

@@ -132,10 +132,11 @@ export class DeviceStore {
     );
   }
 
-  /** Devices that report this package as running. */
+  /** Devices that report this package as running, in any of their lanes. */
   async runningOn(model: string, version: number): Promise<number> {
     const row = await this.#database.get<{ count: number }>(
-      sql`select count(*) as count from devices where running_model = ${model} and running_version = ${version}`,
+      sql`select count(*) as count from devices where (running_model = ${model} and running_version = ${version})
+        or lanes like ${inLane(model, version)} escape '\\'`,
     );
     return row!.count;
   }
@@ -229,6 +230,12 @@ function record(row: Row): DeviceRecord {
     state: state?.success ? state.data : null,
     warnings: JSON.parse(row.warnings) as Warnings,
   };
+}
+
+/** Pattern of what {@link lanesOf} writes for a lane that runs this version: SQLite and PostgreSQL share no JSON functions. */
+function inLane(model: string, version: number): string {
+  const name = JSON.stringify(model).replaceAll(/[\\%_]/g, (sign) => `\\${sign}`);
+  return `%"running":{"model":${name},"version":${version},%`;
 }
 
 /** Of a device with several sources: which model each is for, and what it runs. */

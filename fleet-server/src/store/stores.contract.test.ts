@@ -1,3 +1,4 @@
+import type { DeviceState } from "@fieldloop/protocol";
 import { describe, expect, it } from "vitest";
 import { FACTS } from "../kit.test.support.js";
 import { AuthStore } from "./auth.js";
@@ -12,6 +13,47 @@ import { SampleIngestStore, floatsOf } from "./samples.js";
 import { TelemetryStore } from "./telemetry.js";
 
 const HASH = "ab".repeat(32);
+
+type Running = NonNullable<DeviceState["running"]>;
+
+/** A device that runs these, each in a lane of its own. */
+function stateOf(running: readonly Running[]): DeviceState {
+  const [first = null] = running;
+  return {
+    time: 1,
+    boot: 1,
+    agentVersion: "0.1.0",
+    facts: FACTS,
+    running: first,
+    previous: null,
+    deployment: null,
+    lanes: running.map((each, at) => ({
+      name: `lane-${at}`,
+      source: "test",
+      model: each.model,
+      priority: 50,
+      running: each,
+      deployment: null,
+      framesSeen: 0,
+      framesDropped: 0,
+      framesFailed: 0,
+      framesSkipped: 0,
+      rateMax: null,
+    })),
+    desiredRevision: 1,
+    warnings: [],
+    counters: {
+      predictions: 0,
+      framesDropped: 0,
+      framesFailed: 0,
+      samplesTaken: 0,
+      recordsEvicted: 0,
+      hostRestarts: 0,
+    },
+    spool: { records: 0, bytes: 0, bytesMax: 1 },
+    source: "test",
+  };
+}
 
 describe("float vectors as bytes", () => {
   it("come back from any address", () => {
@@ -55,6 +97,33 @@ describeDatabases("devices", (database) => {
     expect(await store.get("a")).toMatchObject({ online: true });
     await store.setAllOffline();
     expect(await store.get("a")).toMatchObject({ online: false });
+  });
+
+  it("counts a version as running in whichever lane it runs, once a device", async () => {
+    const store = new DeviceStore(database());
+    const running = (model: string, version: number): Running => ({
+      model,
+      version,
+      packageSha256: HASH,
+      variant: "fp32",
+      executionProvider: "cpu",
+      since: 1,
+    });
+    await insert(store, "several");
+    await insert(store, "one");
+    await database().transaction(async (tx) => {
+      await store.setState(tx, "several", stateOf([running("parts", 1), running("bear_ing", 12)]));
+      await store.setState(tx, "one", stateOf([running("parts", 1)]));
+    });
+    expect(await store.runningOn("parts", 1)).toBe(2);
+    expect(await store.runningOn("bear_ing", 12)).toBe(1);
+    for (const [model, version] of [
+      ["bear_ing", 1],
+      ["bear-ing", 12],
+      ["ing", 12],
+    ] as const) {
+      expect(await store.runningOn(model, version)).toBe(0);
+    }
   });
 
   it("keeps groups", async () => {

@@ -62,6 +62,13 @@ export const deviceSummarySchema = z.object({
       executionProvider: z.string(),
     })
     .nullable(),
+  /** Of a device with several sources: what each lane runs, the first (as in `running`) included; empty where there is one. */
+  lanes: z.array(
+    z.object({
+      name: z.string(),
+      running: z.object({ model: modelNameSchema, version: versionSchema }).nullable(),
+    }),
+  ),
   wanted: z
     .object({ model: modelNameSchema, version: versionSchema, packageSha256: sha256Schema })
     .nullable(),

@@ -34,6 +34,23 @@ export interface StreamCarry {
   readonly states: ReadonlyMap<string, Tensor>;
 }
 
+/** Kinds of inputs and frames in the words of an error. */
+const TAKES: Readonly<Record<ModelInput["kind"], string>> = {
+  image: "an image",
+  window: "a window of samples",
+  table: "a row of a table",
+  tensor: "tensors",
+  state: "what the run before left",
+  constant: "nothing",
+};
+const IS: Readonly<Record<Frame["kind"], string>> = {
+  encoded: "an image",
+  pixels: "an image",
+  window: "a window of samples",
+  row: "a row of a table",
+  tensors: "tensors",
+};
+
 const NEW_STREAM: StreamCarry = { contexts: new Map(), states: new Map() };
 
 /** The input that a source's frame feeds: the first that is neither state nor constant. */
@@ -112,7 +129,7 @@ export class FramePreparer {
     }
     throw new FieldloopError(
       "invalid_argument",
-      `Prepare frame: a frame of kind "${frame.kind}" for input "${input.name}" of kind "${input.kind}"`,
+      `Prepare frame: input "${input.name}" takes ${TAKES[input.kind]}, this is ${IS[frame.kind]}`,
     );
   }
 

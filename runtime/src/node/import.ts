@@ -3,6 +3,7 @@ import { FieldloopError, LIMITS, inputSchema } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
 import { zeroFeeds } from "../input/prepare.js";
 import { tensorToBytes } from "../package/tensor-bytes.js";
+import { foreignFile } from "../onnx/foreign.js";
 import { decodeModel } from "../onnx/model.js";
 import { describeModel } from "../presets/boundary.js";
 import type { ModelFacts } from "../onnx/check.js";
@@ -104,7 +105,7 @@ function draftOf(facts: ModelFacts, preset: PresetResult, options: ImportOptions
   };
 }
 
-/** @throws FieldloopError `not_found` or `onnx_too_large` */
+/** @throws FieldloopError `not_found`, `onnx_too_large`, or `onnx_malformed` where it is a file of another kind, saying which */
 export async function readModelFile(file: string): Promise<Uint8Array> {
   const info = await stat(file).catch(() => undefined);
   if (!info?.isFile()) throw new FieldloopError("not_found", `Read ONNX: no file "${file}"`);
@@ -114,7 +115,12 @@ export async function readModelFile(file: string): Promise<Uint8Array> {
       `Read ONNX: "${file}" has ${info.size} bytes, at most ${LIMITS.onnxBytesMax} allowed`,
     );
   }
-  return readFile(file);
+  const bytes = await readFile(file);
+  const foreign = foreignFile(bytes);
+  if (foreign !== undefined) {
+    throw new FieldloopError("onnx_malformed", `Read ONNX: "${file}" is ${foreign}, wanted ONNX`);
+  }
+  return bytes;
 }
 
 type GoldenDraft = NonNullable<ManifestDraft["golden"]>[number];

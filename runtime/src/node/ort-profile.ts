@@ -37,9 +37,12 @@ export function sharesOfProfile(text: string): Record<string, number> {
     if (cat !== "Node" || args?.provider === undefined || !name.endsWith("_kernel_time")) continue;
     nodes.set(name, PROVIDER_NAMES[args.provider] ?? args.provider);
   }
-  const shares: Record<string, number> = {};
-  for (const provider of nodes.values()) shares[provider] = (shares[provider] ?? 0) + 1 / nodes.size;
-  return shares;
+  const counts: Record<string, number> = {};
+  for (const provider of nodes.values()) counts[provider] = (counts[provider] ?? 0) + 1;
+  // Divided once: a sum of fractions may come out above 1.
+  return Object.fromEntries(
+    Object.entries(counts).map(([provider, count]) => [provider, count / nodes.size]),
+  );
 }
 
 function parseProfile(text: string): z.output<typeof profileSchema> {

@@ -100,6 +100,27 @@ describe("choosing an execution provider", SPAWNING, () => {
     expect(again.choices).toHaveLength(2);
   });
 
+  it("begins no pair after its time, and tries what is left the next time", async () => {
+    const asked = { ...options(), directory: join(scratch.path, "late"), executionProviders: ["cpu"] };
+    const late = await chooseProviders(goodDir, { ...asked, totalMs: -1 });
+    expect(late.choices).toEqual([]);
+    expect((await chooseProviders(goodDir, asked)).chosen).toMatchObject({ executionProvider: "cpu" });
+  });
+
+  it("times those again that are nearly as fast, and keeps the better time", async () => {
+    const asked = { ...options(), directory: join(scratch.path, "twins"), executionProviders: ["cpu"] };
+    const { draft, files } = brightnessDraft();
+    const [first] = draft.variants;
+    const twin = { ...first!, name: "twin", file: "twin.onnx" };
+    const dir = join(scratch.path, "twins-package");
+    const all = { ...files, "twin.onnx": files[first!.file]! };
+    await writePackage(dir, { ...draft, variants: [first!, twin] }, all);
+    const { choices, chosen } = await chooseProviders(dir, asked);
+    expect(choices.map(({ correct }) => correct)).toEqual([true, true]);
+    const again = await chooseProviders(dir, asked);
+    expect(again).toMatchObject({ remembered: true, chosen });
+  });
+
   it("stops between two pairs", async () => {
     const controller = new AbortController();
     const progress = (): void => controller.abort();
@@ -278,6 +299,8 @@ describe("ONNX Runtime's profile", () => {
       node("b", "WebGpuExecutionProvider"),
     ];
     expect(sharesOfProfile(JSON.stringify(events))).toEqual({ cpu: 0.5, webgpu: 0.5 });
+    const many = Array.from({ length: 49 }, (_, index) => node(String(index), "CPUExecutionProvider"));
+    expect(sharesOfProfile(JSON.stringify(many))).toEqual({ cpu: 1 });
     expect(() => sharesOfProfile("[")).toThrow(expect.objectContaining({ code: "data_file_malformed" }));
   });
   it("is nothing that a name nobody knows opens", async () => {

@@ -108,7 +108,11 @@ async function moveIntoPlace(scratch: string, target: string): Promise<void> {
   } catch (cause) {
     const code = (cause as NodeJS.ErrnoException).code;
     if (code === "ENOTEMPTY" || code === "EEXIST" || code === "ENOTDIR") {
-      throw new FieldloopError("already_exists", `Write package: "${target}" is there already`, { cause });
+      throw new FieldloopError(
+        "already_exists",
+        `Write package: "${target}" is there already; choose another folder (--out) or version (--model-version), or remove it`,
+        { cause },
+      );
     }
     throw new FieldloopError("storage_failed", `Write package: ${(cause as Error).message}`, { cause });
   }

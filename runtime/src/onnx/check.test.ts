@@ -387,10 +387,12 @@ describe("refused with a code that names the place", () => {
     ],
     ["a git-annex pointer", "/annex/objects/SHA256E-s123--abc.onnx\n", /git annex get/],
     ["a web page", "<!DOCTYPE html><html>Sign in</html>", /a web page/],
+    ["a pickle", "\u0080\u0002}q", /a Python pickle/],
+    ["a JPEG image", "\u00ff\u00d8\u00ff\u00e0\0\u0010JFIF", /a JPEG image/],
     ["a ZIP archive", "PK\u0003\u0004....", /a ZIP archive/],
     ["TensorFlow Lite", "\u001c\0\0\0TFL3....", /TensorFlow Lite/],
   ])("%s, by its name", (_, text, message) => {
-    const error = refusal(() => checkModel(new TextEncoder().encode(text)));
+    const error = refusal(() => checkModel(Uint8Array.from(text, (sign) => sign.charCodeAt(0))));
     expect(error.code).toBe("onnx_malformed");
     expect(error.message).toMatch(message);
   });

@@ -9,6 +9,9 @@ const MARKS: readonly (readonly [mark: string, offset: number, what: string])[] 
   ["\u001f\u008b", 0, "gzip data"],
   ["\u007fELF", 0, "a program"],
   ["GGUF", 0, "a GGUF model"],
+  ["\u00ff\u00d8\u00ff", 0, "a JPEG image"],
+  ["\u0089PNG", 0, "a PNG image"],
+  ["RIFF", 0, "a RIFF file (sound, video or a WebP image)"],
 ];
 
 const LFS_POINTER = /^version https:\/\/git-lfs\.github\.com\/spec\/v1\n[\s\S]*?^size (\d+)$/m;
@@ -19,7 +22,8 @@ const ANNEX_POINTER = /^(?:\.\.\/)*\.?(?:git\/)?\/?annex\/objects\//;
  * model formats), as the end of a sentence; `undefined` where nothing says so.
  */
 export function foreignFile(bytes: Uint8Array): string | undefined {
-  const head = new TextDecoder("latin1").decode(bytes.subarray(0, 1024));
+  // One character a byte. TextDecoder("latin1") is windows-1252, which has others for 0x80 to 0x9f.
+  const head = String.fromCharCode(...bytes.subarray(0, 1024));
   const pointer = LFS_POINTER.exec(head);
   if (pointer !== null) {
     return `a Git LFS pointer of ${bytes.length} bytes to a file of ${pointer[1]} (fetch it with "git lfs pull")`;

@@ -154,7 +154,7 @@ export function requireWorth(report: VariantReport, bounds: AcceptanceBounds): v
   if (worse && worst) {
     parts.push(`worst layer "${worst.node}" (${worst.operator}) at ${worst.sqnrDb.toFixed(1)} dB`);
   }
-  parts.push(`try ${advice(report, worse).join(", ")}`);
+  parts.push(`Try ${advice(report, worse).join(", ")}`);
   throw new FieldloopError("quantization_rejected", parts.join(". "), { detail: { reasons } });
 }
 
@@ -176,9 +176,9 @@ function unfusedOf(report: VariantReport): string {
 function advice(report: VariantReport, worse: boolean): string[] {
   if (!worse) {
     const other = {
-      static: report.settings["scheme"] === "s8s8" ? "--scheme u8s8 on a CPU" : "--method fp16-storage",
+      static: report.settings["scheme"] === "s8s8" ? "--scheme u8s8 on a CPU" : "--method fp16 --storage",
       dynamic: "--method static with calibration inputs",
-      fp16: "--method fp16-storage",
+      fp16: "--method fp16 --storage",
       "fp16-storage": "a longer measurement",
       int4: "--accuracy-level 4 or --method dynamic",
     }[report.method];

@@ -2,10 +2,9 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
-import { HostProcess, parseLaneSpec } from "@fieldloop/device-agent";
+import { createAgentLog, HostProcess, parseLaneSpec } from "@fieldloop/device-agent";
 import { encodeModel, float32Tensor, GraphBuilder } from "@fieldloop/runtime";
 import { writePackage, type ModelPackage } from "@fieldloop/runtime/node";
-import { silentLogger } from "../kit/logger.js";
 import { usageOf } from "../kit/processes.js";
 import { progress, type Figure } from "./report.js";
 
@@ -88,7 +87,7 @@ class Soak {
       {
         workingDirectory,
         env: process.env,
-        log: silentLogger,
+        log: createAgentLog({ level: "error", write: () => undefined }),
         ...(existsSync(BUILT_HOST) ? { entry: BUILT_HOST } : {}),
       },
       (message) => {

@@ -6,6 +6,7 @@ import { encodeJpeg, openPackage, type ModelPackage } from "@fieldloop/runtime/n
 import { createPartsScene } from "@fieldloop/runtime/simulate";
 import { AgentProgram, type ServerProgram } from "../kit/fleet.js";
 import { freePort } from "../kit/proxy.js";
+import { until } from "../kit/wait.js";
 import { progress, type Figure } from "./report.js";
 
 const FPS = 60;
@@ -19,6 +20,8 @@ const SOCKETS = 8;
 
 interface SwapOptions {
   readonly folder: string;
+  /** A device that runs `version`. */
+  readonly device: string;
   readonly server: ServerProgram;
   readonly made: ModelPackage;
   readonly version: ModelVersion;
@@ -31,24 +34,28 @@ interface SwapOptions {
  * prediction is lost.
  */
 export async function measureSwaps(options: SwapOptions): Promise<Figure[]> {
-  const { folder, server, made, version, quick } = options;
+  const { folder, device, server, made, version, quick } = options;
   const port = await freePort();
-  const agent = new AgentProgram({ folder, device: "swaps", source: `http:${port}` });
-  await agent.start({ server: server.url, token: await server.enrolmentToken() });
-  await rollOut(server, version, 0);
+  const agent = new AgentProgram({ folder, device, source: `http:${port}` });
+  await agent.start();
   const next = await server.publish(await nextVersion(folder, made));
-  const camera = new Camera(port, await frames());
+  const images = await frames();
+  await until("the source is open", () => post(port, images[0]!).catch(() => false), { timeoutMs: STEP_MS });
+  const camera = new Camera(port, images);
   camera.start();
   await sleep(WARM_MS);
   const steady: number[] = [];
   const swapping: number[] = [];
   camera.into(steady);
+  let lostSwapping = 0;
   const swaps = quick ? QUICK_SWAPS : SWAPS;
   for (let swap = 1; swap <= swaps; swap++) {
     progress(`swap ${swap} of ${swaps} at ${FPS} frames a second`);
     await sleep(STEADY_MS);
     camera.into(swapping);
-    await rollOut(server, swap % 2 === 1 ? next : version, 10);
+    const before = camera.lost;
+    await rollOut(swap % 2 === 1 ? next : version);
+    lostSwapping += camera.lost - before;
     camera.into(steady);
   }
   await camera.stop();
@@ -57,9 +64,10 @@ export async function measureSwaps(options: SwapOptions): Promise<Figure[]> {
   return [
     {
       id: "swap_frames_lost",
-      what: `frames without a prediction, of ${camera.sent} at ${FPS} fps with ${swaps} swaps`,
-      value: camera.lost,
+      what: `frames without a prediction during ${swaps} swaps at ${FPS} fps`,
+      value: lostSwapping,
       unit: "",
+      peer: { what: `between swaps, of ${camera.sent} in all`, value: camera.lost - lostSwapping },
       bar: { at: "most", value: 0 },
     },
     {
@@ -79,9 +87,9 @@ export async function measureSwaps(options: SwapOptions): Promise<Figure[]> {
     },
   ];
 
-  async function rollOut(fleet: ServerProgram, to: ModelVersion, predictions: number): Promise<void> {
-    const { rollout } = await fleet.rollOut(to, [agent.device], { seconds: 0, predictions });
-    const view = await fleet.settled(rollout, STEP_MS);
+  async function rollOut(to: ModelVersion): Promise<void> {
+    const { rollout } = await server.rollOut(to, [device]);
+    const view = await server.settled(rollout, STEP_MS);
     if (view.state !== "succeeded") throw new Error(`Roll parts@${to.version} out: it is ${view.state}`);
   }
 }
@@ -133,31 +141,24 @@ class Camera {
 
   async #send(dueMs: number, latencies: number[]): Promise<void> {
     const body = this.#frames[this.sent++ % this.#frames.length]!;
-    const isPredicted = await this.#post(body).catch(() => false);
+    const isPredicted = await post(this.#port, body, this.#sockets).catch(() => false);
     if (isPredicted) latencies.push(performance.now() - dueMs);
     else this.lost++;
   }
+}
 
-  #post(body: Uint8Array): Promise<boolean> {
-    return new Promise((resolve, reject) => {
-      const call = request(
-        {
-          host: "127.0.0.1",
-          port: this.#port,
-          method: "POST",
-          agent: this.#sockets,
-          headers: { "content-type": "image/jpeg", "content-length": body.length },
-        },
-        (response) => {
-          response.resume();
-          response.once("error", reject);
-          response.once("end", () => resolve(response.statusCode === 200));
-        },
-      );
-      call.once("error", reject);
-      call.end(body);
+/** True where the answer is a prediction. */
+function post(port: number, body: Uint8Array, agent?: Agent): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    const headers = { "content-type": "image/jpeg", "content-length": body.length };
+    const call = request({ host: "127.0.0.1", port, method: "POST", agent, headers }, (response) => {
+      response.resume();
+      response.once("error", reject);
+      response.once("end", () => resolve(response.statusCode === 200));
     });
-  }
+    call.once("error", reject);
+    call.end(body);
+  });
 }
 
 async function frames(): Promise<Uint8Array[]> {

@@ -17,6 +17,8 @@ import { measureSoak } from "./agent-soak.js";
 import { measureSwaps } from "./agent-swap.js";
 import { progress, SuiteUnavailable, type Figure } from "./report.js";
 
+/** One device with its model throughout, started again with another source. */
+const DEVICE = "camera";
 const FPS = 30;
 const EARLY_MS = 10_000;
 const LATE_MS = 60_000;
@@ -43,8 +45,8 @@ export async function runAgentSuite({ quick }: { readonly quick: boolean }): Pro
     const version = await server.publish(made);
     const figures = [
       ...(await measureAtRate(folder, server, made, version, quick)),
-      ...(await measureIdle(folder, server, version)),
-      ...(await measureSwaps({ folder, server, made, version, quick })),
+      ...(await measureIdle(folder)),
+      ...(await measureSwaps({ folder, device: DEVICE, server, made, version, quick })),
     ];
     await server.stop();
     figures.push(...(await measureSoak(folder, quick)));
@@ -64,10 +66,11 @@ async function measureAtRate(
   quick: boolean,
 ): Promise<Figure[]> {
   const source = `simulator:parts?fps=${FPS}&feedback=0`;
-  const agent = new AgentProgram({ folder, device: "camera", source });
+  const agent = new AgentProgram({ folder, device: DEVICE, source });
   await agent.start({ server: server.url, token: await server.enrolmentToken() });
   const { rollout } = await server.rollOut(version, [agent.device]);
-  await server.settled(rollout, STEP_MS);
+  const view = await server.settled(rollout, STEP_MS);
+  if (view.state !== "succeeded") throw new Error(`Roll parts@${version.version} out: it is ${view.state}`);
   await requireBuild(agent);
   const starts = await measureStarts(agent);
   progress(`both processes at ${FPS} frames a second`);
@@ -132,11 +135,9 @@ async function measureStarts(
 }
 
 /** Connected to the server, with a model and a source that brings nothing. */
-async function measureIdle(folder: string, server: ServerProgram, version: ModelVersion): Promise<Figure[]> {
-  const agent = new AgentProgram({ folder, device: "idle", source: `http:${await freePort()}` });
-  await agent.start({ server: server.url, token: await server.enrolmentToken() });
-  const { rollout } = await server.rollOut(version, [agent.device], { seconds: 0, predictions: 0 });
-  await server.settled(rollout, STEP_MS);
+async function measureIdle(folder: string): Promise<Figure[]> {
+  const agent = new AgentProgram({ folder, device: DEVICE, source: `http:${await freePort()}` });
+  await agent.start();
   progress("an agent without frames");
   await sleep(SETTLE_MS);
   const cpuMs = await cpuMsOf(agent);

@@ -13,6 +13,9 @@ import { decodeWav, readWavFormat, wavBlockBytes, type WavFormat } from "./wav.j
 
 type AudioSpec = SpecOf<"audio">;
 
+/** Channels that a model may want of sound without `channels=`: 7.1. Beyond it they are features that something else computes. */
+const SOUND_CHANNELS_MAX = 8;
+
 /** Sound is read in pieces of so many seconds, so that a window comes when it is due. */
 const PIECE_SECONDS = 0.01;
 const PIECE_SAMPLES_MIN = 256;
@@ -115,7 +118,14 @@ export class AudioSource implements Source {
   }
 
   #channels(): number {
-    return this.#spec.channels ?? this.#context.window?.()?.channels ?? 1;
+    const wanted = this.#context.window?.()?.channels ?? 1;
+    if (this.#spec.channels === undefined && wanted > SOUND_CHANNELS_MAX) {
+      throw new FieldloopError(
+        "source_failed",
+        `${this.#action}: the model takes ${wanted} values a sample, which are features and no channels of sound; give it rows, tensors or say channels=`,
+      );
+    }
+    return this.#spec.channels ?? wanted;
   }
 
   #cutter(): RowFrames {

@@ -176,7 +176,10 @@ export class RowFrames {
     const wanted: WindowShape | undefined = this.#context.window?.();
     const samples = length ?? wanted?.length;
     if (samples === undefined) {
-      if (shape === "window") throw rowMalformed("the model wants no window, or say length=");
+      if (shape === "window")
+        throw rowMalformed(
+          "the model has no window input (length= cuts windows of that many samples anyway)",
+        );
       return undefined;
     }
     return {

@@ -81,6 +81,7 @@ export function matchesSearch(device: DeviceSummary, search: string): boolean {
     device.device,
     ...Object.entries(device.tags).map(([key, value]) => `${key}=${value}`),
     running ? `${running.model}@${running.version} ${running.packageSha256} ${running.variant}` : "",
+    ...device.lanes.map((lane) => (lane.running ? `${lane.running.model}@${lane.running.version}` : "")),
   ]
     .join(" ")
     .toLowerCase();

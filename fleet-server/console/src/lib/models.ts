@@ -5,6 +5,20 @@ export function labelsOf(version: ModelVersion | undefined): readonly string[] {
   return version ? (decidingHeadOf(version.manifest)?.head.labels ?? []) : [];
 }
 
+/** Where a head found nothing; no label of its own. */
+const NOTHING = "none";
+
+/** What a sample can be labelled as: the labels, and "none" where the model may find nothing. */
+export function choicesOf(version: ModelVersion | undefined): readonly string[] {
+  const head = version && decidingHeadOf(version.manifest)?.head;
+  if (!head) return [];
+  const mayFindNothing =
+    head.kind === "detection" ||
+    head.kind === "segmentation" ||
+    (head.kind === "classification" && head.activation === "sigmoid");
+  return mayFindNothing && !head.labels.includes(NOTHING) ? [...head.labels, NOTHING] : head.labels;
+}
+
 export function findVersion(
   models: readonly Model[] | undefined,
   model: string,

@@ -146,18 +146,24 @@ function toColumns(items: readonly SeriesPoint[], from: number, to: number, buck
   return { x, confidence, accuracy, latency, rate };
 }
 
-/** When each version began to run: exactly for the running one, by the last step of its deployment for those before. */
+/** When each version began to run: exactly for the running ones, by the last step of its deployment for those before. Models
+ * are named where there are several. */
 function versionMarkers(device: DeviceDetail): PlotMarker[] {
-  const running = device.state?.running;
+  const { state } = device;
+  const lanes = state?.lanes ?? [];
+  const running = lanes.length > 1 ? lanes.flatMap((lane) => lane.running ?? []) : (state?.running ?? []);
+  const now = [running].flat();
+  const several = new Set([...now, ...device.deployments].map(({ model }) => model)).size > 1;
+  const label = (of: { model: string; version: number }) => `${several ? of.model : ""}@${of.version}`;
   const before = device.deployments
     .filter(
       (item) =>
         (item.state === "active" || item.state === "rolled_back") &&
-        !(running && item.version === running.version && item.model === running.model),
+        !now.some((each) => item.version === each.version && item.model === each.model),
     )
     .map((item) => ({
       at: item.updated / 1000,
-      label: item.state === "active" ? `@${item.version}` : `back from @${item.version}`,
+      label: item.state === "active" ? label(item) : `back from ${label(item)}`,
     }));
-  return running ? [...before, { at: running.since / 1000, label: `@${running.version}` }] : before;
+  return [...before, ...now.map((each) => ({ at: each.since / 1000, label: label(each) }))];
 }

@@ -32,14 +32,14 @@ export function DeviceLanes({ device }: { device: DeviceDetail }) {
             {lanes.map((lane) => (
               <tr key={lane.name}>
                 <td class="strong">{lane.name}</td>
-                <td class="truncate" title={lane.source}>
-                  {lane.source}
+                <td title={lane.source}>
+                  <div class="truncate lane-source">{lane.source}</div>
                   <SourceTroubles lane={lane} />
                 </td>
                 <td class="nowrap">
                   <Runs lane={lane} />
                 </td>
-                <td>
+                <td class="nowrap">
                   <Provider lane={lane} />
                 </td>
                 <td>

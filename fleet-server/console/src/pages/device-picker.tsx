@@ -57,6 +57,7 @@ export function DevicePicker({
             <span class="truncate">{device.device}</span>
             <small class="muted">
               {device.running ? `${device.running.model}@${device.running.version}` : "runs nothing"}
+              {device.lanes.length > 1 && ` and ${device.lanes.length - 1} more`}
             </small>
           </label>
         ))}

@@ -78,9 +78,12 @@ function Now({ device }: { device: DeviceDetail }) {
       item.state !== "rolled_back",
   );
   const step = state?.deployment;
+  const lanes = state?.lanes?.length ?? 0;
   return (
     <div class="runs-now">
-      {running ? (
+      {lanes > 1 ? (
+        <p>{lanes} lanes, each with a version of its own: see above.</p>
+      ) : running ? (
         <p>
           Runs <Version model={running.model} version={running.version} sha256={running.packageSha256} />,
           variant <b>{running.variant}</b> on <b>{running.executionProvider}</b>, since{" "}

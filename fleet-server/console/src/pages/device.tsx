@@ -169,7 +169,10 @@ function DeviceFacts({ device }: { device: DeviceDetail }) {
           ["Execution providers", facts.executionProviders.join(", ") || "none"],
           ["Software", `agent ${state.agentVersion} · Node ${facts.nodeVersion} · ${facts.runtimeVersion}`],
           ["System", `${facts.platform} · ${facts.timeZone}`],
-          ["Source", state.source],
+          [
+            "Source",
+            (state.lanes?.length ?? 0) > 1 ? `${state.lanes?.length}: see the lanes above` : state.source,
+          ],
           [
             "Boot",
             `${formatCount(state.boot)}, with ${plural(counters.predictions, "prediction")} and ${plural(counters.samplesTaken, "sample")}`,
@@ -235,8 +238,8 @@ function Predictions({ device }: { device: string }) {
                       <td>
                         <code>{item.id}</code>
                       </td>
-                      <td class="strong">{item.label}</td>
-                      <td class="number">{formatPercent(item.confidence)}</td>
+                      <td class="strong">{decides(item) ? item.label : <span class="faint">–</span>}</td>
+                      <td class="number">{decides(item) ? formatPercent(item.confidence) : "–"}</td>
                       <td>
                         <Truth label={item.label} truth={item.truth} />
                       </td>
@@ -261,6 +264,11 @@ function Predictions({ device }: { device: string }) {
       </Loaded>
     </Panel>
   );
+}
+
+/** False for numbers, pictures and embeddings: such a model has no label to be sure of, and says class -1 with confidence 1. */
+function decides({ class: predicted, confidence, signals }: PredictionView): boolean {
+  return predicted >= 0 || confidence < 1 || "margin" in signals || "entropy" in signals;
 }
 
 function Truth({ label, truth }: { label: string; truth: string | null }) {

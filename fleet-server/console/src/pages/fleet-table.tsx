@@ -130,15 +130,24 @@ function Row({
   );
 }
 
-/** What runs; where that is not what is wanted, what is. */
+function sayLane({ name, running }: DeviceSummary["lanes"][number]): string {
+  return `${name}: ${running ? `${running.model}@${running.version}` : "nothing"}`;
+}
+
+/** What runs, of several lanes the first; where that is not what is wanted, what is. */
 export function Running({ device }: { device: DeviceSummary }) {
-  const { running, wanted } = device;
+  const { running, wanted, lanes } = device;
   return (
     <span class="running">
       {running ? (
         <Version model={running.model} version={running.version} sha256={running.packageSha256} />
       ) : (
         <span class="faint">nothing</span>
+      )}
+      {lanes.length > 1 && (
+        <span class="tag" title={lanes.map(sayLane).join("\n")}>
+          +{lanes.length - 1}
+        </span>
       )}
       {isBehind(device) && wanted && (
         <span

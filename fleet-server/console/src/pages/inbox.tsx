@@ -7,7 +7,7 @@ import { session, whyNot } from "../api/session.js";
 import { formatCount, plural } from "../lib/format.js";
 import { useKeys } from "../lib/keys.js";
 import { labelKey } from "../lib/labelling.js";
-import { findVersion, labelsOf } from "../lib/models.js";
+import { choicesOf, findVersion } from "../lib/models.js";
 import { useQuery } from "../lib/url.js";
 import { Meter } from "../ui/atoms.js";
 import { Empty, Page, Problem, Skeleton } from "../ui/layout.js";
@@ -28,7 +28,7 @@ export function InboxPage() {
   const path = withQuery("/samples", { ...apiQuery(query), limit: PAGE_SIZE });
   const queue = useQueue(path, query.get("sample"), (sample) => setQuery({ sample }));
   const sample = queue.items[queue.at];
-  const labels = sample ? labelsOf(findVersion(models.data?.items, sample.model, sample.version)) : [];
+  const labels = sample ? choicesOf(findVersion(models.data?.items, sample.model, sample.version)) : [];
   const refusedFix = whyNot("operator");
   const refusedLabel = whyNot("labeler");
   useInboxKeys(queue, sample, refusedLabel ? [] : labels, () => !refusedFix && setFixing(true));

@@ -1,4 +1,4 @@
-import type { Group, Model, RolloutView } from "@fieldloop/protocol";
+import type { DeviceSummary, Group, Model, RolloutView } from "@fieldloop/protocol";
 import { useState } from "preact/hooks";
 import { useLocation } from "wouter-preact";
 import { type ApiError, request, toApiError } from "../api/client.js";
@@ -54,6 +54,11 @@ export function parseWaves(text: string): ({ count: number } | { percent: number
     : undefined;
 }
 
+/** In any of its lanes. */
+function runsModel({ running, lanes }: DeviceSummary, model: string): boolean {
+  return running?.model === model || lanes.some((lane) => lane.running?.model === model);
+}
+
 function Form({ models, devices }: { models: readonly Model[]; devices: DeviceList }) {
   const [query, setQuery] = useQuery();
   const [, navigate] = useLocation();
@@ -63,7 +68,7 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
   const groups = useResource<{ items: Group[] }>("/groups");
   const members = {
     model: devices.items
-      .filter((device) => !device.suspended && device.running?.model === model.model)
+      .filter((device) => !device.suspended && runsModel(device, model.model))
       .map((device) => device.device),
     all: devices.items.filter((device) => !device.suspended).map((device) => device.device),
   };

@@ -2,7 +2,7 @@ import type { Evaluation, Model, ModelVersion } from "@fieldloop/protocol";
 import { Link } from "wouter-preact";
 import { useResource } from "../api/resource.js";
 import { whyNot } from "../api/session.js";
-import { formatBytes, formatCount, formatNumber } from "../lib/format.js";
+import { formatBytes, formatCount, formatNumber, plural } from "../lib/format.js";
 import { EVIDENCE_KIND } from "../lib/kinds.js";
 import { findVersion, labelsOf } from "../lib/models.js";
 import { versionPath } from "../lib/url.js";
@@ -98,6 +98,17 @@ function Evaluations({ of, all }: { of: ModelVersion; all: readonly Evaluation[]
   );
 }
 
+/** Labels, or what a model without them gives. */
+function sayLabels(version: ModelVersion): [string, string] {
+  const labels = labelsOf(version);
+  if (labels.length > 0) return ["Labels", labels.join(", ")];
+  const gives = version.manifest.heads.map((head) => {
+    if (head.kind !== "regression") return head.kind;
+    return head.targets.map(({ name, unit }) => (unit ? `${name} (${unit})` : name)).join(", ");
+  });
+  return ["Gives", gives.join("; ") || "tensors"];
+}
+
 function Contents({ version }: { version: ModelVersion }) {
   const { manifest } = version;
   const { lineage } = manifest;
@@ -109,7 +120,7 @@ function Contents({ version }: { version: ModelVersion }) {
           rows={[
             ["Task", manifest.task],
             ["Input", manifest.inputs.map(sayInput).join("; ")],
-            ["Labels", labelsOf(version).join(", ") || "none"],
+            sayLabels(version),
             ["Signals", manifest.signals.join(", ") || "none"],
             [
               "Variants",
@@ -121,7 +132,7 @@ function Contents({ version }: { version: ModelVersion }) {
             ["Size", formatBytes(version.bytes)],
             ["Licence", manifest.licence],
             ["Created", <Time at={version.created} key="created" />],
-            ["Runs on", `${formatCount(version.runningOn)} devices`],
+            ["Runs on", plural(version.runningOn, "device")],
           ]}
         />
       </Panel>

@@ -90,7 +90,7 @@ function WindowPlot({ url, large }: { url: string; large: boolean }) {
     [values, width, height, columns],
   );
   if (failed) return <span class="media-missing">The window was not sent</span>;
-  return (
+  const plot = (
     <svg
       class={large ? "media window large" : "media window"}
       viewBox={`0 0 ${width} ${height}`}
@@ -102,22 +102,23 @@ function WindowPlot({ url, large }: { url: string; large: boolean }) {
         <>
           <line class="window-zero" x1="0" x2={width} y1={drawn.zero} y2={drawn.zero} />
           <path d={drawn.path} />
-          {large && (
-            <g class="window-scale">
-              <text x="6" y="14">
-                {formatNumber(drawn.high)}
-              </text>
-              <text x="6" y={height - 6}>
-                {formatNumber(drawn.low)}
-              </text>
-              <text x={width - 6} y={height - 6} text-anchor="end">
-                {values?.length} values
-              </text>
-            </g>
-          )}
         </>
       )}
     </svg>
+  );
+  if (!large) return plot;
+  // Text beside the drawing, not in it: the drawing is stretched to its place.
+  return (
+    <div class="window-frame">
+      {plot}
+      {drawn && (
+        <>
+          <span class="high">{formatNumber(drawn.high)}</span>
+          <span class="low">{formatNumber(drawn.low)}</span>
+          <span class="count">{values?.length} values</span>
+        </>
+      )}
+    </div>
   );
 }
 

@@ -191,7 +191,7 @@ function yRange({ min, max }: PlotProps, low: number | null, high: number | null
   return [Math.max(0, from - around * 0.5), from + around * 0.5];
 }
 
-/** A dashed line with its label where the version changed. */
+/** A dashed line with its label where the version changed; labels that would lie on one another are left out. */
 function drawMarkers(chart: uPlot, markers: readonly PlotMarker[], colour: string, font: string): void {
   const { ctx, bbox } = chart;
   const ratio = devicePixelRatio;
@@ -201,16 +201,20 @@ function drawMarkers(chart: uPlot, markers: readonly PlotMarker[], colour: strin
   ctx.fillStyle = colour;
   ctx.lineWidth = ratio;
   ctx.setLineDash([3 * ratio, 3 * ratio]);
-  for (const { at, label } of markers) {
+  let freeFrom = Number.NEGATIVE_INFINITY;
+  for (const { at, label } of markers.toSorted((a, b) => a.at - b.at)) {
     const left = chart.valToPos(at, "x", true);
     if (left < bbox.left || left > bbox.left + bbox.width) continue;
     ctx.beginPath();
     ctx.moveTo(left, bbox.top);
     ctx.lineTo(left, bbox.top + bbox.height);
     ctx.stroke();
-    const room = bbox.left + bbox.width - left > 60 * ratio;
-    ctx.textAlign = room ? "left" : "right";
-    ctx.fillText(label, left + (room ? -2 : 2) * ratio, bbox.top - 4 * ratio);
+    const { width } = ctx.measureText(label);
+    const start = Math.min(left - 2 * ratio, bbox.left + bbox.width - width);
+    if (start < freeFrom) continue;
+    freeFrom = start + width + 6 * ratio;
+    ctx.textAlign = "left";
+    ctx.fillText(label, start, bbox.top - 4 * ratio);
   }
   ctx.restore();
 }

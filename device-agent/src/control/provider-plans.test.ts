@@ -1,0 +1,53 @@
+import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { PackageToRun, ProviderToRun } from "../ipc.js";
+import { scratchFolder } from "../testing/package.test.kit.js";
+import { MODEL_MARK, ProviderPlans } from "./provider-plans.js";
+
+let folder: Awaited<ReturnType<typeof scratchFolder>>;
+beforeEach(async () => {
+  folder = await scratchFolder();
+});
+afterEach(() => folder.remove());
+
+const SHA = "a".repeat(64);
+const TARGET: PackageToRun = { directory: "/", packageSha256: SHA };
+const GPU: ProviderToRun = { executionProvider: "webgpu", variant: "fp32", medianMs: 1 };
+const CPU: ProviderToRun = { executionProvider: "cpu", variant: "int8", medianMs: 2 };
+
+function load(option: string): Promise<ProviderPlans> {
+  return ProviderPlans.load(folder.path, option, 2, (message) => {
+    throw new Error(message);
+  });
+}
+
+describe("the providers of a package", () => {
+  it("are there again after a start, without one that ended the host in this one", async () => {
+    const plans = await load("auto");
+    expect(plans.planFor(TARGET)).toBe(TARGET);
+    await plans.remember(SHA, [GPU, CPU]);
+    plans.demote(SHA, GPU);
+    expect(plans.planFor(TARGET).providers).toEqual([CPU]);
+    expect((await load("auto")).planFor(TARGET).providers).toEqual([GPU, CPU]);
+    expect((await load("cpu")).planFor(TARGET)).toBe(TARGET);
+  });
+
+  it("are forgotten with what was measured for them, the machine's own are not", async () => {
+    const plans = await load("auto");
+    const { directory } = plans.search!;
+    await mkdir(directory);
+    const names = [`${SHA}.json`, `${"b".repeat(64)}.json`, "machine.json"];
+    for (const name of names) await writeFile(join(directory, name), "{}");
+    await plans.remember(SHA, [CPU]);
+    expect((await readdir(directory)).sort()).toEqual([`${SHA}.json`, "machine.json"]);
+  });
+
+  it("are looked for where it was said, and on the processor in the end", async () => {
+    expect((await load("auto")).search).toMatchObject({ executionProviders: undefined, endpoints: [] });
+    expect((await load("cuda, http://127.0.0.1:8000")).search).toMatchObject({
+      executionProviders: ["cuda", `oip+http://127.0.0.1:8000/v2/models/${MODEL_MARK}`, "cpu"],
+    });
+    expect((await load("cpu")).search).toBeUndefined();
+  });
+});
