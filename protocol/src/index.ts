@@ -59,17 +59,14 @@ export {
 } from "./manifest/inputs.js";
 export {
   DETECTION_FORMATS,
-  decidingHead,
   headSchema,
   type Anchors,
-  type DecidingHead,
   type Head,
 } from "./manifest/heads.js";
+export { ROOT_NODE, decidingHead, decidingHeadOf, type DecidingHead } from "./manifest/deciding.js";
 export {
   PRECISIONS,
-  ROOT_NODE,
   TASKS,
-  decidingHeadOf,
   goldenCaseSchema,
   lineageSchema,
   manifestFiles,

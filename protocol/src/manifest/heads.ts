@@ -211,28 +211,3 @@ export const headSchema = z.discriminatedUnion("kind", [
   imageHeadSchema,
 ]);
 export type Head = z.output<typeof headSchema>;
-
-/** Heads whose result is a class; the first of a manifest names the class of its predictions. */
-export type DecidingHead = Extract<
-  Head,
-  { kind: "classification" | "detection" | "segmentation" | "anomaly" }
->;
-
-export function decidingHead(heads: readonly Head[]): DecidingHead | undefined {
-  return heads.find(isDeciding);
-}
-
-function isDeciding(head: Head): head is DecidingHead {
-  switch (head.kind) {
-    case "classification":
-    case "detection":
-    case "segmentation":
-    case "anomaly":
-      return true;
-    case "keypoints":
-    case "regression":
-    case "embedding":
-    case "image":
-      return false;
-  }
-}

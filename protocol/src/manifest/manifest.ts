@@ -2,8 +2,9 @@ import { z } from "zod";
 import { LIMITS } from "../limits.js";
 import { modelNameSchema, sha256Schema, textSchema, versionSchema } from "../names.js";
 import { SIGNAL_NAMES } from "../signals.js";
+import { ROOT_NODE } from "./deciding.js";
 import { fileSchema, fileShape, type PackageFile } from "./files.js";
-import { decidingHead, headSchema, type DecidingHead } from "./heads.js";
+import { headSchema } from "./heads.js";
 import { inputSchema } from "./inputs.js";
 import { dimsSchema, elementTypeSchema, tensorNameSchema } from "./tensors.js";
 
@@ -26,8 +27,6 @@ export const variantSchema = z.object({
   memoryBytesMax: z.int().positive().optional(),
 });
 
-/** The model that the manifest itself describes. */
-export const ROOT_NODE = "root";
 /** A name within the package. */
 const nodeNameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/);
 export const furtherNodeNameSchema = nodeNameSchema.refine((name) => name !== ROOT_NODE);
@@ -167,17 +166,6 @@ export type NodeCondition = z.output<typeof nodeConditionSchema>;
 export type GoldenCase = z.output<typeof goldenCaseSchema>;
 export type Lineage = z.output<typeof lineageSchema>;
 export type Precision = (typeof PRECISIONS)[number];
-
-/** The head that names the class of a package's predictions: the first that decides something, of the root, else of the nodes in their order. */
-export function decidingHeadOf(
-  manifest: Pick<Manifest, "heads" | "nodes">,
-): { readonly node: string; readonly head: DecidingHead } | undefined {
-  for (const { name, heads } of [{ name: ROOT_NODE, heads: manifest.heads }, ...manifest.nodes]) {
-    const head = decidingHead(heads);
-    if (head !== undefined) return { node: name, head };
-  }
-  return undefined;
-}
 
 /**
  * The files of a package, each once. `all` is what its folder holds beside `manifest.json`; `running` leaves out the training data, which

@@ -33,8 +33,10 @@ export function formatRate(perSecond: number | null | undefined): string {
   return `${perSecond >= 100 ? whole.format(perSecond) : perSecond.toFixed(1)}${THIN}/s`;
 }
 
+/** In seconds from one second on. */
 export function formatMs(ms: number | null | undefined): string {
-  return ms === null || ms === undefined ? UNKNOWN : `${formatNumber(ms)}${THIN}ms`;
+  if (ms === null || ms === undefined) return UNKNOWN;
+  return ms < 1000 ? `${formatNumber(ms)}${THIN}ms` : `${formatNumber(ms / 1000)}${THIN}s`;
 }
 
 export function formatBytes(bytes: number | null | undefined): string {

@@ -47,9 +47,11 @@ export function DeviceRuns({ device }: { device: DeviceDetail }) {
                       {item.errorCode && <code>{item.errorCode}</code>}
                     </State>
                   </td>
-                  <td class="truncate">
+                  <td>
                     {item.rollout ? (
-                      <Link href={rolloutPath(item.rollout)}>{item.rollout}</Link>
+                      <Link class="truncate rollout-id" href={rolloutPath(item.rollout)} title={item.rollout}>
+                        {item.rollout}
+                      </Link>
                     ) : (
                       <span class="muted">assigned by hand</span>
                     )}

@@ -266,9 +266,12 @@ function Predictions({ device }: { device: string }) {
   );
 }
 
+/** Confidence 1 as it comes off the wire, which rounds. */
+const CERTAIN = 0.9996;
+
 /** False for numbers, pictures and embeddings: such a model has no label to be sure of, and says class -1 with confidence 1. */
 function decides({ class: predicted, confidence, signals }: PredictionView): boolean {
-  return predicted >= 0 || confidence < 1 || "margin" in signals || "entropy" in signals;
+  return predicted >= 0 || confidence < CERTAIN || "margin" in signals || "entropy" in signals;
 }
 
 function Truth({ label, truth }: { label: string; truth: string | null }) {
