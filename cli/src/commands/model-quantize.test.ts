@@ -132,7 +132,7 @@ describe("a package", () => {
     );
     expect(code).toBe(1);
     expect(err).toMatch(
-      /quantization_rejected: Quantize \(int4\): (agreement|accuracy) falls by .*try a smaller --block-size/,
+      /quantization_rejected: Quantize \(int4\): (agreement|accuracy) falls by .*[Tt]ry a smaller --block-size/,
     );
     await expect(stat(out)).rejects.toThrow();
   });

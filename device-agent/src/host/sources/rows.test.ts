@@ -197,7 +197,7 @@ describe("rows that are no use", () => {
     ["ndjson:-", '{"a":{"b":1}}\n', "an object where a value", "line 1"],
     ["ndjson:-?columns=a,b", '{"a":[1],"b":[1,2]}\n', "different lengths", "line 1"],
     ["ndjson:-?time=t", '{"t":"soon","v":1}\n', '"soon" is no time', "line 1"],
-    ["ndjson:-?shape=window", "[1]\n", "say length=", "line 1"],
+    ["ndjson:-?shape=window", "[1]\n", "no window input", "line 1"],
     ["ndjson:-?length=1048576", JSON.stringify([1, 2, 3, 4, 5]), "windows of", "line 1"],
   ])("%s: %j is told", (spec, stream, what, where) => {
     const { ledger, troubles } = readAll(spec, stream);
