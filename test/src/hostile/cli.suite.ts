@@ -60,7 +60,6 @@ const CALLS: Readonly<Record<string, CliRow>> = {
   "a tag that is none": usage("agent --source http:0 --tag x", "key=value"),
   "a kind that is none": usage("tap --kind none", "none", "predictions"),
   "threads of none": usage("model verify somewhere --threads 0", "--threads"),
-  "a preset that is not given": usage("model import some.onnx", "--preset"),
   "an agent's source that is none": fails(
     2,
     "source_unknown",
