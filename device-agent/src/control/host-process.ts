@@ -1,4 +1,5 @@
 import { type ChildProcess, fork } from "node:child_process";
+import { constants, setPriority } from "node:os";
 import { createInterface } from "node:readline";
 import { FieldloopError } from "@fieldloop/protocol";
 import type { Logger } from "pino";
@@ -120,6 +121,16 @@ export class HostProcess {
     this.#child.kill("SIGKILL");
   }
 
+  /** Lets whoever serves frames go first, and what it starts itself with it. */
+  yieldToOthers(log: Logger): void {
+    if (this.#child.pid === undefined) return;
+    try {
+      setPriority(this.#child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
+    } catch (error) {
+      log.debug({ error }, "priority of the scratch host not lowered");
+    }
+  }
+
   #settle(id: number, settle: (waiting: Waiting) => void): void {
     const waiting = this.#waiting.get(id);
     if (!waiting) return;
@@ -155,6 +166,7 @@ export async function inScratchHost<Kind extends "facts" | "self_test">(
   signal?: AbortSignal,
 ): Promise<ControlResponses[Kind]> {
   const host = new HostProcess(options, () => undefined);
+  host.yieldToOthers(options.log);
   const kill = (): void => host.kill();
   signal?.addEventListener("abort", kill, { once: true });
   try {

@@ -2,18 +2,24 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { toFieldloopError, type Manifest } from "@fieldloop/protocol";
 import {
+  MANIFEST_FILE,
   decodeBaseline,
+  parseManifest,
   type Baseline,
   type BatchItem,
   type Frame,
   type Tensor,
   type TensorInfo,
 } from "@fieldloop/runtime";
-import { ModelWorker } from "@fieldloop/runtime/node";
+import { ModelWorker, type LoadedInfo, type WorkerModelOptions } from "@fieldloop/runtime/node";
 import type { PredictionOrigin } from "../control/prediction-batcher.js";
 import type { PackageToRun, ProviderToRun, SelfTest } from "../ipc.js";
 
 const SLOT = "model";
+/** Files up to this size open in some milliseconds. */
+const QUICK_FILE_BYTES_MAX = 1024 * 1024;
+/** Below it the two hops between threads cost more than the loop can be kept from its other work. */
+const QUICK_RUN_MS_MAX = 0.5;
 
 interface Loaded {
   readonly worker: ModelWorker;
@@ -29,7 +35,11 @@ interface Loaded {
   readonly outputs: readonly TensorInfo[];
 }
 
-/** An open model in a worker thread of its own, so that loading one never blocks the runs of another. Serves several lanes. */
+/**
+ * An open model in a worker thread of its own, so that loading one never blocks the runs of another. A small one whose runs are over
+ * before a thread would wake up runs in the host's own: without the hops, and without the memory of another JavaScript heap. Serves
+ * several lanes.
+ */
 export class HostModel {
   readonly origin: PredictionOrigin;
   readonly manifest: Manifest;
@@ -67,14 +77,15 @@ export class HostModel {
    */
   static async load(target: PackageToRun, threadCount: number, provider?: ProviderToRun): Promise<HostModel> {
     const begin = performance.now();
-    const worker = new ModelWorker();
-    await worker.start();
+    const chosen = provider && {
+      executionProvider: provider.executionProvider,
+      variant: provider.variant,
+    };
+    const options = { threadCount, ...chosen };
+    const { worker, info } =
+      (await openQuick(target.directory, options)) ??
+      (await openIn(new ModelWorker(), target.directory, options));
     try {
-      const chosen = provider && {
-        executionProvider: provider.executionProvider,
-        variant: provider.variant,
-      };
-      const info = await worker.load(SLOT, target.directory, { threadCount, ...chosen });
       const { manifest, packageSha256, executionProvider } = info;
       const baseline =
         manifest.baseline &&
@@ -145,4 +156,34 @@ export class HostModel {
   async close(): Promise<void> {
     await this.#worker.stop();
   }
+}
+
+interface Opened {
+  readonly worker: ModelWorker;
+  readonly info: LoadedInfo;
+}
+
+async function openIn(worker: ModelWorker, directory: string, options: WorkerModelOptions): Promise<Opened> {
+  await worker.start();
+  try {
+    return { worker, info: await worker.load(SLOT, directory, options) };
+  } catch (error) {
+    await worker.stop();
+    throw error;
+  }
+}
+
+/** In the host's own thread, where the files are small, the CPU runs them and a run is quick; undefined where not. */
+async function openQuick(directory: string, options: WorkerModelOptions): Promise<Opened | undefined> {
+  if ((options.executionProvider ?? "cpu") !== "cpu" || !(await isSmall(directory))) return undefined;
+  const opened = await openIn(new ModelWorker({ thread: false }), directory, options);
+  if ((opened.info.warmRunMs ?? Number.POSITIVE_INFINITY) <= QUICK_RUN_MS_MAX) return opened;
+  await opened.worker.stop();
+  return undefined;
+}
+
+async function isSmall(directory: string): Promise<boolean> {
+  const manifest = parseManifest(await readFile(join(directory, MANIFEST_FILE)));
+  const variants = [...manifest.variants, ...manifest.nodes.flatMap((node) => node.variants)];
+  return variants.reduce((sum, { bytes }) => sum + bytes, 0) <= QUICK_FILE_BYTES_MAX;
 }

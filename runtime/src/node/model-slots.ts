@@ -60,7 +60,11 @@ export class ModelSlots {
     await old?.release();
     const { manifest, variant, executionProvider, session } = model;
     const { inputs, outputs } = session;
-    return { manifest, variant, executionProvider, packageSha256: pkg.packageSha256, inputs, outputs };
+    const { packageSha256 } = pkg;
+    // NaN where one is not known.
+    const warm = model.parts.reduce((sum, { warmRunMs }) => sum + (warmRunMs ?? Number.NaN), 0);
+    const warmRunMs = Number.isNaN(warm) ? undefined : warm;
+    return { manifest, variant, executionProvider, packageSha256, inputs, outputs, warmRunMs };
   }
 
   /** In a stream of its own that ends with it. */

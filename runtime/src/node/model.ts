@@ -47,6 +47,8 @@ export interface LoadedPart {
   readonly version: number;
   readonly variant: Variant;
   readonly session: Session;
+  /** What the last of its warming runs took, in milliseconds; undefined where its inputs cannot be made up. */
+  readonly warmRunMs: number | undefined;
 }
 
 /** An open, warm model in this thread. Its runs block the thread: see `ModelWorker` where that matters. */
@@ -176,12 +178,12 @@ async function openPart(
   });
   try {
     checkSignature(part, wantedOutputs(manifest, name), session);
-    await warmUp(part, session);
+    const warmRunMs = await warmUp(part, session);
+    return { name, model, version, variant, session, warmRunMs };
   } catch (error) {
     await session.release();
     throw error;
   }
-  return { name, model, version, variant, session };
 }
 
 async function releaseAll(parts: readonly LoadedPart[]): Promise<void> {
@@ -231,9 +233,17 @@ function checkSignature(part: PipelinePart, wanted: readonly string[], session: 
   }
 }
 
-/** The first runs take up to three times as long as later ones. A graph that refuses zeros is found out here. */
-async function warmUp(part: PipelinePart, session: Session): Promise<void> {
+/**
+ * The first runs take up to three times as long as later ones. A graph that refuses zeros is found out here.
+ * @returns milliseconds of the last run
+ */
+async function warmUp(part: PipelinePart, session: Session): Promise<number | undefined> {
   const feeds = zeroFeeds(part.inputs);
-  if (feeds === undefined) return;
-  for (let run = 0; run < WARM_UP_RUNS; run++) await session.run(feeds);
+  if (feeds === undefined) return undefined;
+  let begin = 0;
+  for (let run = 0; run < WARM_UP_RUNS; run++) {
+    begin = performance.now();
+    await session.run(feeds);
+  }
+  return performance.now() - begin;
 }

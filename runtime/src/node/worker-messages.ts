@@ -25,6 +25,8 @@ export interface LoadedInfo {
   /** Of the graph itself (the root's, in a pipeline). */
   readonly inputs: readonly TensorInfo[];
   readonly outputs: readonly TensorInfo[];
+  /** What a warm run of all its graphs took, in milliseconds; undefined where nobody knows. */
+  readonly warmRunMs: number | undefined;
 }
 
 export type WorkerRequest =
