@@ -23,7 +23,6 @@ const FPS = 30;
 const EARLY_MS = 10_000;
 const LATE_MS = 60_000;
 const IDLE_MS = 10_000;
-const SETTLE_MS = 5_000;
 /** What a start leaves to do (collecting garbage, compiling what is used often) is over by then. */
 const IDLE_SETTLE_MS = 15_000;
 const RESTARTS = 5;
