@@ -161,6 +161,7 @@ export {
   type WindowFrame,
 } from "./input/frame.js";
 export { FeatureExtractor } from "./input/features.js";
+export { inputExtent } from "./input/extent.js";
 export { INPUT_LIMITS } from "./input/limits.js";
 export { formatRow, parseRow } from "./input/row.js";
 export { sampleFrame } from "./input/sample.js";

@@ -4,6 +4,7 @@ import { toFieldloopError, type Manifest } from "@fieldloop/protocol";
 import {
   MANIFEST_FILE,
   decodeBaseline,
+  inputExtent,
   parseManifest,
   type Baseline,
   type BatchItem,
@@ -16,8 +17,9 @@ import type { PredictionOrigin } from "../control/prediction-batcher.js";
 import type { PackageToRun, ProviderToRun, SelfTest } from "../ipc.js";
 
 const SLOT = "model";
-/** Files up to this size open in some milliseconds. */
+/** Files up to this size open in some milliseconds, and on so few values no run of theirs takes long. */
 const QUICK_FILE_BYTES_MAX = 1024 * 1024;
+const QUICK_INPUT_VALUES_MAX = 128 * 1024;
 /** Below it the two hops between threads cost more than the loop can be kept from its other work. */
 const QUICK_RUN_MS_MAX = 0.5;
 
@@ -184,6 +186,8 @@ async function openQuick(directory: string, options: WorkerModelOptions): Promis
 
 async function isSmall(directory: string): Promise<boolean> {
   const manifest = parseManifest(await readFile(join(directory, MANIFEST_FILE)));
-  const variants = [...manifest.variants, ...manifest.nodes.flatMap((node) => node.variants)];
-  return variants.reduce((sum, { bytes }) => sum + bytes, 0) <= QUICK_FILE_BYTES_MAX;
+  const parts = [manifest, ...manifest.nodes];
+  const bytes = parts.flatMap(({ variants }) => variants).reduce((sum, variant) => sum + variant.bytes, 0);
+  const values = parts.flatMap(({ inputs }) => inputs).reduce((sum, input) => sum + inputExtent(input), 0);
+  return bytes <= QUICK_FILE_BYTES_MAX && values <= QUICK_INPUT_VALUES_MAX;
 }
