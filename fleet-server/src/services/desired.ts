@@ -5,6 +5,7 @@ import {
   decodeMessage,
   encodeMessage,
   sign,
+  signerOf,
   type Assignment,
   type Command,
   type Desired,
@@ -36,7 +37,8 @@ export interface DesiredServiceOptions {
   readonly devices: DeviceStore;
   readonly deployments: DeploymentStore;
   readonly downlink: Downlink;
-  readonly signingKey: SigningKey;
+  /** Its key may change while the server runs. */
+  readonly director: { readonly directorKey: SigningKey };
   readonly clock: Clock;
   readonly live: LiveHub;
   readonly policy?: Partial<DevicePolicy>;
@@ -132,21 +134,44 @@ export class DesiredService {
     await this.#options.downlink.publish(
       device,
       "command",
-      sign(COMMAND_TYPE, payload, this.#options.signingKey),
+      sign(COMMAND_TYPE, payload, this.#options.director.directorKey),
     );
   }
 
-  /** Publishes every stored desired state: the broker forgets its retained messages when it stops. */
+  /**
+   * Publishes every stored desired state: the broker forgets its retained messages when it stops. One that a former director key signed
+   * is signed anew under the next revision, so that devices keep it in place of the old one.
+   */
   async publishAll(): Promise<number> {
     let count = 0;
     let after = "";
     for (;;) {
       const page = await this.#options.desired.list(after, PUBLISH_PAGE);
-      for (const stored of page) await this.#publish(stored);
+      for (const stored of page) await this.#publish(await this.#signedNow(stored));
       count += page.length;
       if (page.length < PUBLISH_PAGE) return count;
       after = page.at(-1)!.device;
     }
+  }
+
+  async #signedNow(stored: StoredDesired): Promise<StoredDesired> {
+    const { database, desired, director, clock } = this.#options;
+    if (signerOf(stored.envelope) === director.directorKey.keyId) return stored;
+    return database.transaction(async (tx) => {
+      const newest = (await desired.get(stored.device, tx)) ?? stored;
+      if (signerOf(newest.envelope) === director.directorKey.keyId) return newest;
+      const revision = newest.revision + 1;
+      const issued = clock.now();
+      const payload = encodeMessage("desired", {
+        ...decodeMessage("desired", newest.payload),
+        revision,
+        issued,
+      });
+      const envelope = sign(DESIRED_TYPE, payload, director.directorKey);
+      const next = { device: stored.device, revision, payload, envelope, issued };
+      await desired.put(tx, next);
+      return next;
+    });
   }
 
   async #issue(
@@ -154,7 +179,7 @@ export class DesiredService {
     assignment: Assignment | undefined,
     also: (tx: Database) => Promise<void>,
   ): Promise<StoredDesired> {
-    const { clock, signingKey, devices } = this.#options;
+    const { clock, devices } = this.#options;
     const record = await devices.get(device);
     if (!record) throw new FieldloopError("not_found", `Issue desired state: there is no device "${device}"`);
     const policy = this.#policyOf(device, record.tags, await this.#policies(), await devices.groups());
@@ -172,7 +197,7 @@ export class DesiredService {
         profileIntervalSeconds,
       };
       const payload = encodeMessage("desired", desired);
-      const envelope = sign(DESIRED_TYPE, payload, signingKey);
+      const envelope = sign(DESIRED_TYPE, payload, this.#options.director.directorKey);
       const next = { device, revision: desired.revision, payload, envelope, issued: desired.issued };
       await this.#options.desired.put(tx, next);
       await also(tx);
