@@ -19,9 +19,9 @@ export function expiryOf(role: TrustRole, now: number): number {
   return now + LIFETIME_MS[role];
 }
 
-/** Time to make them anew: what is left is less than the role's renewal time. */
+/** Time to make them anew: what is left is no more than the role's renewal time. */
 export function isRenewalDue(role: TrustRole, expires: number, now: number): boolean {
-  return expires - now < RENEWAL_MS[role];
+  return expires - now <= RENEWAL_MS[role];
 }
 
 /** When {@link isRenewalDue} begins to hold. */

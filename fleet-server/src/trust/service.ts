@@ -177,6 +177,13 @@ export class TrustService {
     return (await this.target(packageTargetPath(model, version), packageSha256)) !== undefined;
   }
 
+  /** When the newest metadata of each role expire, milliseconds. */
+  async expiries(): Promise<Record<TrustRole, number>> {
+    const head = await this.head();
+    const of = (role: TrustRole): number => expiresTime(head[role].metadata.signed);
+    return { root: of("root"), targets: of("targets"), snapshot: of("snapshot"), timestamp: of("timestamp") };
+  }
+
   async view(): Promise<TrustView> {
     const { ring, director, clock } = this.#options;
     const request = await this.#synchronizer.request();
@@ -201,7 +208,8 @@ export class TrustService {
     const head = await this.head();
     await this.#settleDirector(head);
     await this.#prune(head);
-    const renewals = TRUST_ROLES.map((role) => renewalTime(role, expiresTime(head[role].metadata.signed)));
+    const expiries = await this.expiries();
+    const renewals = TRUST_ROLES.map((role) => renewalTime(role, expiries[role]));
     this.#due = Math.min(...renewals);
     return published;
   }

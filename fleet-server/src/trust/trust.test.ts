@@ -61,7 +61,7 @@ describe("renewal", () => {
       await client.refresh();
     }
     // A timestamp every half day, a snapshot every three days.
-    expect(await client.versions()).toEqual({ root: 1, timestamp: 15, snapshot: 3, targets: 1 });
+    expect(await client.versions()).toEqual({ root: 1, timestamp: 16, snapshot: 3, targets: 1 });
   });
 
   it("brings everything back after the server was off for two years", async () => {
