@@ -1,7 +1,45 @@
 import { constants } from "node:fs";
-import { chmod, open, readFile, rename, stat, type FileHandle } from "node:fs/promises";
+import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, type FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { FieldloopError } from "@fieldloop/protocol";
+
+/** Files of secrets; each change is whole and durable when its promise resolves. A test of kills puts its own in place. */
+export interface PrivateFiles {
+  /** Makes a folder that only the server's user can look into. */
+  makeFolder(path: string): Promise<void>;
+  /** Names in a folder, sorted. */
+  list(path: string): Promise<string[]>;
+  /** Changes whenever the file does. @throws where there is none */
+  stamp(path: string): Promise<string>;
+  /** Undefined where there is none. @throws FieldloopError `storage_failed` for one that others can read */
+  read(path: string): Promise<string | undefined>;
+  write(path: string, text: string): Promise<void>;
+  /** Puts one file in place of another. */
+  replace(from: string, to: string): Promise<void>;
+  /** Does nothing where there is none. */
+  remove(path: string): Promise<void>;
+}
+
+export const privateFiles: PrivateFiles = {
+  makeFolder: async (path) => {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+  },
+  list: async (path) => (await readdir(path)).sort(),
+  stamp: async (path) => {
+    const { mtimeMs, size, ino } = await stat(path);
+    return `${mtimeMs} ${size} ${ino}`;
+  },
+  read: readPrivate,
+  write: writePrivate,
+  replace: async (from, to) => {
+    await rename(from, to);
+    await syncFolder(dirname(to));
+  },
+  remove: async (path) => {
+    await rm(path, { force: true });
+    await syncFolder(dirname(path));
+  },
+};
 
 /**
  * A file of secrets; undefined where there is none.
@@ -39,7 +77,7 @@ export async function writePrivate(path: string, text: string): Promise<void> {
 }
 
 /** Makes the names in a folder durable. Windows opens no folders; there the file system orders its metadata itself. */
-export async function syncFolder(path: string): Promise<void> {
+async function syncFolder(path: string): Promise<void> {
   let folder: FileHandle | undefined;
   try {
     folder = await open(path, constants.O_RDONLY);

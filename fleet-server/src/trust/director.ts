@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { rename, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import {
   DIRECTOR_TARGET,
   FieldloopError,
@@ -13,7 +12,7 @@ import {
   type SigningKey,
 } from "@fieldloop/protocol";
 import { ed25519 } from "../auth/keys.js";
-import { readPrivate, syncFolder, writePrivate } from "../private-files.js";
+import { privateFiles, type PrivateFiles } from "../private-files.js";
 import type { WantedTarget } from "./documents.js";
 
 const CURRENT = "fleet-key.json";
@@ -26,17 +25,19 @@ const NEXT = "fleet-key-next.json";
  */
 export class DirectorKeys {
   readonly #dataDir: string;
+  readonly #files: PrivateFiles;
   #current!: SigningKey;
   #next: SigningKey | undefined;
 
-  constructor(dataDir: string) {
+  constructor(dataDir: string, files = privateFiles) {
     this.#dataDir = dataDir;
+    this.#files = files;
   }
 
   /** Makes the first key. @throws FieldloopError `storage_failed` for a file that others can read or that holds no key; it is never replaced */
   async open(): Promise<void> {
-    this.#current = (await readKey(join(this.#dataDir, CURRENT))) ?? (await this.#make(CURRENT));
-    this.#next = await readKey(join(this.#dataDir, NEXT));
+    this.#current = (await this.#read(CURRENT)) ?? (await this.#make(CURRENT));
+    this.#next = await this.#read(NEXT);
   }
 
   get current(): SigningKey {
@@ -59,8 +60,7 @@ export class DirectorKeys {
 
   /** Drops a key that waits, unless it was published already. */
   async unstage(): Promise<void> {
-    await rm(join(this.#dataDir, NEXT), { force: true });
-    await syncFolder(this.#dataDir);
+    await this.#files.remove(join(this.#dataDir, NEXT));
     this.#next = undefined;
   }
 
@@ -68,8 +68,7 @@ export class DirectorKeys {
   async settle(published: DirectorTarget): Promise<boolean> {
     const next = this.#next;
     if (!next || !published.keys.some(({ keyId }) => keyId === next.keyId)) return false;
-    await rename(join(this.#dataDir, NEXT), join(this.#dataDir, CURRENT));
-    await syncFolder(dirname(join(this.#dataDir, CURRENT)));
+    await this.#files.replace(join(this.#dataDir, NEXT), join(this.#dataDir, CURRENT));
     this.#current = next;
     this.#next = undefined;
     return true;
@@ -78,8 +77,14 @@ export class DirectorKeys {
   async #make(name: string): Promise<SigningKey> {
     const key = createSigningKey((length) => randomBytes(length));
     const text = JSON.stringify({ keyId: key.keyId, secretKey: toHex(key.secretKey) });
-    await writePrivate(join(this.#dataDir, name), `${text}\n`);
+    await this.#files.write(join(this.#dataDir, name), `${text}\n`);
     return key;
+  }
+
+  async #read(name: string): Promise<SigningKey | undefined> {
+    const path = join(this.#dataDir, name);
+    const text = await this.#files.read(path);
+    return text === undefined ? undefined : readKey(text, path);
   }
 }
 
@@ -89,9 +94,7 @@ export function directorTarget(content: DirectorTarget): { bytes: Uint8Array; ta
   return { bytes, target: { path: DIRECTOR_TARGET, sha256: sha256Hex(bytes), bytes: bytes.length } };
 }
 
-async function readKey(path: string): Promise<SigningKey | undefined> {
-  const text = await readPrivate(path);
-  if (text === undefined) return undefined;
+function readKey(text: string, path: string): SigningKey {
   try {
     const { secretKey } = JSON.parse(text) as { secretKey: string };
     const seed = fromHex(secretKey);

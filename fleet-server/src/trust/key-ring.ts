@@ -1,7 +1,6 @@
-import { mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { FieldloopError, toFieldloopError, type TrustKey } from "@fieldloop/protocol";
-import { readPrivate, syncFolder, writePrivate } from "../private-files.js";
+import { privateFiles, type PrivateFiles } from "../private-files.js";
 import { createKeyFile, openKeyFile, parseKeyFile, type KeyFile } from "./key-file.js";
 import type { Signer } from "./signer.js";
 
@@ -10,6 +9,7 @@ export interface KeyRingOptions {
   readonly randomBytes: (length: number) => Uint8Array;
   /** Opens the key files that are behind one. */
   readonly passphrase?: string;
+  readonly files?: PrivateFiles;
 }
 
 const SUFFIX = ".key.json";
@@ -21,16 +21,18 @@ const SUFFIX = ".key.json";
  */
 export class KeyRing {
   readonly #options: KeyRingOptions;
+  readonly #files: PrivateFiles;
   /** Opened ones, by file name and time: a passphrase costs half a second. */
   readonly #opened = new Map<string, { stamp: string; signer: Signer }>();
   #problems: readonly string[] = [];
 
   constructor(options: KeyRingOptions) {
     this.#options = options;
+    this.#files = options.files ?? privateFiles;
   }
 
   async open(): Promise<void> {
-    await mkdir(this.#options.folder, { recursive: true, mode: 0o700 });
+    await this.#files.makeFolder(this.#options.folder);
   }
 
   /** Why files of the folder could not be used when they were read last. */
@@ -58,7 +60,7 @@ export class KeyRing {
   async create(): Promise<TrustKey> {
     const { folder, randomBytes } = this.#options;
     const file = await createKeyFile({ randomBytes, managed: true });
-    await writePrivate(join(folder, `${file.keyId}${SUFFIX}`), `${JSON.stringify(file)}\n`);
+    await this.#files.write(join(folder, `${file.keyId}${SUFFIX}`), `${JSON.stringify(file)}\n`);
     return file.key;
   }
 
@@ -68,21 +70,19 @@ export class KeyRing {
     for (const name of await this.#names()) {
       const file = await this.#read(name).catch(() => undefined);
       if (!file?.managed || needed.has(file.keyId)) continue;
-      await rm(join(this.#options.folder, name), { force: true });
+      await this.#files.remove(join(this.#options.folder, name));
       this.#opened.delete(name);
       removed.push(file.keyId);
     }
-    if (removed.length > 0) await syncFolder(this.#options.folder);
     return removed;
   }
 
   async #names(): Promise<string[]> {
-    return (await readdir(this.#options.folder)).filter((name) => name.endsWith(SUFFIX)).sort();
+    return (await this.#files.list(this.#options.folder)).filter((name) => name.endsWith(SUFFIX));
   }
 
   async #open(name: string): Promise<Signer | undefined> {
-    const { mtimeMs, size, ino } = await stat(join(this.#options.folder, name));
-    const stamp = `${mtimeMs} ${size} ${ino}`;
+    const stamp = await this.#files.stamp(join(this.#options.folder, name));
     const known = this.#opened.get(name);
     if (known?.stamp === stamp) return known.signer;
     const file = await this.#read(name);
@@ -94,7 +94,7 @@ export class KeyRing {
 
   async #read(name: string): Promise<KeyFile | undefined> {
     const path = join(this.#options.folder, name);
-    const text = await readPrivate(path);
+    const text = await this.#files.read(path);
     if (text === undefined) return undefined;
     const file = parseKeyFile(text, path);
     if (name === `${file.keyId}${SUFFIX}` || !file.managed) return file;

@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -25,9 +25,11 @@ import type { Database } from "../store/database.js";
 import { migrate } from "../store/migrate.js";
 import { MIGRATIONS } from "../store/migrations.js";
 import { openSqlite } from "../store/sqlite.js";
+import { privateFiles } from "../private-files.js";
 import { KeyCeremony } from "./ceremony.js";
 import { DirectorKeys } from "./director.js";
 import { createKeyFile, openKeyFile } from "./key-file.js";
+import { Killer, MortalDatabase, mortalBlobs, mortalFiles } from "./faults.test.kit.js";
 import { KeyRing } from "./key-ring.js";
 import { signRequest } from "./request.js";
 import { TrustService } from "./service.js";
@@ -55,24 +57,39 @@ export class TrustKit {
     this.clock = clock;
   }
 
-  static async open(options: { readonly database?: Database } = {}): Promise<TrustKit> {
-    const folder = await mkdtemp(join(tmpdir(), "fieldloop-trust-"));
-    const kit = new TrustKit(folder, options.database ?? openSqlite(join(folder, "fieldloop.db")));
-    await migrate(kit.database, MIGRATIONS, () => START);
-    await kit.blobs.open();
-    vi.useFakeTimers({ toFake: ["Date"], now: START });
+  static async open(): Promise<TrustKit> {
+    const kit = await TrustKit.unopened();
     await kit.restart();
     return kit;
   }
 
-  /** A new service over what is stored. @param database what the service writes to, in place of the kit's own */
-  async restart(database = this.database): Promise<void> {
-    const { clock, blobs } = this;
+  /** Without a service yet: {@link restart} makes it. @param from a kit whose data it begins with */
+  static async unopened(from?: {
+    readonly folder: string;
+    readonly clock: { readonly time: number };
+  }): Promise<TrustKit> {
+    const folder = await mkdtemp(join(tmpdir(), "fieldloop-trust-"));
+    if (from) await cp(from.folder, folder, { recursive: true });
+    const kit = new TrustKit(folder, openSqlite(join(folder, "fieldloop.db")));
+    if (!from) await migrate(kit.database, MIGRATIONS, () => START);
+    await kit.blobs.open();
+    kit.clock.time = from?.clock.time ?? START;
+    vi.useFakeTimers({ toFake: ["Date"], now: kit.clock.time });
+    return kit;
+  }
+
+  /** A new service over what is stored. @param killer ends it at a persist point */
+  async restart(killer?: Killer): Promise<void> {
+    const { clock } = this;
+    const database = killer ? new MortalDatabase(this.database, killer) : this.database;
+    const blobs = killer ? mortalBlobs(this.blobs, killer) : this.blobs;
+    const files = killer ? mortalFiles(killer) : privateFiles;
     const newId = randomIds((length) => randomBytes(length));
-    this.director = new DirectorKeys(this.folder);
+    this.director = new DirectorKeys(this.folder, files);
     this.ring = new KeyRing({
       folder: join(this.folder, "trust", "keys"),
       randomBytes: (length) => new Uint8Array(randomBytes(length)),
+      files,
     });
     const { director, ring } = this;
     this.trust = new TrustService({ database, blobs, clock, newId, director, ring, logger: silent });
