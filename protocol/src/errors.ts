@@ -124,6 +124,26 @@ export const ERROR_CODES = {
   probation_failed: { status: 409, title: "The new version misbehaved during probation" },
   prediction_unknown: { status: 404, title: "No such recent prediction" },
 
+  // Trust (TUF)
+  trust_signature_insufficient: {
+    status: 400,
+    title: "Trust metadata are not signed by enough of the keys of their role",
+  },
+  trust_metadata_expired: { status: 409, title: "Trust metadata have expired" },
+  trust_rollback_refused: { status: 409, title: "Trust metadata older than known ones were refused" },
+  trust_metadata_mixed: { status: 409, title: "Trust metadata contradict each other" },
+  trust_metadata_malformed: { status: 400, title: "Trust metadata are not readable" },
+  trust_metadata_too_large: { status: 413, title: "Trust metadata exceed their size limit" },
+  trust_unreachable: { status: 502, title: "Trust metadata could not be fetched" },
+  trust_clock_back: { status: 409, title: "The clock stands before the last time known" },
+  trust_target_unknown: { status: 404, title: "The trust metadata do not name such a target" },
+  trust_target_mismatch: { status: 409, title: "A target has another content than the trust metadata say" },
+  trust_key_unavailable: { status: 409, title: "A signing key cannot be used here" },
+  trust_request_stale: { status: 409, title: "The signing request was overtaken or withdrawn" },
+  version_awaiting_signature: { status: 409, title: "The version is not signed by the targets keys yet" },
+  device_class_mismatch: { status: 409, title: "The package is not made for this device class" },
+  download_too_slow: { status: 504, title: "The download was slower than the least rate" },
+
   // Fleet
   rollout_needs_evidence: { status: 409, title: "The version has no passing evaluation" },
   idempotency_conflict: { status: 409, title: "The idempotency key was used for another request" },

@@ -269,4 +269,26 @@ export {
   type LiveEvent,
   type Overview,
 } from "./api/live.js";
+export {
+  DIRECTOR_TARGET,
+  EVIDENCE_VERDICTS,
+  TRUST_METADATA_PATH,
+  TRUST_ROLES,
+  TRUST_TARGETS_PATH,
+  deviceClassSchema,
+  directorKeySchema,
+  directorTargetSchema,
+  hashedTargetPath,
+  metadataFileName,
+  packageTargetPath,
+  packageTargetSchema,
+  parseMetadataFileName,
+  parsePackageTargetPath,
+  targetEvidenceSchema,
+  trustRoleSchema,
+  type DirectorTarget,
+  type PackageTarget,
+  type TargetEvidence,
+  type TrustRole,
+} from "./trust.js";
 export { protocolReference } from "./reference.js";

@@ -51,4 +51,15 @@ export const LIMITS = {
   imagePixelsMax: 50_000_000,
 
   jsonBodyBytesMax: 1024 * 1024,
+
+  /** TUF metadata: what a device reads of each role, and how many roots it follows in one go. */
+  rootBytesMax: 512 * 1024,
+  timestampBytesMax: 16 * 1024,
+  snapshotBytesMax: 2 * 1024 * 1024,
+  targetsBytesMax: 5 * 1024 * 1024,
+  rootRotationsMax: 256,
+  trustKeysPerRoleMax: 16,
+  directorKeysMax: 8,
+  directorBytesMax: 4 * 1024,
+  deviceClassesMax: 64,
 } as const;
