@@ -1,5 +1,12 @@
 export { HostProcess, type HostProcessOptions } from "./control/host-process.js";
 export { startAgent, type AgentHandle, type AgentOptions } from "./control/agent.js";
+export {
+  requireDeviceClass,
+  TrustClient,
+  type TrustClientOptions,
+  type TrustedPackage,
+  type TrustStatus,
+} from "./control/trust/trust-client.js";
 export { AGENT_LIMITS, AGENT_VERSION } from "./limits.js";
 export { createAgentLog, type LogOptions } from "./log.js";
 export { readSource, type ReadWants } from "./host/sources/read.js";

@@ -54,6 +54,24 @@ export const AGENT_LIMITS = {
   probationTimeoutMinMs: 10 * 60_000,
   probationSlack: 20,
 
+  // Trust
+  trustAttemptsMax: 4,
+  trustStallMs: 20_000,
+  /** Slow retrieval: in each window at least this rate, or the transfer ends. Far below what the poorest link gives. */
+  trustRateWindowMs: 20_000,
+  trustRateBytesPerSecondMin: 256,
+  /** An attempt that brings fewer bytes before it is cut counts as one without any. */
+  trustProgressBytesMin: 4 * 1024,
+  /** A clock is set by small steps all the time. */
+  trustClockToleranceMs: 60_000,
+  /** The last trusted time is written when it has grown by this much. */
+  trustClockStepMs: 10 * 60_000,
+  trustGenerationsKept: 2,
+  trustFileNameMax: 200,
+  trustVersionMax: 2 ** 31 - 1,
+  /** Delegated roles that one search for a target may visit; the device's own client visits none. */
+  trustDelegationsMax: 32,
+
   // Lanes
   lanesMax: 8,
   laneBatchMax: 64,
