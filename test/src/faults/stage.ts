@@ -5,13 +5,14 @@ import type { PersistPoint } from "@fieldloop/device-agent";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { writeTinyPackage } from "../kit/tiny-package.js";
 import { assignmentOf, desiredOf, FaultDevice, type FaultDeviceOptions } from "./fault-device.js";
-import { MemoryServer } from "./memory-server.js";
+import { artifactsOf, MemoryServer } from "./memory-server.js";
 
 /** Packages, a server that has them, and state folders as devices leave them: what every injection begins with. */
 export class Stage {
   readonly path = mkdtempSync(join(tmpdir(), "fieldloop-faults-"));
   readonly packages: ModelPackage[] = [];
   #count = 0;
+  #artifacts: ReadonlyMap<string, Uint8Array> | undefined;
   readonly #templates = new Map<string, string>();
 
   async open(): Promise<void> {
@@ -28,9 +29,8 @@ export class Stage {
 
   /** A server of its own for each injection: what it does to answers is this one's alone. */
   async server(): Promise<MemoryServer> {
-    const server = new MemoryServer();
-    for (const made of this.packages) await server.add(made);
-    return server;
+    this.#artifacts ??= await artifactsOf(this.packages);
+    return new MemoryServer(this.#artifacts);
   }
 
   folder(): string {
