@@ -15,10 +15,11 @@ export class Stage {
   #artifacts: ReadonlyMap<string, Uint8Array> | undefined;
   readonly #templates = new Map<string, string>();
 
-  async open(): Promise<void> {
+  /** `hidden` makes the file of version 2 larger, see `TinyPackageOptions`. */
+  async open(hidden = 0): Promise<void> {
     // Version 3 has the files of version 0, and nothing but its number is new.
     for (const [version, seed] of [1, 2, 3, 1].entries()) {
-      const options = { version: version + 1, seed };
+      const options = { version: version + 1, seed, ...(version === 2 ? { hidden } : {}) };
       this.packages.push(await writeTinyPackage(join(this.path, `package-${version}`), options));
     }
   }
@@ -49,6 +50,10 @@ export class Stage {
     const copy = this.folder();
     cpSync(template, copy, { recursive: true });
     return copy;
+  }
+
+  versionOf(packageSha256: string | undefined): number {
+    return this.packages.findIndex((made) => made.packageSha256 === packageSha256);
   }
 
   device(server: MemoryServer, directory: string, options: Partial<FaultDeviceOptions> = {}): FaultDevice {
