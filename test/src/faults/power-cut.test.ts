@@ -74,11 +74,11 @@ async function recover(scenario: Scenario, directory: string, context: string): 
   try {
     scenario.setUp?.(device, stage);
     await device.start();
-    const atStart = versionOf(device.running);
+    const atStart = stage.versionOf(device.running);
     expect(scenario.atStart, `${context}: at its start`).toContain(atStart);
     if (atStart >= 0) await device.predicts();
     await scenario.drive(device, stage, driven.clock);
-    const atEnd = versionOf(device.running);
+    const atEnd = stage.versionOf(device.running);
     expect({ context, atEnd, state: device.state }).toEqual({ context, atEnd: scenario.atEnd[0], state: scenario.state });
     await device.predicts();
   } finally {
@@ -87,7 +87,7 @@ async function recover(scenario: Scenario, directory: string, context: string): 
   const needed = [device.updater.toRun!.packageSha256, device.updater.previous?.packageSha256];
   const stray = namesIn(directory, "packages").filter((name) => !needed.includes(name));
   expect({ context, stray, staging: namesIn(directory, "staging") }).toEqual({ context, stray: [], staging: [] });
-  return versionOf(device.running ?? needed[0]);
+  return stage.versionOf(device.running ?? needed[0]);
 }
 
 /** Every file of a folder, as {@link PowerCutFiles.contents} has them. */
@@ -99,10 +99,6 @@ function readBack(root: string): Map<string, string> {
       return [relative(root, path), readFileSync(path).toString("base64")];
     }),
   );
-}
-
-function versionOf(packageSha256: string | undefined): number {
-  return stage.packages.findIndex((made) => made.packageSha256 === packageSha256);
 }
 
 async function inject(scenario: Scenario, cutAt: number, remains: Remains): Promise<void> {
