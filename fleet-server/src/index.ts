@@ -45,6 +45,6 @@ export {
   type Contrast,
 } from "./domain/statistics/device-contrast.js";
 export { dropBounds, pairedEvidence } from "./domain/statistics/paired.js";
-export { shareContrast } from "./domain/statistics/proportions.js";
+export { differenceBounds, differenceEvidence } from "./domain/statistics/proportions.js";
 export { markedEvidence } from "./domain/statistics/random-labels.js";
 export { overdispersion, rateEvidence, rateRatioBounds } from "./domain/statistics/rates.js";

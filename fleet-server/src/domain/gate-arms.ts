@@ -41,27 +41,24 @@ export interface Pair<Value> {
 }
 
 /**
- * The devices of both arms, each beside its own `before` where at least `GATE_MINIMA.devices` of each arm have one (a device's own
- * past takes most of what differs between devices out of the comparison), else during alone; undefined where even that is too few.
+ * The devices of both arms that have data, each beside its own `before` where at least `GATE_MINIMA.devices` of each arm have one (a
+ * device's own past takes most of what differs between devices out of the comparison), else during alone. Which of the two is
+ * fixed when the wave begins: changing it with the numbers would be a second test. Undefined where too few have data.
  */
 export function comparableDevices<Value>(
   { canary, control }: GateContext,
   read: (stats: DeviceStats) => Value | null,
 ): { canary: Pair<Value>[]; control: Pair<Value>[]; ownPast: boolean } | undefined {
+  const past = [canary, control].map((arm) => arm.filter(({ before }) => before && read(before) !== null));
+  const ownPast = past.every(({ length }) => length >= GATE_MINIMA.devices);
   const pairs = (arm: readonly DeviceEvidence[]): Pair<Value>[] =>
     arm.flatMap(({ during, before }) => {
       const value = read(during);
-      return value === null ? [] : [{ during: value, before: before && read(before) }];
+      return value === null ? [] : [{ during: value, before: ownPast && before ? read(before) : null }];
     });
-  const arms = [pairs(canary), pairs(control)] as const;
-  const withPast = arms.map((arm) => arm.filter(({ before }) => before !== null));
-  if (withPast.every(({ length }) => length >= GATE_MINIMA.devices)) {
-    return { canary: withPast[0]!, control: withPast[1]!, ownPast: true };
-  }
+  const arms = (ownPast ? past : [canary, control]).map(pairs);
   if (arms.some(({ length }) => length < GATE_MINIMA.devices)) return undefined;
-  const alone = (arm: readonly Pair<Value>[]): Pair<Value>[] =>
-    arm.map(({ during }) => ({ during, before: null }));
-  return { canary: alone(arms[0]), control: alone(arms[1]), ownPast: false };
+  return { canary: arms[0]!, control: arms[1]!, ownPast };
 }
 
 /** Why two arms were not compared device by device. */

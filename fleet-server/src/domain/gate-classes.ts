@@ -30,14 +30,11 @@ export function classMix(context: GateContext): GateTest {
     predictions >= GATE_MINIMA.predictions ? classes : null,
   );
   if (!arms) return line("class_mix", "pass", `not compared: ${tooFew(context)}`, { limit });
-  const named = frequentClasses([...arms.canary, ...arms.control]);
-  const sides = 2 * named.length;
+  const { names, canary, control } = tabulate(arms.canary, arms.control);
+  const sides = 2 * names.length;
   const alpha = alphaOf("class_mix", settings, evidence.wave);
-  const moves = named.map((name) => {
-    const contrast = contrastOf(
-      shareOfDevices(arms.canary.map((pair) => totalsOf(pair, name, named))),
-      shareOfDevices(arms.control.map((pair) => totalsOf(pair, name, named))),
-    );
+  const moves = names.map((name, at) => {
+    const contrast = contrastOf(shareOfDevices(totalsAt(canary, at)), shareOfDevices(totalsAt(control, at)));
     const up = contrast.value >= 0 ? contrast : mirror(contrast);
     return { name, contrast, up, logE: contrastEvidence(up, limit, SCALE) - Math.log(sides) };
   });
@@ -55,32 +52,49 @@ export function classMix(context: GateContext): GateTest {
 /** Stands for all classes that are not compared by name; no class is called so. */
 const OTHERS = "";
 
-/** By their counts in both arms and before, so that the choice does not favour what moved. */
-function frequentClasses(pairs: readonly Pair<Classes>[]): string[] {
-  const counts = new Map<string, number>();
-  for (const { during, before } of pairs) {
-    for (const classes of [during, before ?? {}]) {
-      for (const [name, count] of Object.entries(classes)) counts.set(name, (counts.get(name) ?? 0) + count);
+/** Counts of the compared classes in one stretch of one device, and their sum. */
+interface Row {
+  readonly counts: Float64Array;
+  readonly weight: number;
+}
+
+/** Counts by class number. Which classes have one follows from both arms and both times, so that the choice does not favour what moved. */
+function tabulate(
+  canary: readonly Pair<Classes>[],
+  control: readonly Pair<Classes>[],
+): { names: string[]; canary: Pair<Row>[]; control: Pair<Row>[] } {
+  const sums = new Map<string, number>();
+  for (const arm of [canary, control]) {
+    for (const { during, before } of arm) {
+      addClasses(sums, during);
+      if (before) addClasses(sums, before);
     }
   }
-  const sorted = [...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([name]) => name);
-  return sorted.length <= CLASSES_MAX ? sorted : [...sorted.slice(0, CLASSES_MAX - 1), OTHERS];
+  const sorted = [...sums].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([name]) => name);
+  const names = sorted.length <= CLASSES_MAX ? sorted : [...sorted.slice(0, CLASSES_MAX - 1), OTHERS];
+  const numbers = new Map(sorted.map((name, at) => [name, Math.min(at, names.length - 1)]));
+  const row = (classes: Classes): Row => {
+    const counts = new Float64Array(names.length);
+    let weight = 0;
+    for (const name of Object.keys(classes)) {
+      const count = classes[name]!;
+      counts[numbers.get(name)!]! += count;
+      weight += count;
+    }
+    return { counts, weight };
+  };
+  const rows = (arm: readonly Pair<Classes>[]): Pair<Row>[] =>
+    arm.map(({ during, before }) => ({ during: row(during), before: before && row(before) }));
+  return { names, canary: rows(canary), control: rows(control) };
 }
 
-function totalsOf(
-  { during, before }: Pair<Classes>,
-  name: string,
-  named: readonly string[],
-): { during: Total; before: Total | null } {
-  return { during: totalOf(during, name, named), before: before && totalOf(before, name, named) };
+function addClasses(sums: Map<string, number>, classes: Classes): void {
+  for (const name of Object.keys(classes)) sums.set(name, (sums.get(name) ?? 0) + classes[name]!);
 }
 
-function totalOf(classes: Classes, name: string, named: readonly string[]): Total {
-  let weight = 0;
-  for (const count of Object.values(classes)) weight += count;
-  if (name !== OTHERS) return { sum: classes[name] ?? 0, weight };
-  const told = named.reduce((sum, one) => sum + (classes[one] ?? 0), 0);
-  return { sum: weight - told, weight };
+function totalsAt(rows: readonly Pair<Row>[], at: number): Pair<Total>[] {
+  const total = ({ counts, weight }: Row): Total => ({ sum: counts[at]!, weight });
+  return rows.map(({ during, before }) => ({ during: total(during), before: before && total(before) }));
 }
 
 function mirror(contrast: Contrast): Contrast {

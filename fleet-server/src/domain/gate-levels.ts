@@ -33,8 +33,8 @@ export function latency(context: GateContext): GateTest {
     scale: LATENCY_SCALE,
     shown: Math.exp,
     text: (value, low, high) =>
-      `mean latency ${digits(value)} times, between ${digits(low)} and ${digits(high)}`,
-    allowed: digits,
+      `mean latency ${value.toFixed(2)} times, between ${low.toFixed(2)} and ${high.toFixed(2)}`,
+    allowed: (ratio) => `${digits(ratio)} times`,
   });
 }
 

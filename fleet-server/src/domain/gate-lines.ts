@@ -45,7 +45,7 @@ export function proves(logE: number, alpha: number): boolean {
 
 /** "1,234". */
 export function count(value: number): string {
-  return Math.round(value).toLocaleString("en-US");
+  return String(Math.round(value)).replaceAll(/\B(?=(\d{3})+$)/g, ",");
 }
 
 /** "1 device", "1,234 devices". */

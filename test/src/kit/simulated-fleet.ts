@@ -42,8 +42,8 @@ const HARDWARE = [
 ] as const;
 /** Mean hours of connected stretches, and median hours of the gaps between (log-normal, sigma 1.5: a few last for days). */
 const NETWORKS = {
-  steady: { upHours: 72, downHours: 0.25 },
-  flaky: { upHours: 6, downHours: 0.5 },
+  steady: { upHours: 24, downHours: 0.4 },
+  flaky: { upHours: 4, downHours: 0.5 },
 } as const;
 const FLAKY_SHARE = 0.1;
 const CHRONIC_SHARE = 0.003;
