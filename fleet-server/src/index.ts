@@ -48,3 +48,4 @@ export { dropBounds, pairedEvidence } from "./domain/statistics/paired.js";
 export { differenceBounds, differenceEvidence } from "./domain/statistics/proportions.js";
 export { markedEvidence } from "./domain/statistics/random-labels.js";
 export { overdispersion, rateEvidence, rateRatioBounds } from "./domain/statistics/rates.js";
+export { findSilence } from "./domain/statistics/silence.js";

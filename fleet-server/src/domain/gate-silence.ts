@@ -1,8 +1,8 @@
 import type { GateTest } from "@fieldloop/protocol";
-import type { DeviceEvidence } from "./gate-evidence.js";
 import { alphaOf } from "./gate-budget.js";
 import type { GateContext } from "./gate-arms.js";
 import { confidence, count, devices, line, percent, points, proves } from "./gate-lines.js";
+import { findSilence, shareOfInstant } from "./statistics/silence.js";
 import { difference, differenceBounds, differenceError } from "./statistics/proportions.js";
 import { markedEvidence, type Marked } from "./statistics/random-labels.js";
 
@@ -17,17 +17,19 @@ const SUSPICION = 1.645;
 
 /**
  * Silence against the control group: devices of both fall silent for reasons of their own (networks, nights, switches), and only
- * more of it in the wave is the version's. Counted are devices not heard since an instant of the wave; instants are 0, 1, 3, 7, 15 …
- * times `silenceSeconds` after its start, each looked at from `silenceSeconds` later on. Of those silent since an instant, devices
- * only ever return, which keeps each count's test valid at all its looks (`markedEvidence`); instant j may spend
- * 4 / ((j + 4) (j + 5)) of the test's error, which sums to 1. The most telling one is told.
+ * more of it in the wave is the version's.
  */
 export function silence(context: GateContext): GateTest {
   const { settings, evidence, canary, control } = context;
   if (!judgesSilence(context)) return plainSilence(context);
   const limit = settings.silentExcessMax!;
   const alpha = alphaOf("silence", settings, evidence.wave);
-  const { share, marked, logE } = mostTelling(context);
+  const { share, marked, logE } = findSilence(
+    canary.map(({ silentSeconds }) => silentSeconds),
+    control.map(({ silentSeconds }) => silentSeconds),
+    evidence.elapsedSeconds,
+    settings.silenceSeconds,
+  );
   const arms = [
     { successes: marked.canary.marked, count: canary.length },
     { successes: marked.control.marked, count: control.length },
@@ -51,32 +53,6 @@ export function silence(context: GateContext): GateTest {
       control: { devices: control.length, count: marked.control.marked, of: control.length },
     },
   );
-}
-
-function mostTelling({ settings, evidence, canary, control }: GateContext): {
-  share: number;
-  marked: Marked;
-  logE: number;
-} {
-  let best: { share: number; marked: Marked; logE: number } | undefined;
-  for (let instant = 0; ; instant++) {
-    const since = settings.silenceSeconds * (2 ** instant - 1);
-    if (instant > 0 && since + settings.silenceSeconds > evidence.elapsedSeconds) return best!;
-    const isMarked = ({ silentSeconds }: DeviceEvidence): boolean =>
-      silentSeconds >= settings.silenceSeconds && evidence.elapsedSeconds - silentSeconds <= since;
-    const marked = { canary: countOf(canary, isMarked), control: countOf(control, isMarked) };
-    const share = shareOfInstant(instant);
-    const logE = markedEvidence(marked) + Math.log(share);
-    // Of equals the later: it holds more devices.
-    if (!best || logE >= best.logE) best = { share, marked, logE };
-  }
-}
-
-function countOf(
-  arm: readonly DeviceEvidence[],
-  isMarked: (device: DeviceEvidence) => boolean,
-): Marked["canary"] {
-  return { marked: arm.filter(isMarked).length, devices: arm.length };
 }
 
 function silentOf({ marked, devices: all }: Marked["canary"]): string {
@@ -105,8 +81,4 @@ function plainSilence({ settings, canary }: GateContext): GateTest {
     `${devices(silent)} sent nothing for ${settings.silenceSeconds} s`,
     { value, limit: settings.failedShareMax },
   );
-}
-
-function shareOfInstant(instant: number): number {
-  return 4 / ((instant + 4) * (instant + 5));
 }
