@@ -22,16 +22,16 @@ const LEVELS = [
 
 /**
  * Crashes per device-hour over the control group's. Counts are divided by how much devices differ in them (`overdispersion`), so
- * that one device in a crash loop stays one. Where there are too few devices to see that, crashes count as independent, and the
- * wave is also held against its own past.
+ * that one device in a crash loop stays one; in a wave of too few devices to see that, crashes count as independent. Without a
+ * control group of some size the wave is also held against its own past.
  */
 export function crashRate({ settings, evidence, canary, control }: GateContext): GateTest {
   const limit = settings.crashRatioMax!;
   const alpha = alphaOf("crash_rate", settings, evidence.wave);
-  const small = Math.min(canary.length, control.length) < GATE_MINIMA.devices;
+  const alone = control.length < GATE_MINIMA.devices;
   const during = canary.map((device) => rateOf(device.during));
   const reference = control.map((device) => rateOf(device.during));
-  if (small) {
+  if (alone) {
     for (const { before } of [...canary, ...control]) if (before) reference.push(rateOf(before));
   }
   const first = addRates(during);
@@ -39,13 +39,13 @@ export function crashRate({ settings, evidence, canary, control }: GateContext):
   if (first.exposure <= 0 || second.exposure <= 0) {
     return line("crash_rate", "pass", "not compared: no time in which both versions ran", { limit });
   }
-  const spread = small ? 1 : overdispersion([...during, ...reference]);
+  const spread = canary.length < GATE_MINIMA.devices ? 1 : overdispersion([...during, ...reference]);
   const thin = ({ count, exposure }: Rate): Rate => ({ count: count / spread, exposure });
   const [a, b] = [thin(first), thin(second)];
   const logE = rateEvidence(a, b, limit);
   const { low, high } = rateRatioBounds(a, b, alpha);
   const verdict = proves(logE, alpha) ? "fail" : isSuspicious(a, b, limit) ? "inconclusive" : "pass";
-  const against = small ? "on control and before" : "on control";
+  const against = alone ? "on control and before" : "on control";
   const bounds = `ratio ${low > 0 ? `at least ${digits(low)}` : "unbounded below"}, ${Number.isFinite(high) ? `at most ${digits(high)}` : "unbounded above"}`;
   return line(
     "crash_rate",

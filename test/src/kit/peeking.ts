@@ -31,6 +31,8 @@ export interface Look {
 export interface PeekedComparison {
   readonly id: string;
   readonly what: string;
+  /** Runs that take a second or less: what a test can afford. */
+  readonly runs: number;
   /** Draws both arms, then gives what each day's look sees. */
   readonly begin: (random: Random) => () => Look;
 }
@@ -50,21 +52,28 @@ interface Site {
 }
 
 export const PEEKED: readonly PeekedComparison[] = [
-  { id: "feedback", what: "accuracy, 20 judged a day and arm", begin: peekFeedback },
-  { id: "feedback-devices", what: "accuracy, 30 devices against 60 that differ", begin: peekDevices },
+  { id: "feedback", what: "accuracy, 20 judged a day and arm", runs: 600, begin: peekFeedback },
+  {
+    id: "feedback-devices",
+    what: "accuracy, 30 devices against 60 that differ",
+    runs: 150,
+    begin: peekDevices,
+  },
   {
     id: "latency-devices",
     what: "latency, 30 devices against 60 that differ, heavy tails",
+    runs: 60,
     begin: peekLatency,
   },
   {
     id: "crash-rate",
     what: "crashes per hour, 100 devices against 300, some in loops",
+    runs: 100,
     begin: peekCrashRate,
   },
-  { id: "crashed-devices", what: "crashed devices, 100 against 300", begin: peekCrashedDevices },
-  { id: "silence", what: "silent devices, 200 against 600 that come and go", begin: peekSilence },
-  { id: "paired", what: "labelled disagreements, 10 a day", begin: peekPaired },
+  { id: "crashed-devices", what: "crashed devices, 100 against 300", runs: 200, begin: peekCrashedDevices },
+  { id: "silence", what: "silent devices, 200 against 600 that come and go", runs: 80, begin: peekSilence },
+  { id: "paired", what: "labelled disagreements, 10 a day", runs: 600, begin: peekPaired },
 ];
 
 function peekFeedback(random: Random): () => Look {
