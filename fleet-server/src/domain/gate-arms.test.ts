@@ -16,9 +16,10 @@ function fleet(changed = 0, change: (at: number) => DeviceChange = () => ({})): 
   const own = (): DeviceChange => {
     const factor = Math.exp(0.5 * random.normal());
     const latency = (drift: number) => ({ count: 1000, mean: 2 * factor * Math.exp(0.05 * drift), m2: 100 });
+    const confidence = () => ({ count: 1000, mean: 0.9 + 0.01 * random.normal(), m2: 10 });
     return {
-      before: { latencyMs: latency(random.normal()), seconds: 86_400 },
-      during: { latencyMs: latency(random.normal()) },
+      before: { latencyMs: latency(random.normal()), confidence: confidence(), seconds: 86_400 },
+      during: { latencyMs: latency(random.normal()), confidence: confidence() },
     };
   };
   return [
@@ -94,7 +95,7 @@ describe("the gate of a wave with a control group", () => {
       (at) => ({ during: { classes: { ok: 500 - at, scratch: 500 + at } } }),
       "class_mix",
     ],
-    ["a tenth failed", 10, () => ({ state: "failed" }), "failed_share"],
+    ["a seventh failed", 15, () => ({ state: "failed" }), "failed_share"],
   ])("stops a version: %s", (_, changed, change, test) => {
     const judged = judge(fleet(changed, change));
     expect(lineOf(judged.tests, test).verdict).toBe("fail");

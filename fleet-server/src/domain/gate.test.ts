@@ -122,7 +122,7 @@ describe("the gate of a small wave without a control group", () => {
     const random = new Random(7);
     const draw = (share: number, count: number): number =>
       Array.from({ length: count }).filter(() => random.uniform() < share).length;
-    const rollouts = 400;
+    const rollouts = 200;
     const ended = { pass: 0, fail: 0, inconclusive: 0 };
     for (let rollout = 0; rollout < rollouts; rollout++) {
       const was = draw(before, 300);

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { logEvidenceAbove, proportionBounds } from "./binomial-mixture.js";
 import { logNormalMixture, normalMixtureBar } from "./normal-mixture.js";
 import { dropBounds, dropEvidence, designEffect, pairedEvidence } from "./paired.js";
-import { difference, differenceBounds, differenceEvidence } from "./proportions.js";
+import { bestFirstShare, difference, differenceBounds, differenceEvidence } from "./proportions.js";
 import { markedEvidence } from "./random-labels.js";
 import { overdispersion, rateEvidence, rateRatioBounds } from "./rates.js";
 import { findSilence } from "./silence.js";
@@ -235,6 +235,37 @@ describe("every function", () => {
     const ratio = rateRatioBounds(...rates, 0.01);
     expect(rateEvidence(...rates, ratio.low)).toBeCloseTo(Math.log(100), 6);
     expect(logNormalMixture(normalMixtureBar(0.01, 12), 12)).toBeCloseTo(Math.log(100), 8);
+  });
+});
+
+describe("two shares a fixed difference apart", () => {
+  it("are the most likely ones", () => {
+    const logLikelihood = (p: number, { successes, count }: { successes: number; count: number }): number =>
+      (successes > 0 ? successes * Math.log(p) : 0) +
+      (count > successes ? (count - successes) * Math.log1p(-p) : 0);
+    const some = fc.integer({ min: 1, max: 2000 });
+    fc.assert(
+      fc.property(
+        some,
+        some,
+        some,
+        some,
+        fc.double({ min: -0.6, max: 0.6, noNaN: true }),
+        (a, b, c, d, limit) => {
+          const first = { successes: Math.min(a, b) - 1, count: Math.max(a, b) };
+          const second = { successes: Math.min(c, d) - 1, count: Math.max(c, d) };
+          const best = bestFirstShare(first, second, limit);
+          const at = (p: number): number => logLikelihood(p, first) + logLikelihood(p - limit, second);
+          const [least, most] = [Math.max(0, limit), Math.min(1, 1 + limit)];
+          for (let step = 1; step < 50; step++) {
+            const p = least + ((most - least) * step) / 50;
+            expect(at(p)).toBeLessThanOrEqual(
+              at(Math.min(Math.max(best, least + 1e-12), most - 1e-12)) + 1e-4,
+            );
+          }
+        },
+      ),
+    );
   });
 });
 

@@ -48,22 +48,29 @@ function share({ successes, count }: Counted): number {
 
 /** Twice the log-likelihood that the best shares at this difference lose, its root signed by the side. */
 function likelihoodRoot(first: Counted, second: Counted, limit: number): number {
-  const low = Math.max(0, -limit);
-  const high = Math.min(1, 1 - limit);
-  // The slope of the log-likelihood along p1 = p2 + limit falls all the way.
-  const slope = (p: number): number => slopeAt(first, clamp(p + limit)) + slopeAt(second, clamp(p));
-  const p = findRoot((at) => -slope(at), low, high);
+  const p = bestFirstShare(first, second, limit);
   const best = logLikelihood(first, share(first)) + logLikelihood(second, share(second));
-  const held = logLikelihood(first, p + limit) + logLikelihood(second, p);
+  const held = logLikelihood(first, p) + logLikelihood(second, p - limit);
   return Math.sign(difference(first, second) - limit) * Math.sqrt(2 * Math.max(0, best - held));
+}
+
+/** The most likely first share where the difference is `limit`: a root of a cubic (Miettinen and Nurminen 1985; Farrington and Manning 1990). */
+export function bestFirstShare(first: Counted, second: Counted, limit: number): number {
+  const ratio = second.count / first.count;
+  const sum = share(first) + ratio * share(second);
+  const a = 1 + ratio;
+  const b = -(1 + ratio + sum + limit * (ratio + 2));
+  const c = limit * limit + limit * (2 * share(first) + ratio + 1) + sum;
+  const d = -share(first) * limit * (1 + limit);
+  const v = b ** 3 / (27 * a ** 3) - (b * c) / (6 * a * a) + d / (2 * a);
+  const u = Math.sign(v) * Math.sqrt(Math.max(0, (b * b) / (9 * a * a) - c / (3 * a)));
+  const cosine = u === 0 ? 0 : Math.min(1, Math.max(-1, v / u ** 3));
+  const p = 2 * u * Math.cos((Math.PI + Math.acos(cosine)) / 3) - b / (3 * a);
+  return Math.min(Math.max(p, 0, limit), 1, 1 + limit);
 }
 
 const EDGE = 1e-15;
 const clamp = (p: number): number => Math.min(1 - EDGE, Math.max(EDGE, p));
-
-function slopeAt({ successes, count }: Counted, p: number): number {
-  return successes / p - (count - successes) / (1 - p);
-}
 
 function logLikelihood({ successes, count }: Counted, p: number): number {
   const held = clamp(p);
