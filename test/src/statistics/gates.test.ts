@@ -19,7 +19,7 @@ const EXPECTED = {
   silent: ["silence"],
 } as const;
 
-const RUNS = 4;
+const RUNS = 3;
 
 describe("a first wave in a fleet whose devices differ", () => {
   it.each(Object.entries(BAD_VERSIONS))("stops the %s version, and says why", (name, effect) => {
