@@ -269,14 +269,21 @@ export {
   type SampleView,
 } from "./api/samples.js";
 export {
+  armCountsSchema,
+  GATE_VERDICTS,
   gateSettingsSchema,
+  gateTestSchema,
   gateVerdictSchema,
+  type ArmCounts,
+  type GateSettings,
+  type GateTest,
+  type GateVerdict,
+} from "./api/gates.js";
+export {
   rolloutActionSchema,
   rolloutRequestSchema,
   rolloutViewSchema,
   waveViewSchema,
-  type GateSettings,
-  type GateVerdict,
   type RolloutRequest,
   type RolloutView,
   type WaveView,

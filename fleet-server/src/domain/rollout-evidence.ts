@@ -1,33 +1,61 @@
-import type { GateEvidence, VersionCounts } from "./gate.js";
-import { hasFailed, isSettled, type DeviceObservation, type Rollout } from "./rollout.js";
+import type { DeviceEvidence, DeviceStats, GateEvidence } from "./gate-evidence.js";
+import {
+  hasFailed,
+  type DeviceObservation,
+  type Rollout,
+  type RolloutDevice,
+  type VersionCounts,
+} from "./rollout.js";
 
-/** What the gate of one wave looks at, counted from the wave's devices and their observations. */
+/** What the gate of one wave looks at: the wave's devices with their observations. Without a control group yet, plain limits judge. */
 export function gatherEvidence(
   rollout: Rollout,
   wave: number,
   observations: ReadonlyMap<string, DeviceObservation>,
   waveTimedOut: boolean,
 ): GateEvidence {
-  const devices = rollout.devices.filter((device) => device.wave === wave);
   const earlier = rollout.devices.filter((device) => device.wave < wave);
-  const active = devices.filter(({ state }) => state === "active");
-  const seen = devices.flatMap(({ device }) => observations.get(device) ?? []);
   return {
-    deviceCount: devices.length,
-    failedCount: devices.filter(({ state }) => hasFailed(state)).length,
-    silentCount: devices.filter(({ state }) => state === "silent").length,
-    activeCount: active.length,
-    unsettledCount: devices.filter(({ state }) => !isSettled(state)).length,
-    waveTimedOut,
-    earlierCount: earlier.length,
+    wave,
+    devices: rollout.devices
+      .filter((device) => device.wave === wave)
+      .map((device) => evidenceOf(rollout, device, observations.get(device.device))),
     // A device may have failed within its own wave and within the allowed share; both are counted against the same share.
-    earlierFailedCount: earlier.filter(({ state }) => hasFailed(state)).length,
-    predictionsLeast: active.reduce(
-      (least, { device }) => Math.min(least, observations.get(device)?.after.predictions ?? 0),
-      Number.MAX_SAFE_INTEGER,
-    ),
-    before: sumCounts(seen.map(({ before }) => before)),
-    after: sumCounts(seen.map(({ after }) => after)),
+    earlier: { count: earlier.length, failed: earlier.filter(({ state }) => hasFailed(state)).length },
+    elapsedSeconds: 0,
+    waveTimedOut,
+    look: 0,
+  };
+}
+
+function evidenceOf(
+  rollout: Rollout,
+  { device, state }: RolloutDevice,
+  observation: DeviceObservation | undefined,
+): DeviceEvidence {
+  return {
+    device,
+    arm: "canary",
+    state,
+    before: observation ? statsOf(observation.before) : null,
+    during: statsOf(observation?.after ?? NOTHING),
+    silentSeconds: state === "silent" ? rollout.gate.silenceSeconds : 0,
+    shadow: null,
+  };
+}
+
+const NOTHING: VersionCounts = { predictions: 0, meanLatencyMs: null, feedback: { successes: 0, count: 0 } };
+
+function statsOf({ predictions, meanLatencyMs, feedback }: VersionCounts): DeviceStats {
+  const unknown = { count: 0, mean: 0, m2: 0 };
+  return {
+    predictions,
+    seconds: 0,
+    latencyMs: meanLatencyMs === null ? unknown : { count: predictions, mean: meanLatencyMs, m2: 0 },
+    confidence: unknown,
+    classes: {},
+    crashes: 0,
+    feedback,
   };
 }
 

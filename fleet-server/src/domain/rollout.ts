@@ -11,7 +11,7 @@ import {
   type RolloutState,
   type WaveState,
 } from "@fieldloop/protocol";
-import type { VersionCounts } from "./gate.js";
+import type { Counted } from "./intervals.js";
 
 /**
  * A rollout as data. The engine (`rollout-step.ts`) is a pure function of it and of what was observed, so that a
@@ -66,6 +66,14 @@ export interface RolloutDevice {
   readonly previous: PackageRef | null;
   readonly restore: "none" | "offered" | "done" | "silent" | "impossible";
   readonly restoreOffered: number | null;
+}
+
+/** What one version did on a device. */
+export interface VersionCounts {
+  readonly predictions: number;
+  readonly meanLatencyMs: number | null;
+  /** Predictions that feedback called right, of those it judged. */
+  readonly feedback: Counted;
 }
 
 /** What is known about one device at the time of a step. */

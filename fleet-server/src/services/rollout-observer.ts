@@ -1,10 +1,10 @@
 import type { ErrorCode } from "@fieldloop/protocol";
-import type { VersionCounts } from "../domain/gate.js";
 import {
   deploymentId,
   type DeviceObservation,
   type PackageRef,
   type RolloutDevice,
+  type VersionCounts,
 } from "../domain/rollout.js";
 import { currentWave } from "../domain/rollout-step.js";
 import type { Deployment } from "../store/deployments.js";

@@ -1,5 +1,5 @@
 import { sql } from "drizzle-orm";
-import type { VersionCounts } from "../domain/gate.js";
+import type { VersionCounts } from "../domain/rollout.js";
 import type { Database } from "./database.js";
 import { BUCKET_MS } from "./telemetry.js";
 
