@@ -51,4 +51,9 @@ export const LIMITS = {
   imagePixelsMax: 50_000_000,
 
   jsonBodyBytesMax: 1024 * 1024,
+
+  rolloutWavesMax: 50,
+  /** Devices named in a target, and in a wave or an action. */
+  rolloutDevicesMax: 100_000,
+  waveDevicesMax: 10_000,
 } as const;
