@@ -259,10 +259,19 @@ export {
   type DevicePolicyChange,
 } from "./api/policies.js";
 export {
+  armCountsSchema,
+  gateSettingsSchema,
+  gateTestSchema,
+  gateVerdictSchema,
+  GATE_VERDICTS,
+  type ArmCounts,
+  type GateSettings,
+  type GateTest,
+  type GateVerdict,
+} from "./api/gates.js";
+export {
   controlSchema,
   deviceSelectorSchema,
-  gateSettingsSchema,
-  gateVerdictSchema,
   maintenanceWindowSchema,
   rolloutActionSchema,
   rolloutChangeSchema,
@@ -273,8 +282,6 @@ export {
   waveRequestSchema,
   type ControlRequest,
   type DeviceSelector,
-  type GateSettings,
-  type GateVerdict,
   type MaintenanceWindow,
   type RolloutAction,
   type RolloutActionName,

@@ -28,7 +28,7 @@ export interface GateEvidence {
   readonly after: VersionCounts;
 }
 
-type GateTest = GateVerdict["tests"][number];
+type GateTest = Pick<GateVerdict["tests"][number], "test" | "verdict" | "value" | "limit" | "detail">;
 
 /** Judged predictions of each version below which accuracy is not compared: Newcombe's interval is wider than 20 points there. */
 export const GATE_FEEDBACK_MIN = 30;
@@ -66,7 +66,12 @@ export function judgeGate(settings: GateSettings, evidence: GateEvidence, now: n
 
 function conclude(tests: GateTest[], time: number): GateVerdict {
   const has = (verdict: GateTest["verdict"]): boolean => tests.some((test) => test.verdict === verdict);
-  return { verdict: has("fail") ? "fail" : has("inconclusive") ? "inconclusive" : "pass", time, tests };
+  const plain = { low: null, high: null, confidence: null, eValue: null, canary: null, control: null };
+  return {
+    verdict: has("fail") ? "fail" : has("inconclusive") ? "inconclusive" : "pass",
+    time,
+    tests: tests.map((test) => ({ ...test, ...plain })),
+  };
 }
 
 function failedShare(settings: GateSettings, evidence: GateEvidence): GateTest {

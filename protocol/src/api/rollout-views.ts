@@ -9,8 +9,9 @@ import {
 } from "../names.js";
 import { HOLD_REASONS, ROLLOUT_DEVICE_STATES, ROLLOUT_STATES, WAVE_STATES } from "../states.js";
 import { proportionSchema } from "./common.js";
+import { gateVerdictSchema } from "./gates.js";
 import { devicePolicyChangeSchema } from "./policies.js";
-import { gateVerdictSchema, rolloutRequestSchema, waveRequestSchema } from "./rollouts.js";
+import { rolloutRequestSchema, waveRequestSchema } from "./rollouts.js";
 
 /** What a rollout puts on devices, with the identity by which a device proves that it has it. */
 export const rolloutSubjectSchema = z.discriminatedUnion("kind", [

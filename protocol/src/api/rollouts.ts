@@ -2,50 +2,8 @@ import { z } from "zod";
 import { countSchema, deviceIdSchema, modelNameSchema, timeSchema, versionSchema } from "../names.js";
 import { LIMITS } from "../limits.js";
 import { tagsSchema } from "./devices.js";
+import { gateSettingsSchema } from "./gates.js";
 import { devicePolicyChangeSchema } from "./policies.js";
-
-/** Thresholds of the gate after each wave. Silence counts as failure: a device that reports nothing has not succeeded. */
-export const gateSettingsSchema = z.object({
-  /** Failed, rolled-back, timed-out and silent devices of the wave, at most, 0..1. */
-  failedShareMax: z.number().min(0).max(1).default(0),
-  /** A device of the wave silent for longer counts as failed. */
-  silenceSeconds: z.number().min(1).max(86_400).default(60),
-  /** A device not done this long after its offer counts as failed; a wave undecided for as long asks a person. */
-  waveTimeoutSeconds: z
-    .number()
-    .min(1)
-    .max(7 * 86_400)
-    .default(600),
-  /** How long the wave is watched after its last device committed. */
-  soakSeconds: z
-    .number()
-    .min(0)
-    .max(7 * 86_400)
-    .default(10),
-  /** Predictions of the new version needed from each device before a verdict. */
-  predictionsMin: countSchema.default(50),
-  /** Accuracy from feedback may be lower than that of the version before on the same devices by at most this, 0..1. Null: not looked at. */
-  accuracyDropMax: z.number().min(0).max(1).nullable().default(0.02),
-  /** Mean latency over that of the version before, at most. */
-  latencyRatioMax: z.number().positive().nullable().default(3),
-});
-export type GateSettings = z.output<typeof gateSettingsSchema>;
-
-export const gateVerdictSchema = z.object({
-  verdict: z.enum(["pass", "fail", "inconclusive"]),
-  time: timeSchema,
-  /** One line per test, with the numbers that decided. */
-  tests: z.array(
-    z.object({
-      test: z.string(),
-      verdict: z.enum(["pass", "fail", "inconclusive"]),
-      value: z.number().nullable(),
-      limit: z.number().nullable(),
-      detail: z.string(),
-    }),
-  ),
-});
-export type GateVerdict = z.output<typeof gateVerdictSchema>;
 
 /** What a rollout changes: the package of a model's lane, or the configuration of the agent. */
 export const rolloutChangeSchema = z.discriminatedUnion("kind", [
