@@ -53,6 +53,10 @@ const FACTS = {
   nodeVersion: "20.20.2",
   runtimeVersion: "test",
   timeZone: "UTC",
+  deviceClass: "linux-x64",
+  opsetMax: 21,
+  irVersionMax: 10,
+  manifestSchemaMax: 1,
 };
 
 /** A dense layer of {@link WIDTH} numbers, each weight `value`, with a golden case: input of ones. */

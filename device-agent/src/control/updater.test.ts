@@ -155,6 +155,10 @@ const FACTS = {
   nodeVersion: "20.20.2",
   runtimeVersion: "test",
   timeZone: "UTC",
+  deviceClass: "linux-x64",
+  opsetMax: 21,
+  irVersionMax: 10,
+  manifestSchemaMax: 1,
 };
 
 async function makePackage(version: number, options: { goldenError?: number } = {}): Promise<ModelPackage> {

@@ -2,6 +2,7 @@ import {
   COMMAND_TYPE,
   DESIRED_TYPE,
   FieldloopError,
+  UNLIMITED,
   decodeMessage,
   encodeMessage,
   sign,
@@ -42,9 +43,14 @@ export interface DesiredServiceOptions {
   readonly policy?: Partial<DevicePolicy>;
 }
 
+/** Of an assignment, what has a default. */
+type Defaulted = "lane" | "shadow" | "window" | "expires";
 /** What is assigned, and for which rollout (none: by hand). */
-export type AssignRequest = Omit<Assignment, "lane"> & {
+export type AssignRequest = Omit<Assignment, Defaulted> & {
   readonly lane?: string;
+  readonly shadow?: Assignment["shadow"];
+  readonly window?: Assignment["window"];
+  readonly expires?: Assignment["expires"];
   readonly rollout?: string | null;
 };
 
@@ -69,13 +75,13 @@ export class DesiredService {
    * @throws FieldloopError `not_found`, `device_suspended`, `already_exists` where the deployment id was used
    */
   async assign(device: string, request: AssignRequest): Promise<{ revision: number }> {
-    const { rollout = null, ...rest } = request;
+    const { rollout = null, shadow = null, window = null, expires = null, ...rest } = request;
     const record = await this.#options.devices.get(device);
     if (!record) throw new FieldloopError("not_found", `Assign: there is no device "${device}"`);
     if (record.suspended)
       throw new FieldloopError("device_suspended", `Assign: device "${device}" is suspended`);
     const lane = rest.lane ?? laneFor(record.state?.lanes ?? [], rest.model);
-    const assignment: Assignment = { ...rest, lane };
+    const assignment: Assignment = { ...rest, lane, shadow, window, expires };
     const issued = await this.#issue(device, assignment, async (tx) => {
       const { deployment, model, version, packageSha256 } = assignment;
       await this.#options.deployments.insert(
@@ -170,6 +176,7 @@ export class DesiredService {
         sampling,
         predictionsIntervalSeconds,
         profileIntervalSeconds,
+        limits: UNLIMITED,
       };
       const payload = encodeMessage("desired", desired);
       const envelope = sign(DESIRED_TYPE, payload, signingKey);
