@@ -294,7 +294,6 @@ export {
 export {
   controlSchema,
   deviceSelectorSchema,
-  maintenanceWindowSchema,
   rolloutActionSchema,
   rolloutChangeSchema,
   rolloutRequestSchema,
@@ -304,7 +303,6 @@ export {
   waveRequestSchema,
   type ControlRequest,
   type DeviceSelector,
-  type MaintenanceWindow,
   type RolloutAction,
   type RolloutActionName,
   type RolloutChange,

@@ -8,6 +8,7 @@ import type { PackageRef, RolloutDevice } from "./rollout.js";
 export interface FleetRecord {
   readonly device: string;
   readonly tags: Readonly<Record<string, string>>;
+  /** Devices of a kind share one record: what is asked of facts is asked once per kind. */
   readonly facts: Facts;
   readonly suspended: boolean;
   readonly online: boolean;
@@ -53,7 +54,7 @@ export class FleetDevice {
   }
 
   get deviceClass(): string {
-    return deviceClassOf(this.facts);
+    return this.facts.deviceClass;
   }
 
   /** Counts against the budget of its site, for whatever reason. */
@@ -64,12 +65,6 @@ export class FleetDevice {
   runningOf(model: string): PackageRef | null {
     return runningWhere(this, model);
   }
-}
-
-/** The hardware profile that a device says it has; `{platform}-{arch}` where it says none. */
-export function deviceClassOf(facts: Facts): string {
-  const said = (facts as { readonly deviceClass?: string }).deviceClass;
-  return said ?? `${facts.platform}-${facts.arch}`;
 }
 
 /** Devices with one value of a tag. */
@@ -87,7 +82,6 @@ export interface Site {
 export class Fleet {
   readonly #devices = new Map<string, FleetDevice>();
   readonly #sites = new Map<string, Map<string, Site>>();
-  readonly #facts = new Map<string, Facts>();
   #dirty = new Set<FleetDevice>();
   groups: ReadonlyMap<string, GroupRecord> = new Map();
   /** Grows when a group changes. */
@@ -112,12 +106,11 @@ export class Fleet {
 
   /** A device as it is now; unknown ones are added. */
   put(record: FleetRecord): FleetDevice {
-    const facts = this.#shared(record.facts);
     let device = this.#devices.get(record.device);
     if (device) {
       this.#count(device, -1);
       device.tags = record.tags;
-      device.facts = facts;
+      device.facts = record.facts;
       device.suspended = record.suspended;
       device.online = record.online;
       device.lastSeen = Math.max(device.lastSeen, record.lastSeen);
@@ -125,7 +118,7 @@ export class Fleet {
       device.lanes = record.lanes;
       device.configId = record.configId;
     } else {
-      device = new FleetDevice({ ...record, facts });
+      device = new FleetDevice(record);
       this.#devices.set(record.device, device);
     }
     this.#count(device, 1);
@@ -185,16 +178,6 @@ export class Fleet {
 
   #count(device: FleetDevice, by: 1 | -1): void {
     for (const [tag, sites] of this.#sites) countAt(sites, device.tags[tag], device, by);
-  }
-
-  /** Devices of a kind share one record of facts: what is asked of facts is asked once per kind. */
-  #shared(facts: Facts): Facts {
-    const key = JSON.stringify(facts);
-    const known = this.#facts.get(key);
-    if (known) return known;
-    if (this.#facts.size > this.#devices.size + 1_000) this.#facts.clear();
-    this.#facts.set(key, facts);
-    return facts;
   }
 }
 

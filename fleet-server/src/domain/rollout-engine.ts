@@ -9,7 +9,6 @@ import type { OfferBudget } from "./rollout-offers.js";
 import { noteGone, noteReport, takeWord } from "./rollout-reports.js";
 import { isLookDue, stepRollout } from "./rollout-step.js";
 import { type DeploymentWord, type RolloutDevice, type RolloutRecord, type RolloutWave } from "./rollout.js";
-import { ZoneClock } from "./windows.js";
 
 /** What the engine asks of the world: all of it is in memory, nothing waits. */
 export interface EngineSources extends EvidenceSource {
@@ -28,7 +27,6 @@ export class RolloutEngine {
   readonly fleet: Fleet;
   readonly #sources: EngineSources;
   readonly #live = new Map<string, LiveRollout>();
-  readonly #zones = new ZoneClock();
   readonly #targets = new WeakMap<LiveRollout, { revision: number; test: (device: SelectableDevice) => boolean }>();
 
   constructor(fleet: Fleet, sources: EngineSources) {
@@ -91,7 +89,6 @@ export class RolloutEngine {
     this.#noteChanges(now);
     const context: StepContext = {
       fleet: this.fleet,
-      zones: this.#zones,
       fits: (live) => this.#sources.fits(live),
       now,
     };

@@ -3,12 +3,10 @@ import type { FitCheck } from "./compatibility.js";
 import type { Claim, Fleet, FleetDevice } from "./fleet.js";
 import type { LiveRollout } from "./rollout-live.js";
 import { isBusy, type Hold, type RolloutDevice } from "./rollout.js";
-import { openWindow, type ZoneClock } from "./windows.js";
 
 /** What a step works with. */
 export interface StepContext {
   readonly fleet: Fleet;
-  readonly zones: ZoneClock;
   /** Whether a rollout's package fits a device; configurations fit all. */
   readonly fits: (live: LiveRollout) => FitCheck;
   readonly now: number;
@@ -32,13 +30,21 @@ export function obstacleTo(
     return { reason: "suspended", detail: "it is suspended, and asked when it is let in again", passes: false };
   if (entry.retryAt !== null && entry.retryAt > now)
     return { reason: "retry", detail: entry.hold?.detail ?? "it is asked again", passes: true };
-  const misfit = context.fits(live)(device.facts);
-  if (misfit) return { reason: "incompatible", detail: misfit.message, passes: false };
+  const misfit = context.fits(live)(device.facts)?.message ?? laneMisfit(live, device);
+  if (misfit !== undefined) return { reason: "incompatible", detail: misfit, passes: false };
   const rival = rivalOf(live, device);
   if (rival) return { reason: "priority", detail: describeRival(rival), passes: false };
   if (!device.online)
     return { reason: "offline", detail: "it is offline, and asked when it returns", passes: false };
-  return closedWindow(live, device, context) ?? overBudget(live.record.request.budgets, device, context.fleet);
+  return closedWindow(live, device, now) ?? overBudget(live.record.request.budgets, device, context.fleet);
+}
+
+/** Every lane of the device is for another model. */
+function laneMisfit({ record: { subject } }: LiveRollout, { lanes }: FleetDevice): string | undefined {
+  if (subject.kind !== "package" || lanes.length === 0) return undefined;
+  if (lanes.some(({ model }) => model === null || model === subject.model)) return undefined;
+  const models = lanes.map(({ name, model }) => `${name}: ${model}`).join(", ");
+  return `none of its lanes takes "${subject.model}" (${models})`;
 }
 
 /** The rollout that has this device before `live`: one that is changing it now, or that goes first for the same place. */
@@ -84,19 +90,12 @@ function describeRival({ live, entry }: Claim): string {
     : `it belongs to rollout ${live.id}, which goes first (priority ${live.record.request.priority})`;
 }
 
-function closedWindow(
-  live: LiveRollout,
-  device: FleetDevice,
-  { zones, now }: StepContext,
-): Obstacle | undefined {
-  const { windows } = live.record.request.schedule;
-  if (windows.length === 0) return undefined;
-  if (openWindow(windows, zones.weekMinute(device.facts.timeZone, now))) return undefined;
-  return {
-    reason: "window",
-    detail: `its maintenance window is closed (${device.facts.timeZone})`,
-    passes: true,
-  };
+function closedWindow(live: LiveRollout, device: FleetDevice, now: number): Obstacle | undefined {
+  const { timeZone } = device.facts;
+  const state = live.windows.state(timeZone, now);
+  if (!state || state.open) return undefined;
+  const opens = new Date(state.until).toISOString();
+  return { reason: "window", detail: `its window opens at ${opens} (${timeZone})`, passes: true };
 }
 
 /** One more unavailable device of any of its sites would be too many. */

@@ -19,6 +19,7 @@ import {
   type RolloutRecord,
   type RolloutWave,
 } from "./rollout.js";
+import { Windows } from "./windows.js";
 
 /**
  * A rollout that the engine works on, with indexes kept by changes: everything that changes a record goes through here, so that
@@ -38,6 +39,7 @@ export class LiveRollout {
   /** Asked to return and not proven back. */
   readonly restoring = new Set<RolloutDevice>();
   readonly pace: Pace;
+  readonly windows: Windows;
   readonly slot: string;
   journal = new Journal();
   readonly #fleet: Fleet;
@@ -51,6 +53,7 @@ export class LiveRollout {
     this.#fleet = fleet;
     this.record = record;
     this.waves = waves;
+    this.windows = new Windows(record.request.schedule.windows);
     this.slot = slotOf(record.subject);
     this.members = waves.map(() => new Set());
     this.tallies = waves.map(() => new Tally());

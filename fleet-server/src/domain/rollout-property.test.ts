@@ -64,7 +64,7 @@ function worldOf(seed: readonly number[]): World {
   return world;
 }
 
-function happen(world: World, what: Happening): void {
+function happen(world: World, what: Happening, afterStep: () => void = () => undefined): void {
   const id = "device" in what ? `d${what.device}` : "";
   switch (what.kind) {
     case "online":
@@ -93,6 +93,7 @@ function happen(world: World, what: Happening): void {
       for (let second = 0; second < what.seconds; second++) {
         world.advance(1);
         check(world);
+        afterStep();
       }
   }
   check(world);
@@ -145,7 +146,7 @@ function checkSites(world: World): void {
   }
 }
 
-/** No offer while its site had no room: looked at in each step that offered, against the counts before it. */
+/** No offer while its site had no room: looked at after each step that offered. A site that was over it before (devices went away) stays. */
 function watchBudgets(world: World): () => void {
   let seen = 0;
   const before = new Map<string, number>();
@@ -172,8 +173,8 @@ describe("any number of rollouts, whatever happens to their devices", () => {
           const world = worldOf(seed);
           const checkBudgets = watchBudgets(world);
           for (const what of happenings) {
-            happen(world, what);
-            if (what.kind !== "retag" && what.kind !== "join") checkBudgets();
+            checkBudgets();
+            happen(world, what, checkBudgets);
           }
           checkOffers(world);
           finish(world);

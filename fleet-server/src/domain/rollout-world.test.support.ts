@@ -27,6 +27,10 @@ export const FACTS: Facts = {
   nodeVersion: "20.20.2",
   runtimeVersion: "1.30.0",
   timeZone: "UTC",
+  deviceClass: "linux-x64",
+  opsetMax: 21,
+  irVersionMax: 10,
+  manifestSchemaMax: 1,
 };
 
 export const packageOf = (version: number, model = "parts"): PackageRef => ({
@@ -233,7 +237,9 @@ export class World {
         ((_live, entry, _arm, now) => statsOf(Math.max(0, (now - (entry.offered ?? entry.watch?.since ?? now)) / 1000) * 10)),
       shadow: () => null,
       fits: () => (facts) =>
-        misfits?.has(facts.cpuModel) ? { code: "package_incompatible", message: "does not fit" } : null,
+        misfits?.has(facts.cpuModel)
+          ? { code: "package_incompatible", reason: "memory", message: "does not fit" }
+          : undefined,
     });
   }
 

@@ -1,6 +1,7 @@
 import { z } from "zod";
-import { countSchema, deviceIdSchema, modelNameSchema, timeSchema, versionSchema } from "../names.js";
+import { countSchema, deviceClassSchema, deviceIdSchema, modelNameSchema, timeSchema, versionSchema } from "../names.js";
 import { LIMITS } from "../limits.js";
+import { shadowTermsSchema, updateWindowSchema } from "../messages/desired.js";
 import { tagsSchema } from "./devices.js";
 import { gateSettingsSchema } from "./gates.js";
 import { devicePolicyChangeSchema } from "./policies.js";
@@ -23,7 +24,7 @@ export const deviceSelectorSchema = z.object({
   /** All of these tags, with these values. */
   tags: tagsSchema.default({}),
   /** One of these device classes. */
-  deviceClasses: z.array(z.string().min(1).max(64)).min(1).max(64).optional(),
+  deviceClasses: z.array(deviceClassSchema).min(1).max(64).optional(),
   /** Runs some version of this model in one of its lanes. */
   runsModel: modelNameSchema.optional(),
 });
@@ -78,20 +79,11 @@ export const siteBudgetSchema = z.object({
 });
 export type SiteBudget = z.output<typeof siteBudgetSchema>;
 
-/** A stretch of the week in the device's own time zone; it may reach past midnight. */
-export const maintenanceWindowSchema = z.object({
-  /** 0 is Sunday; the days on which it begins. */
-  days: z.array(z.int().min(0).max(6)).min(1).max(7).default([0, 1, 2, 3, 4, 5, 6]),
-  start: z.string().regex(/^(?:[01]\d|2[0-3]):[0-5]\d$/),
-  minutes: z.int().min(1).max(1440),
-});
-export type MaintenanceWindow = z.output<typeof maintenanceWindowSchema>;
-
 export const scheduleSchema = z.object({
   /** Not before this time; null: at once. */
   startAt: timeSchema.nullable().default(null),
   /** Offers are made, and versions activated, only within one of these; any time where there is none. */
-  windows: z.array(maintenanceWindowSchema).max(14).default([]),
+  windows: z.array(updateWindowSchema).max(14).default([]),
 });
 export type RolloutSchedule = z.output<typeof scheduleSchema>;
 
@@ -119,12 +111,8 @@ export const rolloutRequestSchema = z.object({
   /** A second person, not who created it, must approve before anything begins. */
   approval: z.object({ required: z.boolean() }).default({ required: false }),
   /** The candidate runs beside the active version first, until both; null: it does not. Packages only. */
-  shadow: z
-    .object({
-      seconds: z.int().min(0).max(604_800),
-      predictions: countSchema,
-      cpuShareMax: z.number().gt(0).max(1).default(0.25),
-    })
+  shadow: shadowTermsSchema
+    .extend({ cpuShareMax: z.number().gt(0).max(1).default(0.25) })
     .nullable()
     .default(null),
   /** The device commits the new version after both. */
