@@ -124,6 +124,7 @@ export {
   keyIdOf,
   sha256Hex,
   sign,
+  signedBytes,
   toHex,
   verify,
   type Envelope,

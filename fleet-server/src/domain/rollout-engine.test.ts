@@ -168,7 +168,7 @@ describe("devices that cannot be asked now", () => {
     world.add("tokyo", { facts: { ...FACTS, timeZone: "Asia/Tokyo" } });
     const live = world.create({
       waves: [{ percent: 100 }],
-      schedule: { windows: [{ start: "22:00", minutes: 120 }] },
+      schedule: { windows: [{ days: [], start: "22:00", minutes: 120 }] },
       gate: { waveTimeoutSeconds: 1_000 },
     });
     world.advance(120, 10);

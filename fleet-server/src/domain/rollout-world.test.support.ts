@@ -250,9 +250,9 @@ export class World {
       if (journal.empty) continue;
       this.journals.push({ rollout: live.id, journal });
       for (const entry of journal.compared)
-        entry.watch = { since: this.now, before: statsOf(1000), fromDay: 0, baseline: {} };
+        entry.watch = { since: this.now, before: statsOf(1000) };
       for (const entry of journal.offers) {
-        entry.watch = { since: this.now, before: statsOf(1000), fromDay: 0, baseline: {} };
+        entry.watch = { since: this.now, before: statsOf(1000) };
         const { device, attempt } = entry;
         this.offers.push({ device, rollout: live.id, attempt, time: this.now });
         if (entry.state === "offered") this.#assign(device, live.id, attempt, "offer", live.record.subject);

@@ -72,28 +72,11 @@ export type Previous =
   /** Null: only the policies of its groups and the fleet. */
   | { readonly kind: "config"; readonly configId: string | null };
 
-/** What is remembered of a device from the moment that it is compared from, so that what came later can be told from it. */
+/** A device that is compared: from when on, and how what it had before ran until then. */
 export interface Watch {
   /** Milliseconds. */
   readonly since: number;
-  /** What it had before ran like this, in the last one to two days. */
   readonly before: DeviceStats | null;
-  /** First day (milliseconds) that its counts are summed from, and each version's sums at `since`. */
-  readonly fromDay: number;
-  readonly baseline: Readonly<Record<string, VersionTotals>>;
-}
-
-/** Sums of one version on one device; differences of two of them are what happened between. */
-export interface VersionTotals {
-  readonly count: number;
-  readonly confidenceSum: number;
-  readonly confidenceSquares: number;
-  readonly latencySum: number;
-  readonly latencySquares: number;
-  readonly correct: number;
-  readonly judged: number;
-  /** Predictions by class index. */
-  readonly classes: Readonly<Record<string, number>>;
 }
 
 export interface Hold {
