@@ -73,6 +73,11 @@ export class LiveRollout {
     return this.waves.find((wave) => wave.state !== "passed");
   }
 
+  /** UTC where the device is not known. */
+  timeZoneOf(device: string): string {
+    return this.#fleet.get(device)?.facts.timeZone ?? "UTC";
+  }
+
   /** Gives the device back: nothing of this rollout holds it any longer. */
   unload(): void {
     for (const entry of this.devices.values()) {
