@@ -260,7 +260,7 @@ describe("the loop over MQTT and HTTP", () => {
     const done = await follow(made.rollout, () => 60);
     expect(done).toMatchObject({
       state: "succeeded",
-      fromVersion: null,
+      from: null,
       waves: [{ state: "passed" }, { state: "passed" }],
     });
     const { items } = await server.api.ok<Page<Model>>("GET", "/api/v1/models");
@@ -346,7 +346,10 @@ describe("the loop over MQTT and HTTP", () => {
       (agent) => (agent.device.device === "cam-c" && agent.wanted()?.version === 1 ? "failed" : "active"),
     );
     expect(done).toMatchObject({ state: "rolled_back", waves: [{ state: "passed" }, { state: "failed" }] });
-    const { items } = await server.api.ok<Page<RolloutDeviceView>>("GET", `/api/v1/rollouts/${made.rollout}/devices`);
+    const { items } = await server.api.ok<Page<RolloutDeviceView>>(
+      "GET",
+      `/api/v1/rollouts/${made.rollout}/devices`,
+    );
     expect(items.find(({ device }) => device === "cam-c")).toMatchObject({
       state: "failed",
       errorCode: "self_test_failed",
@@ -385,7 +388,12 @@ describe("routes of the loop", () => {
 
   it.each([
     ["POST", "/api/v1/models/shapes/versions", { manifestSha256: hash }, "labeler"],
-    ["POST", "/api/v1/rollouts", { change: { kind: "package", model: "shapes", version: 1 }, target: { group: "all" } }, "labeler"],
+    [
+      "POST",
+      "/api/v1/rollouts",
+      { change: { kind: "package", model: "shapes", version: 1 }, target: { group: "all" } },
+      "labeler",
+    ],
     ["POST", "/api/v1/rollouts/rol_1/actions", { action: "abort" }, "labeler"],
     ["POST", "/api/v1/training-runs", { model: "shapes", baseVersion: 1, snapshot: hash }, "labeler"],
     ["POST", "/api/v1/training-runs/trn_1/cancel", undefined, "labeler"],
@@ -416,29 +424,51 @@ describe("routes of the loop", () => {
     [
       "POST",
       "/api/v1/rollouts",
-      { change: { kind: "package", model: "shapes", version: 1 }, target: { group: "all" }, waves: [{ percent: 101 }] },
+      {
+        change: { kind: "package", model: "shapes", version: 1 },
+        target: { group: "all" },
+        waves: [{ percent: 101 }],
+      },
       400,
       "invalid_body",
     ],
     [
       "POST",
       "/api/v1/rollouts",
-      { change: { kind: "package", model: "shapes", version: 1 }, target: { group: "all" }, gate: { soakSeconds: -1 } },
+      {
+        change: { kind: "package", model: "shapes", version: 1 },
+        target: { group: "all" },
+        gate: { soakSeconds: -1 },
+      },
       400,
       "invalid_body",
     ],
     [
       "POST",
       "/api/v1/rollouts",
-      { change: { kind: "package", model: "shapes", version: 1 }, target: { group: "all" }, forceReason: "short" },
+      {
+        change: { kind: "package", model: "shapes", version: 1 },
+        target: { group: "all" },
+        forceReason: "short",
+      },
       400,
       "invalid_body",
     ],
-    ["POST", "/api/v1/rollouts", { change: { kind: "package", model: "shapes", version: 9 }, target: { group: "all" } }, 404, "not_found"],
     [
       "POST",
       "/api/v1/rollouts",
-      { change: { kind: "package", model: "shapes", version: 1 }, target: { devices: ["nobody"] }, forceReason: "only a test" },
+      { change: { kind: "package", model: "shapes", version: 9 }, target: { group: "all" } },
+      404,
+      "not_found",
+    ],
+    [
+      "POST",
+      "/api/v1/rollouts",
+      {
+        change: { kind: "package", model: "shapes", version: 1 },
+        target: { devices: ["nobody"] },
+        forceReason: "only a test",
+      },
       404,
       "not_found",
     ],

@@ -225,7 +225,10 @@ class LoopKit {
     const error = state === "failed" ? { errorCode: "self_test_failed", errorMessage: "golden case 1" } : {};
     await this.deployments.setState(this.database, mine.deployment, { state, ...error }, this.now);
     const effects = new CommitEffects();
-    const { errorCode = null, errorMessage = null } = error as { errorCode?: ErrorCode; errorMessage?: string };
+    const { errorCode = null, errorMessage = null } = error as {
+      errorCode?: ErrorCode;
+      errorMessage?: string;
+    };
     effects.words.push({ rollout, deployment: mine.deployment, device, state, errorCode, errorMessage });
     effects.seen.set(device, this.now);
     this.rollouts.committed(effects);
@@ -611,7 +614,9 @@ describe.each([
       await expect(kit.rollouts.act(rollout, { action: "resume", reason: "" }, "ann")).rejects.toMatchObject({
         code: "conflict",
       });
-      expect(await kit.rollouts.act(rollout, { action: "abort", devices: "keep", reason: "unplugged" }, "ann")).toMatchObject({
+      expect(
+        await kit.rollouts.act(rollout, { action: "abort", devices: "keep", reason: "unplugged" }, "ann"),
+      ).toMatchObject({
         state: "aborted",
         reason: "unplugged",
       });
@@ -689,7 +694,10 @@ describe("from samples to a rollout of the mended version", () => {
     }
     kit.now += 60_000;
     for (const device of DEVICES) await kit.report(device, 1, pkg.packageSha256);
-    const body = request({ change: { kind: "package", model: "shapes", version: 2 }, onFailure: "roll_back" });
+    const body = request({
+      change: { kind: "package", model: "shapes", version: 2 },
+      onFailure: "roll_back",
+    });
     delete (body as { forceReason?: string }).forceReason;
     const { rollout, from } = await kit.rollouts.create(body, "ann");
     expect(from).toEqual({ version: 1, configId: null });

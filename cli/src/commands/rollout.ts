@@ -1,4 +1,10 @@
-import { FieldloopError, isFinal, ROLLOUT, type RolloutDeviceView, type RolloutView } from "@fieldloop/protocol";
+import {
+  FieldloopError,
+  isFinal,
+  ROLLOUT,
+  type RolloutDeviceView,
+  type RolloutView,
+} from "@fieldloop/protocol";
 import { InvalidArgumentError, type Command } from "commander";
 import { action, EXIT, note, printJson, printTable } from "../output.js";
 import {
@@ -158,7 +164,9 @@ async function show(id: string, options: FleetOptions): Promise<void> {
         .filter((device) => device.wave === wave.wave)
         .map((device) => [
           `  ${device.device}`,
-          [device.state, device.errorCode, device.hold?.detail || device.hold?.reason].filter(Boolean).join(" "),
+          [device.state, device.errorCode, device.hold?.detail || device.hold?.reason]
+            .filter(Boolean)
+            .join(" "),
         ]),
       ...(wave.gate?.tests ?? []).map((test) => [`  gate ${test.test}`, `${test.verdict}: ${test.detail}`]),
     ]),

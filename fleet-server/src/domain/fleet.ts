@@ -181,12 +181,7 @@ export class Fleet {
   }
 }
 
-function countAt(
-  sites: Map<string, Site>,
-  value: string | undefined,
-  device: FleetDevice,
-  by: 1 | -1,
-): void {
+function countAt(sites: Map<string, Site>, value: string | undefined, device: FleetDevice, by: 1 | -1): void {
   if (value === undefined) return;
   let site = sites.get(value);
   if (!site) sites.set(value, (site = { total: 0, unavailable: 0, changing: 0 }));

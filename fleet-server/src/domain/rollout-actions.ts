@@ -39,7 +39,12 @@ function perform(live: LiveRollout, action: RolloutAction, by: DecidedBy): Refus
   }
 }
 
-function moveFrom(live: LiveRollout, from: readonly RolloutState[], to: RolloutState, by: DecidedBy): Refusal {
+function moveFrom(
+  live: LiveRollout,
+  from: readonly RolloutState[],
+  to: RolloutState,
+  by: DecidedBy,
+): Refusal {
   if (!from.includes(live.state)) return `it is "${live.state}"`;
   live.moveRollout(to, by.reason === "" ? null : by.reason, by.by, by.time);
   return undefined;

@@ -6,11 +6,16 @@ const states = (live: LiveRollout): Record<string, string> =>
   Object.fromEntries([...live.devices.values()].map(({ device, state }) => [device, state]));
 const wavesOf = (live: LiveRollout): string[] => live.waves.map(({ state }) => state);
 const stateOf = (live: LiveRollout, device: string): string => live.devices.get(device)!.state;
-const heldBy = (live: LiveRollout, device: string): string | undefined => live.devices.get(device)!.hold?.reason;
+const heldBy = (live: LiveRollout, device: string): string | undefined =>
+  live.devices.get(device)!.hold?.reason;
 const ended = ({ state }: LiveRollout): boolean =>
   ["succeeded", "aborted", "rolled_back", "paused"].includes(state);
 
-function fleetOf(count: number, world = new World(), tags: (at: number) => Record<string, string> = () => ({})): World {
+function fleetOf(
+  count: number,
+  world = new World(),
+  tags: (at: number) => Record<string, string> = () => ({}),
+): World {
   for (let at = 0; at < count; at++) world.add(`d${at}`, { tags: tags(at) });
   return world;
 }
@@ -183,11 +188,15 @@ describe("devices that cannot be asked now", () => {
   it("never makes more devices of a site unavailable than its budget says", () => {
     const world = fleetOf(12, new World(), (at) => ({ site: at < 6 ? "lyon" : "oslo" }));
     world.change("d0", { online: false });
-    const live = world.create({ waves: [{ percent: 100 }], budgets: [{ tag: "site", maxUnavailable: { count: 2 } }] });
+    const live = world.create({
+      waves: [{ percent: 100 }],
+      budgets: [{ tag: "site", maxUnavailable: { count: 2 } }],
+    });
     let most = 0;
     for (let second = 0; second < 300 && !ended(live); second++) {
       world.advance(1);
-      for (const value of ["lyon", "oslo"]) most = Math.max(most, world.fleet.site("site", value).unavailable);
+      for (const value of ["lyon", "oslo"])
+        most = Math.max(most, world.fleet.site("site", value).unavailable);
     }
     expect(most).toBe(2);
     expect(live.state).toBe("succeeded");
@@ -197,7 +206,10 @@ describe("devices that cannot be asked now", () => {
   it("leaves the rest of a site alone where its dead devices use up the budget, and does not wait for them", () => {
     const world = fleetOf(8, new World(), (at) => ({ site: at < 4 ? "lyon" : "oslo" }));
     world.change("d0", { online: false });
-    const live = world.create({ waves: [{ percent: 100 }], budgets: [{ tag: "site", maxUnavailable: { percent: 25 } }] });
+    const live = world.create({
+      waves: [{ percent: 100 }],
+      budgets: [{ tag: "site", maxUnavailable: { percent: 25 } }],
+    });
     expect(world.until(live, ended)).toBe("succeeded");
     expect(["d1", "d2", "d3"].map((device) => heldBy(live, device))).toEqual(["budget", "budget", "budget"]);
     world.change("d0", { online: true });
@@ -289,7 +301,10 @@ describe("people", () => {
   it("take a rollout back that succeeded, or was aborted", () => {
     for (const first of ["succeeded", "aborted"]) {
       const world = fleetOf(3);
-      const live = world.create({ waves: [{ percent: 100 }], gate: { soakSeconds: first === "aborted" ? 500 : 0 } });
+      const live = world.create({
+        waves: [{ percent: 100 }],
+        gate: { soakSeconds: first === "aborted" ? 500 : 0 },
+      });
       world.until(live, () => live.tallies[0]!.active === 3);
       if (first === "aborted") act(world, live, "abort");
       else world.until(live, ended);
@@ -391,7 +406,11 @@ describe("dynamic targets", () => {
 describe("rollouts that share devices", () => {
   it("the higher priority goes first, the other goes on with what is left and follows when it is over", () => {
     const world = fleetOf(4);
-    const high = world.create({ target: { devices: ["d0", "d1"] }, waves: [{ percent: 100 }], priority: 900 });
+    const high = world.create({
+      target: { devices: ["d0", "d1"] },
+      waves: [{ percent: 100 }],
+      priority: 900,
+    });
     const low = world.create({ waves: [{ percent: 100 }] }, { kind: "package", ...packageOf(3) });
     world.advance(5);
     expect([heldBy(low, "d0"), stateOf(low, "d2")]).toEqual(["priority", "verifying"]);
@@ -415,12 +434,20 @@ describe("rollouts that share devices", () => {
   it("never change one device at the same time, whatever they change", () => {
     const world = fleetOf(3);
     world.create({ waves: [{ percent: 100 }] });
-    world.create({ waves: [{ percent: 100 }] }, { kind: "config", configId: "cfg_1", policy: { randomShare: 0.5 } });
+    world.create(
+      { waves: [{ percent: 100 }] },
+      { kind: "config", configId: "cfg_1", policy: { randomShare: 0.5 } },
+    );
     for (let second = 0; second < 60; second++) {
       world.advance(1);
-      for (const device of world.devices.keys()) expect(busyWith(world, device).length).toBeLessThanOrEqual(1);
+      for (const device of world.devices.keys())
+        expect(busyWith(world, device).length).toBeLessThanOrEqual(1);
     }
-    expect([...world.devices.values()].every(({ running, configId }) => running!.version === 2 && configId === "cfg_1")).toBe(true);
+    expect(
+      [...world.devices.values()].every(
+        ({ running, configId }) => running!.version === 2 && configId === "cfg_1",
+      ),
+    ).toBe(true);
   });
 
   it("a paused rollout does not keep a newer one from its devices", () => {

@@ -27,7 +27,10 @@ export class RolloutEngine {
   readonly fleet: Fleet;
   readonly #sources: EngineSources;
   readonly #live = new Map<string, LiveRollout>();
-  readonly #targets = new WeakMap<LiveRollout, { revision: number; test: (device: SelectableDevice) => boolean }>();
+  readonly #targets = new WeakMap<
+    LiveRollout,
+    { revision: number; test: (device: SelectableDevice) => boolean }
+  >();
 
   constructor(fleet: Fleet, sources: EngineSources) {
     this.fleet = fleet;
@@ -42,11 +45,7 @@ export class RolloutEngine {
     return this.#live.get(rollout);
   }
 
-  load(
-    record: RolloutRecord,
-    waves: readonly RolloutWave[],
-    devices: Iterable<RolloutDevice>,
-  ): LiveRollout {
+  load(record: RolloutRecord, waves: readonly RolloutWave[], devices: Iterable<RolloutDevice>): LiveRollout {
     this.unload(record.rollout);
     const live = new LiveRollout(this.fleet, record, waves, devices);
     this.#live.set(live.id, live);

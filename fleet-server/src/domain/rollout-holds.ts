@@ -27,7 +27,11 @@ export function obstacleTo(
 ): Obstacle | undefined {
   const { now } = context;
   if (device.suspended)
-    return { reason: "suspended", detail: "it is suspended, and asked when it is let in again", passes: false };
+    return {
+      reason: "suspended",
+      detail: "it is suspended, and asked when it is let in again",
+      passes: false,
+    };
   if (entry.retryAt !== null && entry.retryAt > now)
     return { reason: "retry", detail: entry.hold?.detail ?? "it is asked again", passes: true };
   const misfit = context.fits(live)(device.facts)?.message ?? laneMisfit(live, device);
@@ -99,11 +103,7 @@ function closedWindow(live: LiveRollout, device: FleetDevice, now: number): Obst
 }
 
 /** One more unavailable device of any of its sites would be too many. */
-function overBudget(
-  budgets: readonly SiteBudget[],
-  device: FleetDevice,
-  fleet: Fleet,
-): Obstacle | undefined {
+function overBudget(budgets: readonly SiteBudget[], device: FleetDevice, fleet: Fleet): Obstacle | undefined {
   for (const budget of budgets) {
     const value = device.tags[budget.tag];
     if (value === undefined) continue;

@@ -27,7 +27,8 @@ export function noteMembers(
 function noteMember(live: LiveRollout, entry: RolloutDevice, inside: boolean, now: number): void {
   const left = entry.state === "skipped" && entry.hold?.reason === "left";
   if (!inside && entry.state === "waiting") leave(live, entry, now);
-  else if (inside && left && takesJoiners(live)) live.change(entry, { state: "waiting", hold: null, updated: now });
+  else if (inside && left && takesJoiners(live))
+    live.change(entry, { state: "waiting", hold: null, updated: now });
 }
 
 /** An ended rollout takes nobody, but one that succeeded and still says what its target has. */

@@ -117,8 +117,12 @@ function supersedeOthers(live: LiveRollout, device: FleetDevice, now: number): v
  */
 export function fillWave(live: LiveRollout, wave: RolloutWave, context: StepContext): void {
   if (!isByChance(wave)) return;
-  const later = live.waves.filter((one) => one.wave > wave.wave && isByChance(one) && one.state === "pending");
-  const spares = later.flatMap((one) => [...live.members[one.wave - 1]!]).filter(({ state, control }) => state === "waiting" && !control);
+  const later = live.waves.filter(
+    (one) => one.wave > wave.wave && isByChance(one) && one.state === "pending",
+  );
+  const spares = later
+    .flatMap((one) => [...live.members[one.wave - 1]!])
+    .filter(({ state, control }) => state === "waiting" && !control);
   const pairs: [RolloutDevice, RolloutDevice][] = [];
   let at = 0;
   for (const entry of live.members[wave.wave - 1]!) {

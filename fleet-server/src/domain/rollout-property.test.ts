@@ -8,18 +8,41 @@ import { busyWith, packageOf, World, type Behaviour } from "./rollout-world.test
 const DEVICES = 14;
 const SITES = ["lyon", "oslo", "rome"];
 const BUDGET = { tag: "site", maxUnavailable: { count: 2 } } as const;
-const ENDS: readonly Behaviour["ends"][] = ["active", "active", "active", "failed", "rolled_back", "mute", "stuck"];
+const ENDS: readonly Behaviour["ends"][] = [
+  "active",
+  "active",
+  "active",
+  "failed",
+  "rolled_back",
+  "mute",
+  "stuck",
+];
 
 /** What happens to the world between two steps. */
 type Happening =
   | { kind: "online" | "suspended" | "retag" | "join"; device: number; on: boolean }
-  | { kind: "create"; priority: number; what: number; onFailure: number; waves: number; control: boolean; retries: number }
+  | {
+      kind: "create";
+      priority: number;
+      what: number;
+      onFailure: number;
+      waves: number;
+      control: boolean;
+      retries: number;
+    }
   | { kind: "act"; rollout: number; action: number }
   | { kind: "restart" }
   | { kind: "time"; seconds: number };
 
 const happening: fc.Arbitrary<Happening> = fc.oneof(
-  { weight: 4, arbitrary: fc.record({ kind: fc.constantFrom("online", "suspended", "retag", "join"), device: fc.nat(DEVICES - 1), on: fc.boolean() }) as fc.Arbitrary<Happening> },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constantFrom("online", "suspended", "retag", "join"),
+      device: fc.nat(DEVICES - 1),
+      on: fc.boolean(),
+    }) as fc.Arbitrary<Happening>,
+  },
   {
     weight: 2,
     arbitrary: fc.record({
@@ -32,9 +55,15 @@ const happening: fc.Arbitrary<Happening> = fc.oneof(
       retries: fc.nat(2),
     }),
   },
-  { weight: 2, arbitrary: fc.record({ kind: fc.constant("act" as const), rollout: fc.nat(5), action: fc.nat(6) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({ kind: fc.constant("act" as const), rollout: fc.nat(5), action: fc.nat(6) }),
+  },
   { weight: 1, arbitrary: fc.constant({ kind: "restart" as const }) },
-  { weight: 6, arbitrary: fc.record({ kind: fc.constant("time" as const), seconds: fc.integer({ min: 1, max: 40 }) }) },
+  {
+    weight: 6,
+    arbitrary: fc.record({ kind: fc.constant("time" as const), seconds: fc.integer({ min: 1, max: 40 }) }),
+  },
 );
 
 const WAVES = [
@@ -188,7 +217,10 @@ describe("any number of rollouts, whatever happens to their devices", () => {
     fc.assert(
       fc.property(
         fc.array(fc.nat(20), { minLength: 5, maxLength: 12 }),
-        fc.array(happening.filter(({ kind }) => kind !== "restart"), { minLength: 5, maxLength: 25 }),
+        fc.array(
+          happening.filter(({ kind }) => kind !== "restart"),
+          { minLength: 5, maxLength: 25 },
+        ),
         fc.array(fc.boolean(), { minLength: 25, maxLength: 25 }),
         (seed, happenings, deaths) => {
           const [lived, died] = [worldOf(seed), worldOf(seed)];
@@ -221,8 +253,10 @@ function checkOffers(world: World): void {
 
 /** Everybody comes back, people answer what they are asked: then every rollout ends. */
 function finish(world: World): void {
-  for (const device of world.devices.keys()) world.change(device, { online: true, suspended: false, muted: false });
-  const ended = ({ state }: LiveRollout): boolean => isFinal(ROLLOUT, state) || state === "succeeded" || state === "aborted";
+  for (const device of world.devices.keys())
+    world.change(device, { online: true, suspended: false, muted: false });
+  const ended = ({ state }: LiveRollout): boolean =>
+    isFinal(ROLLOUT, state) || state === "succeeded" || state === "aborted";
   for (let round = 0; round < 400; round++) {
     const open = [...world.engine.rollouts].filter((live) => !ended(live));
     if (open.length === 0) break;

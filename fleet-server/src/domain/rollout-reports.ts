@@ -73,8 +73,7 @@ export function noteReport(live: LiveRollout, entry: RolloutDevice, device: Flee
 /** `active` counts only where the device reports this very package, or configuration, as the one that it has. */
 function wordOf(entry: RolloutDevice, device: FleetDevice, subject: RolloutSubject): DeploymentWord | null {
   const has = hasSubject(device, subject);
-  if (subject.kind === "config")
-    return has ? { state: "active", errorCode: null, errorMessage: null } : null;
+  if (subject.kind === "config") return has ? { state: "active", errorCode: null, errorMessage: null } : null;
   return entry.word?.state === "active" && !has ? null : entry.word;
 }
 

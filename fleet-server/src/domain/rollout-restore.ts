@@ -103,8 +103,7 @@ function restoreSummary(live: LiveRollout): string {
     if (restore === "done" || restore === "silent" || restore === "impossible") counts[restore]++;
   }
   const parts = [live.record.reason ?? "rolled back", `${counts.done} devices restored`];
-  if (counts.silent > 0)
-    parts.push(`${counts.silent} did not confirm it and will go back when they return`);
+  if (counts.silent > 0) parts.push(`${counts.silent} did not confirm it and will go back when they return`);
   if (counts.impossible > 0) parts.push(`${counts.impossible} ran nothing to return to`);
   return parts.join("; ");
 }

@@ -182,15 +182,12 @@ function isUnhealthy(
 }
 
 function failedNow({ journal }: LiveRollout): boolean {
-  return journal.lines().some((line) => line.type === "devices" && (line.what === "failed" || line.what === "silent"));
+  return journal
+    .lines()
+    .some((line) => line.type === "devices" && (line.what === "failed" || line.what === "silent"));
 }
 
-function watchWave(
-  live: LiveRollout,
-  wave: RolloutWave,
-  context: StepContext,
-  source: EvidenceSource,
-): void {
+function watchWave(live: LiveRollout, wave: RolloutWave, context: StepContext, source: EvidenceSource): void {
   const { now } = context;
   const due = (wave.nextLook ?? 0) <= now;
   if (isUnhealthy(live, wave, context, source) || !due) return;

@@ -13,7 +13,13 @@ import { act, type Refusal } from "./rollout-actions.js";
 import { RolloutEngine } from "./rollout-engine.js";
 import type { Journal } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
-import { isBusy, type PackageRef, type RolloutDevice, type RolloutRecord, type RolloutWave } from "./rollout.js";
+import {
+  isBusy,
+  type PackageRef,
+  type RolloutDevice,
+  type RolloutRecord,
+  type RolloutWave,
+} from "./rollout.js";
 import { planWaves } from "./waves.js";
 
 export const FACTS: Facts = {
@@ -46,7 +52,13 @@ export interface Behaviour {
   readonly errorCode?: ErrorCode;
 }
 const GOOD: Behaviour = { stepSeconds: 2, ends: "active" };
-const PATH: readonly DeploymentState[] = ["downloading", "verifying", "self_testing", "activating", "probation"];
+const PATH: readonly DeploymentState[] = [
+  "downloading",
+  "verifying",
+  "self_testing",
+  "activating",
+  "probation",
+];
 
 interface Pending {
   at: number;
@@ -72,7 +84,12 @@ export interface WorldDevice {
 
 export interface WorldOptions {
   readonly behaviour?: (device: string, subject: RolloutSubject, attempt: number) => Behaviour;
-  readonly during?: (live: LiveRollout, entry: RolloutDevice, arm: "canary" | "control", now: number) => DeviceStats;
+  readonly during?: (
+    live: LiveRollout,
+    entry: RolloutDevice,
+    arm: "canary" | "control",
+    now: number,
+  ) => DeviceStats;
   readonly misfits?: ReadonlySet<string>;
 }
 
@@ -148,7 +165,10 @@ export class World {
   }
 
   /** A rollout of parts@2 over all devices, begun unless told otherwise. */
-  create(request: Record<string, unknown> = {}, subject: RolloutSubject = { kind: "package", ...packageOf(2) }): LiveRollout {
+  create(
+    request: Record<string, unknown> = {},
+    subject: RolloutSubject = { kind: "package", ...packageOf(2) },
+  ): LiveRollout {
     const change =
       subject.kind === "package"
         ? { kind: "package", model: subject.model, version: subject.version }
@@ -211,7 +231,8 @@ export class World {
 
   /** Until a rollout's state or, at most, that long. @returns the state */
   until(live: LiveRollout, done: (live: LiveRollout) => boolean, secondsMax = 3_600): string {
-    for (let passed = 0; passed < secondsMax && !done(this.engine.get(live.id) ?? live); passed++) this.advance(1);
+    for (let passed = 0; passed < secondsMax && !done(this.engine.get(live.id) ?? live); passed++)
+      this.advance(1);
     return (this.engine.get(live.id) ?? live).state;
   }
 
@@ -234,7 +255,8 @@ export class World {
     return new RolloutEngine(this.fleet, {
       during:
         during ??
-        ((_live, entry, _arm, now) => statsOf(Math.max(0, (now - (entry.offered ?? entry.watch?.since ?? now)) / 1000) * 10)),
+        ((_live, entry, _arm, now) =>
+          statsOf(Math.max(0, (now - (entry.offered ?? entry.watch?.since ?? now)) / 1000) * 10)),
       shadow: () => null,
       fits: () => (facts) =>
         misfits?.has(facts.cpuModel)
@@ -249,8 +271,7 @@ export class World {
       const journal = live.takeJournal();
       if (journal.empty) continue;
       this.journals.push({ rollout: live.id, journal });
-      for (const entry of journal.compared)
-        entry.watch = { since: this.now, before: statsOf(1000) };
+      for (const entry of journal.compared) entry.watch = { since: this.now, before: statsOf(1000) };
       for (const entry of journal.offers) {
         entry.watch = { since: this.now, before: statsOf(1000) };
         const { device, attempt } = entry;
@@ -259,7 +280,14 @@ export class World {
       }
       for (const { device, previous, attempt } of journal.restores) {
         const subject = previous!.kind === "package" ? previous! : null;
-        this.#assign(device, live.id, attempt, "restore", subject, previous!.kind === "config" ? previous!.configId : null);
+        this.#assign(
+          device,
+          live.id,
+          attempt,
+          "restore",
+          subject,
+          previous!.kind === "config" ? previous!.configId : null,
+        );
       }
     }
   }
@@ -320,7 +348,12 @@ export class World {
     } else if (how.ends !== "stuck") this.#say(device, pending, how.ends, how.errorCode);
   }
 
-  #say(device: WorldDevice, pending: Pending, state: DeploymentState, errorCode: ErrorCode = "self_test_failed"): void {
+  #say(
+    device: WorldDevice,
+    pending: Pending,
+    state: DeploymentState,
+    errorCode: ErrorCode = "self_test_failed",
+  ): void {
     if (pending.purpose !== "offer") return;
     const failed = state === "failed" || state === "rolled_back";
     this.engine.noteWord(pending.rollout, device.device, pending.attempt, {

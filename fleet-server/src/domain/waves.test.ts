@@ -33,7 +33,12 @@ describe("planWaves", () => {
   });
 
   it("puts named and selected devices where they are named, and keeps them out of earlier waves", () => {
-    const made = plan([{ count: 2 }, { devices: ["cam-5", "cam-5"] }, { selector: { tags: { site: "lyon" } } }, { percent: 100 }]);
+    const made = plan([
+      { count: 2 },
+      { devices: ["cam-5", "cam-5"] },
+      { selector: { tags: { site: "lyon" } } },
+      { percent: 100 },
+    ]);
     const [first, second, third] = named(made) as [string[], string[], string[]];
     expect(first).toHaveLength(2);
     expect(first.some((id) => id === "cam-5" || Number(id.slice(4)) < 4)).toBe(false);
@@ -53,7 +58,10 @@ describe("planWaves", () => {
   it("is the same at every call and another for another rollout", () => {
     expect(plan([{ count: 3 }, { percent: 100 }])).toEqual(plan([{ count: 3 }, { percent: 100 }]));
     const firsts = new Set(
-      Array.from({ length: 20 }, (_, at) => named(plan([{ count: 1 }, { percent: 100 }], fleet, null, `rol_${at}`))[0]![0]),
+      Array.from(
+        { length: 20 },
+        (_, at) => named(plan([{ count: 1 }, { percent: 100 }], fleet, null, `rol_${at}`))[0]![0],
+      ),
     );
     expect(firsts.size).toBeGreaterThan(4);
   });
@@ -66,7 +74,9 @@ describe("planWaves", () => {
   it("leaves out waves that would be empty, but one that a selector may fill later", () => {
     const one = [device("a")];
     expect(sizes(plan([{ count: 1 }, { percent: 100 }], one))).toEqual([1]);
-    expect(sizes(plan([{ count: 1 }, { selector: { tags: { site: "rome" } } }, { percent: 100 }], one))).toEqual([1, 0]);
+    expect(
+      sizes(plan([{ count: 1 }, { selector: { tags: { site: "rome" } } }, { percent: 100 }], one)),
+    ).toEqual([1, 0]);
   });
 
   it("puts every device of any target in exactly one wave", () => {
@@ -81,7 +91,9 @@ describe("planWaves", () => {
         fc.array(wave, { maxLength: 5 }),
         fc.option(fc.record({ share: fc.double({ min: 0.01, max: 0.5, noNaN: true }) })),
         (count, waves, control) => {
-          const target = Array.from({ length: count }, (_, at) => device(`d${at}`, { site: at % 3 ? "lyon" : "oslo" }));
+          const target = Array.from({ length: count }, (_, at) =>
+            device(`d${at}`, { site: at % 3 ? "lyon" : "oslo" }),
+          );
           const made = plan([...waves, { percent: 100 }], target, control);
           expect(named(made).flat().sort()).toEqual(target.map((one) => one.device).sort());
           expect(made.devices.map(({ position }) => position)).toEqual(made.devices.map((_, at) => at));
@@ -93,11 +105,20 @@ describe("planWaves", () => {
 });
 
 describe("a device that joins", () => {
-  const waves = plan([{ count: 1 }, { percent: 50 }, { selector: { tags: { site: "rome" } } }, { percent: 100 }]).waves;
-  const passed = (upTo: number) => waves.map((wave) => ({ ...wave, state: wave.wave <= upTo ? ("passed" as const) : wave.state }));
+  const waves = plan([
+    { count: 1 },
+    { percent: 50 },
+    { selector: { tags: { site: "rome" } } },
+    { percent: 100 },
+  ]).waves;
+  const passed = (upTo: number) =>
+    waves.map((wave) => ({ ...wave, state: wave.wave <= upTo ? ("passed" as const) : wave.state }));
 
   it("comes where its share of the random order reaches, or where a selector wants it", () => {
-    const joined = Array.from({ length: 200 }, (_, at) => waveOfJoined("rol_1", device(`n${at}`), waves).wave);
+    const joined = Array.from(
+      { length: 200 },
+      (_, at) => waveOfJoined("rol_1", device(`n${at}`), waves).wave,
+    );
     expect(new Set(joined)).toEqual(new Set([2, 4]));
     const early = joined.filter((wave) => wave === 2).length;
     expect(early).toBeGreaterThan(70);

@@ -6,12 +6,7 @@ import {
   type WaveRequest,
 } from "@fieldloop/protocol";
 import { fitsSelector, type SelectableDevice } from "./groups.js";
-import {
-  newRolloutDevice,
-  newRolloutWave,
-  type RolloutDevice,
-  type RolloutWave,
-} from "./rollout.js";
+import { newRolloutDevice, newRolloutWave, type RolloutDevice, type RolloutWave } from "./rollout.js";
 
 export interface Plan {
   readonly waves: RolloutWave[];
@@ -123,13 +118,10 @@ function takeWave(
     return [...rest.values()]
       .filter((device) => fitsSelector(plan.selector, device))
       .map(({ device }) => device);
-  const wanted =
-    "count" in plan ? plan.count : Math.ceil((count * plan.percent) / 100) - (count - rest.size);
+  const wanted = "count" in plan ? plan.count : Math.ceil((count * plan.percent) / 100) - (count - rest.size);
   // A device that a later wave names waits for it, unless this wave is to reach everyone.
   const everyone = wanted >= rest.size;
-  return [...rest.keys()]
-    .filter((device) => everyone || !named.has(device))
-    .slice(0, Math.max(0, wanted));
+  return [...rest.keys()].filter((device) => everyone || !named.has(device)).slice(0, Math.max(0, wanted));
 }
 
 /**
@@ -145,11 +137,7 @@ export function waveOfJoined(
   const open = waves.filter(({ plan }) => plan !== null);
   const wanted = open.findIndex(({ plan }) => reaches(plan!, rollout, device));
   const from = wanted === -1 ? open.slice(-1) : open.slice(wanted);
-  return (
-    from.find(({ state }) => state === "pending" || state === "running") ??
-    from.at(-1) ??
-    waves.at(-1)!
-  );
+  return from.find(({ state }) => state === "pending" || state === "running") ?? from.at(-1) ?? waves.at(-1)!;
 }
 
 function reaches(plan: WaveRequest, rollout: string, device: SelectableDevice): boolean {

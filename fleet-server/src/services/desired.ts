@@ -18,12 +18,7 @@ import type { DeploymentStore } from "../store/deployments.js";
 import type { DesiredStore, StoredDesired } from "../store/desired.js";
 import type { DeviceBrief, DeviceStore } from "../store/devices.js";
 import type { LiveHub } from "./live.js";
-import {
-  DEFAULT_POLICY,
-  effectivePolicy,
-  type DevicePolicy,
-  type DevicePolicyChange,
-} from "./policy.js";
+import { DEFAULT_POLICY, effectivePolicy, type DevicePolicy, type DevicePolicyChange } from "./policy.js";
 
 /** Sends to devices; implemented by the broker. Without a connected device a retained message waits, another is lost. */
 export interface Downlink {
@@ -152,7 +147,13 @@ export class DesiredService {
     const record = await this.#options.devices.get(device);
     if (!record) throw new FieldloopError("not_found", `Read policy: there is no device "${device}"`);
     const config = await this.#options.desired.config(device);
-    return this.#policyOf(device, record.tags, await this.#policies(), await this.#options.devices.groups(), config?.policy);
+    return this.#policyOf(
+      device,
+      record.tags,
+      await this.#policies(),
+      await this.#options.devices.groups(),
+      config?.policy,
+    );
   }
 
   /** The policy of a scope as it was set: what it does not say comes from wider scopes. */
@@ -179,11 +180,7 @@ export class DesiredService {
   async command(device: string, command: string, action: Command["action"]): Promise<void> {
     const expires = this.#options.clock.now() + COMMAND_TTL_MS;
     const payload = encodeMessage("command", { command, device, expires, action });
-    await this.#options.downlink.publish(
-      device,
-      "command",
-      this.#sign(COMMAND_TYPE, payload),
-    );
+    await this.#options.downlink.publish(device, "command", this.#sign(COMMAND_TYPE, payload));
   }
 
   /** Publishes every stored desired state: the broker forgets its retained messages when it stops. */
@@ -213,8 +210,13 @@ export class DesiredService {
     const before = await store.get(device, tx);
     const kept = before ? decodeMessage("desired", before.payload).assignments : [];
     const assignment = assign && assignmentOf(assign, brief.lanes);
-    const { predictionsIntervalSeconds, profileIntervalSeconds, downloadBytesPerSecond, bytesPerDay, ...sampling } =
-      this.#policyOf(device, brief.tags, policies, groups, config?.policy);
+    const {
+      predictionsIntervalSeconds,
+      profileIntervalSeconds,
+      downloadBytesPerSecond,
+      bytesPerDay,
+      ...sampling
+    } = this.#policyOf(device, brief.tags, policies, groups, config?.policy);
     const desired: Desired = {
       device,
       revision: (before?.revision ?? 0) + 1,
@@ -233,7 +235,11 @@ export class DesiredService {
     if (assignment) {
       const { deployment, model, version, packageSha256 } = assignment;
       const rollout = assign.rollout ?? null;
-      await deployments.insert(tx, { deployment, device, rollout, model, version, packageSha256 }, clock.now());
+      await deployments.insert(
+        tx,
+        { deployment, device, rollout, model, version, packageSha256 },
+        clock.now(),
+      );
     }
     return next;
   }

@@ -59,7 +59,8 @@ export class RolloutCommit {
     const time = this.#options.clock.now();
     if (journal.added.size > 0) await store.addDevices(rollout, [...journal.added]);
     for (const entry of journal.devices) await store.saveDevice(rollout, entry);
-    for (const entry of journal.compared) if (!journal.devices.has(entry)) await store.saveDevice(rollout, entry);
+    for (const entry of journal.compared)
+      if (!journal.devices.has(entry)) await store.saveDevice(rollout, entry);
     for (const wave of journal.waves) await store.saveWave(rollout, wave);
     for (const entry of journal.lines()) {
       if (entry.type === "verdict") await store.addVerdict(rollout, entry.wave, entry.look, entry.verdict);
@@ -98,21 +99,34 @@ export class RolloutCommit {
     if (wanted.kind === "config") {
       if (wanted.configId === null) return { device, config: null };
       const { configs, database } = this.#options;
-      const policy = "policy" in wanted ? wanted.policy : await configs.knownConfig(database, wanted.configId);
+      const policy =
+        "policy" in wanted ? wanted.policy : await configs.knownConfig(database, wanted.configId);
       return { device, config: policy ? { configId: wanted.configId, policy } : null };
     }
     const key = formatModelVersion(wanted.model, wanted.version);
     let version = versions.get(key);
-    if (!version) versions.set(key, (version = await this.#options.registry.require(wanted.model, wanted.version)));
+    if (!version)
+      versions.set(key, (version = await this.#options.registry.require(wanted.model, wanted.version)));
     const { packageSha256, manifestBytes, statement } = version;
     const { model, version: number } = wanted;
     const about = { deployment: deploymentId(live.id, device, purpose, entry.attempt), rollout: live.id };
     const terms = purpose === "offer" ? this.#terms(live, entry) : {};
-    const assign = { ...about, model, version: number, packageSha256, manifestBytes, statement, probation: request.probation };
+    const assign = {
+      ...about,
+      model,
+      version: number,
+      packageSha256,
+      manifestBytes,
+      statement,
+      probation: request.probation,
+    };
     return { device, assign: { ...assign, ...terms } };
   }
 
-  #terms(live: LiveRollout, { device }: RolloutDevice): Partial<Pick<Assignment, "shadow" | "window" | "expires">> {
+  #terms(
+    live: LiveRollout,
+    { device }: RolloutDevice,
+  ): Partial<Pick<Assignment, "shadow" | "window" | "expires">> {
     const timeZone = live.timeZoneOf(device);
     const state = live.windows.state(timeZone, this.#options.clock.now());
     const { shadow } = live.record.request;
@@ -132,10 +146,16 @@ function auditOf(entry: JournalEntry): { action: string; detail: Record<string, 
     case "wave":
       return { action: `wave.${entry.state}`, detail: { wave: entry.wave } };
     case "verdict":
-      return { action: `gate.${entry.verdict.verdict}`, detail: { wave: entry.wave, look: entry.look, verdict: entry.verdict } };
+      return {
+        action: `gate.${entry.verdict.verdict}`,
+        detail: { wave: entry.wave, look: entry.look, verdict: entry.verdict },
+      };
     case "action":
       return { action: `rollout.action.${entry.action}`, detail: { wave: entry.wave, reason: entry.reason } };
     case "devices":
-      return { action: `rollout.devices.${entry.what}`, detail: { count: entry.count, devices: entry.devices } };
+      return {
+        action: `rollout.devices.${entry.what}`,
+        detail: { count: entry.count, devices: entry.devices },
+      };
   }
 }

@@ -1,4 +1,10 @@
-import { FieldloopError, formatModelVersion, sha256Hex, type RolloutRequest, type RolloutSubject } from "@fieldloop/protocol";
+import {
+  FieldloopError,
+  formatModelVersion,
+  sha256Hex,
+  type RolloutRequest,
+  type RolloutSubject,
+} from "@fieldloop/protocol";
 import type { Fleet, FleetDevice } from "../domain/fleet.js";
 import { EVERY_DEVICE, targetTest } from "../domain/groups.js";
 import { previousOf } from "../domain/rollout-reports.js";
@@ -17,13 +23,22 @@ export interface CreateSources {
 export async function resolveRequest(
   request: RolloutRequest,
   { fleet, registry }: CreateSources,
-): Promise<{ subject: RolloutSubject; target: FleetDevice[]; from: RolloutRecord["from"]; evidence: string }> {
+): Promise<{
+  subject: RolloutSubject;
+  target: FleetDevice[];
+  from: RolloutRecord["from"];
+  evidence: string;
+}> {
   const { change } = request;
   if (change.kind === "config" && request.shadow)
     throw new FieldloopError("invalid_argument", "Create rollout: a configuration cannot run in shadow");
   const target = resolveTarget(request, fleet);
   if (change.kind === "config") {
-    const subject: RolloutSubject = { kind: "config", configId: configIdOf(change.policy), policy: change.policy };
+    const subject: RolloutSubject = {
+      kind: "config",
+      configId: configIdOf(change.policy),
+      policy: change.policy,
+    };
     return { subject, target, from: fromOf(target, subject), evidence: "none" };
   }
   const { model, version } = change;
@@ -76,7 +91,8 @@ function fromOf(target: readonly FleetDevice[], subject: RolloutSubject): Rollou
   const found = new Map<string, NonNullable<RolloutRecord["from"]>>();
   for (const device of target) {
     const previous = previousOf(device, subject);
-    if (previous?.kind === "config") found.set(`config ${previous.configId}`, { version: null, configId: previous.configId });
+    if (previous?.kind === "config")
+      found.set(`config ${previous.configId}`, { version: null, configId: previous.configId });
     else if (previous && subject.kind === "package" && previous.model === subject.model)
       found.set(String(previous.version), { version: previous.version, configId: null });
   }

@@ -51,7 +51,8 @@ export class RolloutEvidence implements EngineSources {
   /** From now on it is compared: how it ran until now is read once. */
   async watch(live: LiveRollout, entry: RolloutDevice, now: number): Promise<Watch> {
     const { subject } = live.record;
-    const version = subject.kind === "config" ? null : entry.previous?.kind === "package" ? entry.previous : undefined;
+    const version =
+      subject.kind === "config" ? null : entry.previous?.kind === "package" ? entry.previous : undefined;
     const from = now - BEFORE_WINDOW_MS;
     // A device that had nothing before has nothing to be compared with.
     const before =

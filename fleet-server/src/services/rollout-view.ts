@@ -95,7 +95,8 @@ export function waitsFor(live: LiveRollout): string | null {
   if (!wave) return null;
   if (wave.state === "pending" && wave.plan?.approvalBefore && !wave.approved)
     return `a person to let wave ${wave.wave} begin`;
-  if (wave.state === "soaking") return `the end of wave ${wave.wave}'s soak at ${new Date(soakEnds(live, wave)!).toISOString()}`;
+  if (wave.state === "soaking")
+    return `the end of wave ${wave.wave}'s soak at ${new Date(soakEnds(live, wave)!).toISOString()}`;
   if (wave.state === "inconclusive" && wave.verdict) return `evidence: ${explain(wave.verdict)}`;
   const { updating, holds } = live.tallies[wave.wave - 1]!;
   if (wave.state !== "running" || updating > 0) return null;
@@ -115,7 +116,8 @@ export function viewProgress(live: LiveRollout, time: number): RolloutProgress {
 export function viewDevice(live: LiveRollout, entry: RolloutDevice): RolloutDeviceView {
   const wave = live.waves[entry.wave - 1]!;
   const unheld = entry.state === "waiting" && !entry.hold ? unheldReason(live, wave) : null;
-  const { device, control, joined, state, attempt, errorCode, errorMessage, offered, updated, restore } = entry;
+  const { device, control, joined, state, attempt, errorCode, errorMessage, offered, updated, restore } =
+    entry;
   const deployment = attempt === 0 ? null : deploymentId(live.id, device, "offer", attempt);
   return {
     device,

@@ -217,7 +217,8 @@ export class RolloutService {
   }
 
   countRunning(): number {
-    return [...this.#engine.rollouts].filter(({ state }) => state === "running" || state === "rolling_back").length;
+    return [...this.#engine.rollouts].filter(({ state }) => state === "running" || state === "rolling_back")
+      .length;
   }
 
   /** Steps every live rollout once. The timer calls it; tests call it instead of waiting. @returns whether more is to be done at once */
@@ -226,7 +227,8 @@ export class RolloutService {
       await this.load();
       await this.#options.feed.catchUp();
       const now = this.#options.clock.now();
-      for (const live of this.#engine.looksDue(now)) await this.#guarded(live, () => this.#evidence.refresh(live, now));
+      for (const live of this.#engine.looksDue(now))
+        await this.#guarded(live, () => this.#evidence.refresh(live, now));
       this.#engine.step(now);
       let offers = 0;
       for (const live of [...this.#engine.rollouts]) {
@@ -272,7 +274,13 @@ export class RolloutService {
   #refuse(live: LiveRollout, device: string, error: FieldloopError, now: number): void {
     const entry = live.devices.get(device)!;
     if (entry.restore === "offered") live.change(entry, { restore: "impossible", updated: now });
-    else live.change(entry, { state: "rejected", errorCode: error.code, errorMessage: error.message, updated: now });
+    else
+      live.change(entry, {
+        state: "rejected",
+        errorCode: error.code,
+        errorMessage: error.message,
+        updated: now,
+      });
   }
 
   /** What it had taken the place of says again what the target has. */
@@ -287,7 +295,8 @@ export class RolloutService {
   async #retire(live: LiveRollout, now: number): Promise<void> {
     const { state, finished, current } = live.record;
     const over = finished !== null && !current && state !== "rolling_back";
-    if (!over || live.restoring.size > 0 || live.inProgress.size > 0 || now - finished < LATE_FEEDBACK_MS) return;
+    if (!over || live.restoring.size > 0 || live.inProgress.size > 0 || now - finished < LATE_FEEDBACK_MS)
+      return;
     await this.#store.saveAccuracy(live.id, await this.#accuracy(live));
     this.#engine.unload(live.id);
     this.#fits.delete(live.id);

@@ -85,7 +85,9 @@ export class DesiredStore {
 
   /** A configuration by its id, so that a roll-back finds what it says. */
   async knownConfig(tx: Database, configId: string): Promise<DevicePolicyChange | undefined> {
-    const row = await tx.get<{ policy: string }>(sql`select policy from configs where config_id = ${configId}`);
+    const row = await tx.get<{ policy: string }>(
+      sql`select policy from configs where config_id = ${configId}`,
+    );
     return row && devicePolicyChangeSchema.parse(JSON.parse(row.policy));
   }
 

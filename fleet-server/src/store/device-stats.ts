@@ -47,7 +47,9 @@ export class DeviceStatsStore {
     const judged = await this.#database.get<{ count: number | null; correct: number | null }>(
       sql`select sum(count) as count, sum(correct) as correct from accuracy where ${where}`,
     );
-    const crashed = await this.#database.get<{ count: number }>(sql`select count(*) as count from device_events
+    const crashed = await this.#database.get<{
+      count: number;
+    }>(sql`select count(*) as count from device_events
       where device = ${device} and type = 'crash' and received >= ${from} and received < ${to}`);
     const classes: Record<string, number> = {};
     for (const row of rows) {
@@ -59,8 +61,16 @@ export class DeviceStatsStore {
     return {
       predictions,
       seconds: Math.max(0, to - from) / 1000,
-      latencyMs: moments(predictions, sum((row) => row.latencySum), sum((row) => row.latencySquares)),
-      confidence: moments(predictions, sum((row) => row.confidenceSum), sum((row) => row.confidenceSquares)),
+      latencyMs: moments(
+        predictions,
+        sum((row) => row.latencySum),
+        sum((row) => row.latencySquares),
+      ),
+      confidence: moments(
+        predictions,
+        sum((row) => row.confidenceSum),
+        sum((row) => row.confidenceSquares),
+      ),
       classes,
       crashes: crashed?.count ?? 0,
       feedback: { successes: judged?.correct ?? 0, count: judged?.count ?? 0 },

@@ -225,7 +225,9 @@ export class DeviceStore {
     return (await this.#database.run(sql`delete from device_groups where name = ${group}`)) === 1;
   }
 
-  async groups(tx: Database = this.#database): Promise<{ group: string; devices: string[] | null; selector: Tags | null }[]> {
+  async groups(
+    tx: Database = this.#database,
+  ): Promise<{ group: string; devices: string[] | null; selector: Tags | null }[]> {
     const rows = await tx.all<{ name: string; devices: string | null; selector: string | null }>(
       sql`select name, devices, selector from device_groups order by name`,
     );

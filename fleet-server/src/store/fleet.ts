@@ -19,7 +19,8 @@ interface Row {
   configId: string | null;
 }
 
-const COLUMNS = sql.raw(`device, tags, facts, suspended, online, last_seen as "lastSeen", running_model as model,
+const COLUMNS =
+  sql.raw(`device, tags, facts, suspended, online, last_seen as "lastSeen", running_model as model,
   running_version as version, running_package_sha256 as "packageSha256", lanes, config_id as "configId"`);
 /** Devices named in one statement, and in one page. */
 const DEVICES_PER_QUERY = 500;

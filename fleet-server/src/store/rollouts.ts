@@ -110,7 +110,8 @@ type DeviceRow = Omit<RolloutDevice, "control" | "joined" | "hold" | "previous" 
   watch: string | null;
 };
 
-const rolloutColumns = sql.raw(`rollout, subject, request, origin, state, reason, created, created_by as "createdBy", started,
+const rolloutColumns =
+  sql.raw(`rollout, subject, request, origin, state, reason, created, created_by as "createdBy", started,
   finished, approved, current, superseded_by as "supersededBy", revision`);
 const waveColumns =
   sql.raw(`rollout, wave, plan, state, started, soak_started as "soakStarted", watched_since as "watchedSince", finished,
@@ -129,7 +130,11 @@ export class RolloutStore {
     this.#database = database;
   }
 
-  async add(record: RolloutRecord, waves: readonly RolloutWave[], devices: readonly RolloutDevice[]): Promise<void> {
+  async add(
+    record: RolloutRecord,
+    waves: readonly RolloutWave[],
+    devices: readonly RolloutDevice[],
+  ): Promise<void> {
     const { subject } = record;
     const model = subject.kind === "package" ? subject.model : null;
     await this.#database.run(sql`insert into rollouts (rollout, model, subject, request, origin, state, reason, created, created_by, revision)
@@ -182,7 +187,10 @@ export class RolloutStore {
   }
 
   /** In the order of the plan. */
-  async devices(rollout: string, options: { wave?: number; after?: number; limit?: number } = {}): Promise<RolloutDevice[]> {
+  async devices(
+    rollout: string,
+    options: { wave?: number; after?: number; limit?: number } = {},
+  ): Promise<RolloutDevice[]> {
     const wave = options.wave === undefined ? sql`` : sql` and wave = ${options.wave}`;
     const limit = options.limit === undefined ? sql`` : sql` limit ${options.limit}`;
     const rows = await this.#database.all<DeviceRow>(sql`select ${deviceColumns} from rollout_devices
@@ -195,12 +203,16 @@ export class RolloutStore {
    * @throws FieldloopError `precondition_failed` where another process saved it in between
    */
   async save(record: RolloutRecord, events: number): Promise<void> {
-    const changed = await this.#database.run(sql`update rollouts set state = ${record.state}, reason = ${record.reason},
+    const changed =
+      await this.#database.run(sql`update rollouts set state = ${record.state}, reason = ${record.reason},
       started = ${record.started}, finished = ${record.finished}, approved = ${record.approved && JSON.stringify(record.approved)},
       current = ${record.current ? 1 : 0}, superseded_by = ${record.supersededBy}, events = ${events}, revision = ${record.revision + 1}
       where rollout = ${record.rollout} and revision = ${record.revision}`);
     if (changed !== 1)
-      throw new FieldloopError("precondition_failed", `Save rollout "${record.rollout}": it changed meanwhile`);
+      throw new FieldloopError(
+        "precondition_failed",
+        `Save rollout "${record.rollout}": it changed meanwhile`,
+      );
   }
 
   async saveWave(rollout: string, wave: RolloutWave): Promise<void> {
@@ -232,7 +244,11 @@ export class RolloutStore {
   ): Promise<{ wave: number; look: number; verdict: GateVerdict }[]> {
     const wave = options.wave === undefined ? sql`` : sql` and wave = ${options.wave}`;
     const { after = { wave: 0, look: 0 } } = options;
-    const rows = await this.#database.all<{ wave: number; look: number; verdict: string }>(sql`select wave, look, verdict
+    const rows = await this.#database.all<{
+      wave: number;
+      look: number;
+      verdict: string;
+    }>(sql`select wave, look, verdict
       from rollout_verdicts where rollout = ${rollout}${wave} and (wave > ${after.wave} or (wave = ${after.wave} and look > ${after.look}))
       order by wave, look limit ${options.limit}`);
     return rows.map((row) => ({ ...row, verdict: JSON.parse(row.verdict) as GateVerdict }));
@@ -244,18 +260,26 @@ export class RolloutStore {
   }
 
   async events(rollout: string, after: number, limit: number): Promise<StoredEvent[]> {
-    const rows = await this.#database.all<{ seq: number; time: number; data: string }>(sql`select seq, time, data
+    const rows = await this.#database.all<{
+      seq: number;
+      time: number;
+      data: string;
+    }>(sql`select seq, time, data
       from rollout_events where rollout = ${rollout} and seq > ${after} order by seq limit ${limit}`);
     return rows.map(({ seq, time, data }) => ({ seq, time, entry: JSON.parse(data) as JournalEntry }));
   }
 
   async lastEvent(rollout: string): Promise<number> {
-    const row = await this.#database.get<{ events: number }>(sql`select events from rollouts where rollout = ${rollout}`);
+    const row = await this.#database.get<{ events: number }>(
+      sql`select events from rollouts where rollout = ${rollout}`,
+    );
     return row?.events ?? 0;
   }
 
   async saveAccuracy(rollout: string, accuracy: object): Promise<void> {
-    await this.#database.run(sql`update rollouts set accuracy = ${JSON.stringify(accuracy)} where rollout = ${rollout}`);
+    await this.#database.run(
+      sql`update rollouts set accuracy = ${JSON.stringify(accuracy)} where rollout = ${rollout}`,
+    );
   }
 
   async accuracy<Accuracy>(rollout: string): Promise<Accuracy | undefined> {

@@ -1,5 +1,12 @@
 import { z } from "zod";
-import { countSchema, deviceClassSchema, deviceIdSchema, modelNameSchema, timeSchema, versionSchema } from "../names.js";
+import {
+  countSchema,
+  deviceClassSchema,
+  deviceIdSchema,
+  modelNameSchema,
+  timeSchema,
+  versionSchema,
+} from "../names.js";
 import { LIMITS } from "../limits.js";
 import { shadowTermsSchema, updateWindowSchema } from "../messages/desired.js";
 import { tagsSchema } from "./devices.js";

@@ -287,7 +287,10 @@ async function killInEveryProbation(site: Site, running: ModelVersion): Promise<
     await agent.start();
   }
   const view = await server.settled(rollout, STEP_MS);
-  expect((await server.rolloutDevices(view.rollout))[0]).toMatchObject({ state: "rolled_back", errorCode: "probation_failed" });
+  expect((await server.rolloutDevices(view.rollout))[0]).toMatchObject({
+    state: "rolled_back",
+    errorCode: "probation_failed",
+  });
   await expectRuns(agent, running.packageSha256);
 }
 

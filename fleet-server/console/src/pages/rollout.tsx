@@ -206,7 +206,9 @@ function Settings({ rollout }: { rollout: RolloutView }) {
             <span key="version">
               {rollout.subject.kind === "package" ? (
                 <>
-                  <Link href={versionPath(rollout.subject.model, rollout.subject.version)}>{rollout.title}</Link>{" "}
+                  <Link href={versionPath(rollout.subject.model, rollout.subject.version)}>
+                    {rollout.title}
+                  </Link>{" "}
                   <Hash value={rollout.subject.packageSha256} copy />
                 </>
               ) : (

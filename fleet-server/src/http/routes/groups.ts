@@ -1,4 +1,9 @@
-import { deviceIdSchema, devicePolicyChangeSchema, devicePolicySchema, groupSchema } from "@fieldloop/protocol";
+import {
+  deviceIdSchema,
+  devicePolicyChangeSchema,
+  devicePolicySchema,
+  groupSchema,
+} from "@fieldloop/protocol";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { DesiredService } from "../../services/desired.js";
 import type { DeviceService } from "../../services/devices.js";

@@ -74,7 +74,14 @@ const routes = {
     middleware: [requireRole("viewer")] as const,
     request: {
       params,
-      query: z.object({ wave, limit, cursor: z.string().regex(/^\d{1,9}\.\d{1,9}$/).optional() }),
+      query: z.object({
+        wave,
+        limit,
+        cursor: z
+          .string()
+          .regex(/^\d{1,9}\.\d{1,9}$/)
+          .optional(),
+      }),
     },
     responses: { 200: pageAnswer(rolloutVerdictSchema, "Verdicts") },
   }),
@@ -138,7 +145,8 @@ function registerEvents(app: App, rollouts: RolloutService, live: LiveHub): void
         }
         const { time, ...progress } = await rollouts.progress(rollout);
         const now = JSON.stringify(progress);
-        if (now !== said) await stream.writeSSE({ event: "progress", data: JSON.stringify({ ...progress, time }) });
+        if (now !== said)
+          await stream.writeSSE({ event: "progress", data: JSON.stringify({ ...progress, time }) });
         said = now;
       };
       try {
@@ -156,6 +164,8 @@ function registerEvents(app: App, rollouts: RolloutService, live: LiveHub): void
 }
 
 /** Without the fields that nobody gave. */
-function defined<Value extends object>(value: Value): { [Key in keyof Value]?: Exclude<Value[Key], undefined> } {
+function defined<Value extends object>(
+  value: Value,
+): { [Key in keyof Value]?: Exclude<Value[Key], undefined> } {
   return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as never;
 }
