@@ -1,5 +1,5 @@
 import type { GateVerdict } from "@fieldloop/protocol";
-import { judgeGate, judgeHealth } from "./rollout-gates.js";
+import { judgeGate, judgeHealth } from "./gate.js";
 import { isDynamic } from "./groups.js";
 import { chooseCompared, gatherEvidence, type EvidenceSource } from "./rollout-evidence.js";
 import type { StepContext } from "./rollout-holds.js";

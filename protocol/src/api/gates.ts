@@ -14,7 +14,7 @@ export const gateSettingsSchema = z.object({
   failedShareMax: shareSchema.default(0),
   /** A device that sent nothing for longer is silent. */
   silenceSeconds: z.number().min(1).max(daysOfSeconds(1)).default(60),
-  /** Share of the wave that is silent above the share of the control group that is, at most. Small waves: `failedShareMax` counts silence too. */
+  /** Share of the wave that is silent above that of the control group, at most. Null, or where the control group is too small to tell: a silent device is a failed one. */
   silentExcessMax: shareSchema.nullable().default(0.01),
   /** A wave not complete after this long: devices that talk and are not done count as failed. */
   waveTimeoutSeconds: z.number().min(1).max(daysOfSeconds(7)).default(600),
@@ -24,6 +24,8 @@ export const gateSettingsSchema = z.object({
   predictionsMin: countSchema.default(50),
   /** Probability, over all tests, looks and waves of a rollout, that a version which is no worse than its limits is stopped. */
   falseStopMax: z.number().min(0.0001).max(0.5).default(0.05),
+  /** Whether the tests of latency, accuracy, confidence, classes and shadow pass only once harm beyond their limit is excluded by their interval. */
+  passByProof: z.boolean().default(false),
   /** Crashes per device-hour over those of the control group, at most. */
   crashRatioMax: z.number().min(1).nullable().default(2),
   /** Accuracy from feedback may be lower than that of the version before by at most this, 0..1. */

@@ -3,6 +3,7 @@ import { runLoopSuite } from "./loop.js";
 import { runModelsSuite } from "./models.js";
 import { runQuantizeSuite } from "./quantize.js";
 import { runRuntimeSuite } from "./runtime.js";
+import { runStatisticsSuite } from "./statistics.js";
 import { makeReport, printReport, progress, SuiteUnavailable, writeReport, type Figure } from "./report.js";
 
 interface Suite {
@@ -33,6 +34,11 @@ const SUITES: Readonly<Record<string, Suite>> = {
       "int8 against fp32: speed, memory and time of quantizing, accuracy lost, sizes (3 minutes, a quiet machine)",
     run: runQuantizeSuite,
   },
+  statistics: {
+    describes:
+      "the gates: false stops under daily looks, labels to see one point lost, bad and good versions in a fleet that differs (30 minutes; --quick: 3)",
+    run: runStatisticsSuite,
+  },
   models: {
     describes:
       "the public models by the command line: imported, run, quantized (3 minutes, FIELDLOOP_TEST_DATA)",
@@ -45,7 +51,7 @@ const USAGE = `Usage: npm run bench -- SUITE [--json FILE] [--markdown FILE] [--
 
 Suites:
 ${Object.entries(SUITES)
-  .map(([name, { describes }]) => `  ${name.padEnd(8)} ${describes}`)
+  .map(([name, { describes }]) => `  ${name.padEnd(10)} ${describes}`)
   .join("\n")}
 
 --markdown writes the table of a suite into its page (models: docs/models.md); --quick does a tenth of what takes long.

@@ -132,7 +132,7 @@ interface TestShape {
 const asDevices = (value: number) => devices(value);
 const TESTS: Record<string, TestShape> = {
   failed_share: { title: "Failed devices", format: (value) => formatPercent(value), relation: "≤" },
-  silence: { title: "Silent devices", format: asDevices, relation: "≤" },
+  silence: { title: "Silent devices", format: (value) => formatPercent(value), relation: "≤" },
   earlier_waves: {
     title: "Earlier waves that left it",
     format: (value) => formatPercent(value),
@@ -142,6 +142,24 @@ const TESTS: Record<string, TestShape> = {
   running: { title: "Run the new package", format: asDevices, relation: "≥" },
   predictions: { title: "Predictions a device", format: formatCount, relation: "≥" },
   accuracy: { title: "Drop in accuracy", format: formatPoints, relation: "≤" },
+  crash_rate: {
+    title: "Crashes per hour, new over old",
+    format: (value) => `× ${formatNumber(value)}`,
+    relation: "≤",
+  },
+  crashed_devices: {
+    title: "Devices that crash, new over old",
+    format: (value) => `× ${formatNumber(value)}`,
+    relation: "≤",
+  },
+  confidence: { title: "Drop in confidence", format: formatPoints, relation: "≤" },
+  class_mix: { title: "Move of a class’s share", format: formatPoints, relation: "≤" },
+  shadow_disagreement: {
+    title: "Disagreement in shadow",
+    format: (value) => formatPercent(value),
+    relation: "≤",
+  },
+  shadow_labels: { title: "Drop in accuracy, by labels", format: formatPoints, relation: "≤" },
   latency: { title: "Latency, new over old", format: (value) => `× ${formatNumber(value)}`, relation: "≤" },
 };
 
