@@ -9,6 +9,7 @@ export interface MetricSources {
   readonly broker: Broker;
   readonly ingest: Ingest;
   readonly live: LiveHub;
+  readonly rolloutTicks: () => { readonly count: number; readonly p50: number; readonly p99: number };
 }
 
 /** Counters of this process in Prometheus' text form; its scraper needs a viewer's token. */
@@ -26,7 +27,10 @@ export function registerMetrics(app: App, sources: MetricSources): void {
       },
     });
   };
-  const { broker, ingest, live } = sources;
+  const { broker, ingest, live, rolloutTicks } = sources;
+  read("fieldloop_rollout_tick_ms", "Milliseconds of the last thousand steps of the rollout engine, commits included", () => ({
+    ...rolloutTicks(),
+  }));
   read("fieldloop_broker", "MQTT broker: connections, refusals, takeovers, retained messages", () => ({
     ...broker.counters(),
   }));

@@ -54,7 +54,7 @@ export function registerRoutes(parts: Parts, options: RegisterOptions): App {
   registerTapRoute(app, broker, clock);
   registerArtifactRoutes(app, parts.blobs);
   parts.loop.registerRoutes(app);
-  registerMetrics(app, { broker, ingest, live });
+  registerMetrics(app, { broker, ingest, live, rolloutTicks: () => parts.loop.rolloutTicks() });
   registerOpenApi(app, version);
   registerConsole(app, options.consoleDir ?? fileURLToPath(new URL("../console", import.meta.url)));
   return app;
