@@ -216,7 +216,13 @@ function soakMs(live: LiveRollout, wave: RolloutWave): number {
 
 function lookMs(live: LiveRollout, wave: RolloutWave, now: number): number {
   const waited = now - (wave.soakStarted ?? wave.started ?? now);
-  return Math.max(LOOK_MS_MIN, Math.max(soakMs(live, wave) / LOOKS_PER_SOAK, waited / LOOK_SHARE_OF_WAIT));
+  // A wave of thousands is looked at less often: each look reads all of it.
+  const sizeMs = live.tallies[wave.wave - 1]!.total;
+  return Math.max(
+    LOOK_MS_MIN,
+    sizeMs,
+    Math.max(soakMs(live, wave) / LOOKS_PER_SOAK, waited / LOOK_SHARE_OF_WAIT),
+  );
 }
 
 /** Undecided: wait as long as a wave may take, then ask a person. */

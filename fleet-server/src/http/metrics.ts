@@ -28,9 +28,13 @@ export function registerMetrics(app: App, sources: MetricSources): void {
     });
   };
   const { broker, ingest, live, rolloutTicks } = sources;
-  read("fieldloop_rollout_tick_ms", "Milliseconds of the last thousand steps of the rollout engine, commits included", () => ({
-    ...rolloutTicks(),
-  }));
+  read(
+    "fieldloop_rollout_tick_ms",
+    "Milliseconds of the last thousand steps of the rollout engine, commits included",
+    () => ({
+      ...rolloutTicks(),
+    }),
+  );
   read("fieldloop_broker", "MQTT broker: connections, refusals, takeovers, retained messages", () => ({
     ...broker.counters(),
   }));

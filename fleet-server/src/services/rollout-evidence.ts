@@ -16,11 +16,15 @@ const NOTHING: DeviceStats = {
   crashes: 0,
   feedback: { successes: 0, count: 0 },
 };
-/** Devices asked about between two breaths of the event loop. */
-const DEVICES_PER_BREATH = 50;
 
 export interface RolloutEvidenceOptions {
-  readonly stats: { read(query: StatsQuery): Promise<DeviceStats> };
+  readonly stats: {
+    read(query: StatsQuery): Promise<DeviceStats>;
+    readMany(
+      devices: readonly string[],
+      query: Omit<StatsQuery, "device">,
+    ): Promise<ReadonlyMap<string, DeviceStats>>;
+  };
   /** Candidate beside active version, of deployments that ran in shadow. */
   readonly shadowOf?: (deployment: string) => Promise<ShadowCounts | null>;
   readonly fits: (live: LiveRollout) => FitCheck;
@@ -66,36 +70,46 @@ export class RolloutEvidence implements EngineSources {
   async refresh(live: LiveRollout, now: number): Promise<void> {
     const wave = live.openWave;
     if (!wave) return;
-    let read = 0;
-    for (const entry of live.devices.values()) {
-      if (!entry.watch || (entry.wave !== wave.wave && entry.state !== "waiting")) continue;
-      await this.#read(live, entry, now);
-      if (++read % DEVICES_PER_BREATH === 0) await new Promise((resolve) => setImmediate(resolve));
-    }
+    const watched = [...live.devices.values()].filter(
+      (entry) => entry.watch && (entry.wave === wave.wave || entry.state === "waiting"),
+    );
+    await this.#read(live, watched, wave.started ?? now, now);
+    await this.#readShadow(live, watched);
   }
 
   /** Feedback of both versions over all devices of a rollout. */
   async accuracy(live: LiveRollout, now: number): Promise<{ before: Counted; after: Counted }> {
     const sum = { before: { successes: 0, count: 0 }, after: { successes: 0, count: 0 } };
-    for (const entry of live.devices.values()) {
-      if (entry.offered === null || !entry.watch) continue;
-      await this.#read(live, entry, live.record.finished ?? now);
-      add(sum.before, entry.watch.before?.feedback);
+    const asked = [...live.devices.values()].filter((entry) => entry.offered !== null && entry.watch);
+    await this.#read(live, asked, live.record.started ?? now, live.record.finished ?? now);
+    for (const entry of asked) {
+      add(sum.before, entry.watch!.before?.feedback);
       add(sum.after, this.#during.get(entry)?.feedback);
     }
     return sum;
   }
 
-  async #read(live: LiveRollout, entry: RolloutDevice, now: number): Promise<void> {
+  /** The new version on devices that were asked, whatever it is on the others. */
+  async #read(live: LiveRollout, entries: readonly RolloutDevice[], from: number, to: number): Promise<void> {
     const { subject } = live.record;
-    const from = entry.watch!.since;
-    const asked = entry.offered !== null && entry.state !== "waiting";
-    const version = asked && subject.kind === "package" ? subject : null;
-    this.#during.set(entry, await this.#options.stats.read({ device: entry.device, version, from, to: now }));
+    const isAsked = (entry: RolloutDevice): boolean => entry.offered !== null && entry.state !== "waiting";
+    for (const asked of [true, false]) {
+      const part = entries.filter((entry) => isAsked(entry) === asked);
+      const version = asked && subject.kind === "package" ? subject : null;
+      const ids = part.map(({ device }) => device);
+      const stats = await this.#options.stats.readMany(ids, { version, from, to });
+      for (const entry of part) this.#during.set(entry, stats.get(entry.device)!);
+    }
+  }
+
+  async #readShadow(live: LiveRollout, entries: readonly RolloutDevice[]): Promise<void> {
     const { shadowOf } = this.#options;
-    if (!asked || !shadowOf || live.record.request.shadow === null) return;
-    const shadow = await shadowOf(deploymentId(live.id, entry.device, "offer", entry.attempt));
-    if (shadow) this.#shadow.set(entry, shadow);
+    if (!shadowOf || live.record.request.shadow === null) return;
+    for (const entry of entries) {
+      if (entry.offered === null) continue;
+      const shadow = await shadowOf(deploymentId(live.id, entry.device, "offer", entry.attempt));
+      if (shadow) this.#shadow.set(entry, shadow);
+    }
   }
 }
 

@@ -13,7 +13,11 @@ export interface StatsQuery {
   readonly to: number;
 }
 
+/** Devices named in one statement. */
+const DEVICES_PER_QUERY = 250;
+
 interface Row {
+  device: string;
   model: string;
   version: number;
   class: number;
@@ -38,19 +42,57 @@ export class DeviceStatsStore {
   }
 
   async read({ device, version, from, to }: StatsQuery): Promise<DeviceStats> {
+    return (await this.readMany([device], { version, from, to })).get(device)!;
+  }
+
+  /** The same for many devices, a few statements for hundreds of them. */
+  async readMany(
+    devices: readonly string[],
+    { version, from, to }: Omit<StatsQuery, "device">,
+  ): Promise<Map<string, DeviceStats>> {
+    const found = new Map<string, DeviceStats>();
     const first = Math.floor(from / BUCKET_MS) * BUCKET_MS;
     const of = version ? sql` and model = ${version.model} and version = ${version.version}` : sql``;
-    const where = sql`device = ${device} and bucket >= ${first} and bucket < ${to}${of}`;
-    const rows = await this.#database.all<Row>(sql`select model, version, class, sum(count) as count,
-      sum(confidence_sum) as "confidenceSum", sum(confidence_squares) as "confidenceSquares", sum(latency_sum) as "latencySum",
-      sum(latency_squares) as "latencySquares" from rollups where ${where} group by model, version, class`);
-    const judged = await this.#database.get<{ count: number | null; correct: number | null }>(
-      sql`select sum(count) as count, sum(correct) as correct from accuracy where ${where}`,
-    );
-    const crashed = await this.#database.get<{
-      count: number;
-    }>(sql`select count(*) as count from device_events
-      where device = ${device} and type = 'crash' and received >= ${from} and received < ${to}`);
+    for (let at = 0; at < devices.length; at += DEVICES_PER_QUERY) {
+      const part = devices.slice(at, at + DEVICES_PER_QUERY);
+      const ids = sql.join(
+        part.map((device) => sql`${device}`),
+        sql`, `,
+      );
+      const where = sql`device in (${ids}) and bucket >= ${first} and bucket < ${to}${of}`;
+      const rows = grouped(
+        await this.#database.all<Row>(sql`select device, model, version, class, sum(count) as count,
+        sum(confidence_sum) as "confidenceSum", sum(confidence_squares) as "confidenceSquares", sum(latency_sum) as "latencySum",
+        sum(latency_squares) as "latencySquares" from rollups where ${where} group by device, model, version, class`),
+      );
+      const judged = grouped(
+        await this.#database.all<{ device: string; count: number; correct: number }>(
+          sql`select device, sum(count) as count, sum(correct) as correct from accuracy where ${where} group by device`,
+        ),
+      );
+      const crashed = grouped(
+        await this.#database.all<{ device: string; count: number }>(sql`select device, count(*) as count
+        from device_events where device in (${ids}) and type = 'crash' and received >= ${from} and received < ${to} group by device`),
+      );
+      for (const device of part) {
+        const about = { judged: judged.get(device)?.[0], crashes: crashed.get(device)?.[0]?.count ?? 0 };
+        found.set(device, await this.#stats(rows.get(device) ?? [], { ...about, from, to }));
+      }
+      // Between two parts sockets are read and answered.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    return found;
+  }
+
+  async #stats(
+    rows: readonly Row[],
+    about: {
+      judged: { count: number; correct: number } | undefined;
+      crashes: number;
+      from: number;
+      to: number;
+    },
+  ): Promise<DeviceStats> {
     const classes: Record<string, number> = {};
     for (const row of rows) {
       const label = labelOf(await this.#labels(row.model, row.version), row.class);
@@ -60,7 +102,7 @@ export class DeviceStatsStore {
     const predictions = sum(({ count }) => count);
     return {
       predictions,
-      seconds: Math.max(0, to - from) / 1000,
+      seconds: Math.max(0, about.to - about.from) / 1000,
       latencyMs: moments(
         predictions,
         sum((row) => row.latencySum),
@@ -72,10 +114,20 @@ export class DeviceStatsStore {
         sum((row) => row.confidenceSquares),
       ),
       classes,
-      crashes: crashed?.count ?? 0,
-      feedback: { successes: judged?.correct ?? 0, count: judged?.count ?? 0 },
+      crashes: about.crashes,
+      feedback: { successes: about.judged?.correct ?? 0, count: about.judged?.count ?? 0 },
     };
   }
+}
+
+function grouped<Item extends { device: string }>(rows: readonly Item[]): Map<string, Item[]> {
+  const groups = new Map<string, Item[]>();
+  for (const row of rows) {
+    const group = groups.get(row.device);
+    if (group) group.push(row);
+    else groups.set(row.device, [row]);
+  }
+  return groups;
 }
 
 function moments(count: number, sum: number, squares: number): DeviceStats["latencyMs"] {

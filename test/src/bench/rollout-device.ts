@@ -47,16 +47,30 @@ export class RolloutDevice {
     });
     const opened = new Promise<void>((resolve) => (made.#opened = resolve));
     const about = { protocolId: "MQTT", protocolVersion: 4, clean: true, keepalive: 300 } as const;
-    made.#send({ cmd: "connect", ...about, clientId: device, username: device, password: Buffer.from(credential) });
+    made.#send({
+      cmd: "connect",
+      ...about,
+      clientId: device,
+      username: device,
+      password: Buffer.from(credential),
+    });
     await opened;
-    made.#publish("presence", encodeMessage("presence", { online: true, boot: 1, agentVersion: "bench" }), true);
+    made.#publish(
+      "presence",
+      encodeMessage("presence", { online: true, boot: 1, agentVersion: "bench" }),
+      true,
+    );
     made.#state(null);
     return made;
   }
 
   /** Heard again: what a live agent's telemetry does. */
   beat(): void {
-    this.#publish("presence", encodeMessage("presence", { online: true, boot: 1, agentVersion: "bench" }), true);
+    this.#publish(
+      "presence",
+      encodeMessage("presence", { online: true, boot: 1, agentVersion: "bench" }),
+      true,
+    );
   }
 
   end(): void {
@@ -66,7 +80,11 @@ export class RolloutDevice {
   #take(packet: Packet): void {
     if (packet.cmd === "connack") {
       const filter = `fieldloop/1/${this.device}/down/desired`;
-      this.#send({ cmd: "subscribe", messageId: ++this.#messageId, subscriptions: [{ topic: filter, qos: 1 }] });
+      this.#send({
+        cmd: "subscribe",
+        messageId: ++this.#messageId,
+        subscriptions: [{ topic: filter, qos: 1 }],
+      });
     } else if (packet.cmd === "suback") this.#opened?.();
     else if (packet.cmd === "publish") {
       if (packet.qos === 1) this.#send({ cmd: "puback", messageId: packet.messageId! });
@@ -87,9 +105,20 @@ export class RolloutDevice {
     this.active = true;
   }
 
-  #report({ deployment, model, version, packageSha256 }: Desired["assignments"][number], state: DeploymentState): void {
+  #report(
+    { deployment, model, version, packageSha256 }: Desired["assignments"][number],
+    state: DeploymentState,
+  ): void {
     const seq = ++this.#seq;
-    const data = { type: "deployment" as const, deployment, model, version, packageSha256, state, measured: {} };
+    const data = {
+      type: "deployment" as const,
+      deployment,
+      model,
+      version,
+      packageSha256,
+      state,
+      measured: {},
+    };
     this.#publish("event", encodeMessage("event", { boot: 1, seq, prev: seq - 1, time: Date.now(), data }));
   }
 
@@ -99,9 +128,24 @@ export class RolloutDevice {
       ...{ model: runs.model, version: runs.version, packageSha256: runs.packageSha256 },
       ...{ variant: "fp32", executionProvider: "cpu", since },
     };
-    const zero = { predictions: 0, framesDropped: 0, framesFailed: 0, samplesTaken: 0, recordsEvicted: 0, hostRestarts: 0 };
+    const zero = {
+      predictions: 0,
+      framesDropped: 0,
+      framesFailed: 0,
+      samplesTaken: 0,
+      recordsEvicted: 0,
+      hostRestarts: 0,
+    };
     const state = {
-      ...{ time: since, boot: 1, agentVersion: "bench", facts: this.#facts, running, previous: null, deployment: null },
+      ...{
+        time: since,
+        boot: 1,
+        agentVersion: "bench",
+        facts: this.#facts,
+        running,
+        previous: null,
+        deployment: null,
+      },
       ...{ lanes: [], desiredRevision: this.#revision, configId: null, warnings: [], counters: zero },
       ...{ spool: { records: 0, bytes: 0, bytesMax: 1 }, source: "bench" },
     };

@@ -39,7 +39,15 @@ export function runEngineSimulation(count: number): Figure[] {
   const fleet = new Fleet();
   const put = (at: number, running: typeof OLD): void => {
     const tags = { site: `site-${at % 200}` };
-    const about = { tags, facts: FACTS, suspended: false, online: true, lastSeen: now, lanes: [], configId: null };
+    const about = {
+      tags,
+      facts: FACTS,
+      suspended: false,
+      online: true,
+      lastSeen: now,
+      lanes: [],
+      configId: null,
+    };
     fleet.put({ device: `d${at}`, ...about, running });
   };
   for (let at = 0; at < count; at++) put(at, OLD);
@@ -62,7 +70,10 @@ export function runEngineSimulation(count: number): Figure[] {
     times.push(performance.now() - begin);
     const { offers, compared } = live.takeJournal();
     for (const entry of [...offers, ...compared]) entry.watch = { since: now, before: null };
-    due.set(second + UPDATE_S, offers.map(({ device, attempt }) => ({ device, attempt })));
+    due.set(
+      second + UPDATE_S,
+      offers.map(({ device, attempt }) => ({ device, attempt })),
+    );
   }
   const sorted = times.toSorted((a, b) => a - b);
   const quantile = (share: number): number => sorted[Math.floor(sorted.length * share)]!;
@@ -70,11 +81,28 @@ export function runEngineSimulation(count: number): Figure[] {
   const id = (name: string): string => `engine_${count}_${name}`;
   const what = (text: string): string => `${count} devices, engine alone: ${text}`;
   return [
-    { id: id("active"), what: what("devices that run the new version at the end"), value: active, unit: "", bar: { at: "least", value: count } },
+    {
+      id: id("active"),
+      what: what("devices that run the new version at the end"),
+      value: active,
+      unit: "",
+      bar: { at: "least", value: count },
+    },
     { id: id("plan"), what: what("planned and loaded"), value: planMs, unit: "ms" },
     { id: id("p50"), what: what("step, median"), value: quantile(0.5), unit: "ms" },
-    { id: id("p99"), what: what("step, p99"), value: quantile(0.99), unit: "ms", bar: { at: "most", value: 250 } },
-    { id: id("heap"), what: what("heap"), value: (process.memoryUsage().heapUsed - heapBefore) / 1e6, unit: "MB" },
+    {
+      id: id("p99"),
+      what: what("step, p99"),
+      value: quantile(0.99),
+      unit: "ms",
+      bar: { at: "most", value: 250 },
+    },
+    {
+      id: id("heap"),
+      what: what("heap"),
+      value: (process.memoryUsage().heapUsed - heapBefore) / 1e6,
+      unit: "MB",
+    },
   ];
 }
 
@@ -91,7 +119,14 @@ function createRollout(engine: RolloutEngine, fleet: Fleet, now: number): LiveRo
   const rollout = "rol_bench";
   const { waves, devices } = planWaves(rollout, [...fleet.all()], request);
   const record: RolloutRecord = {
-    ...{ rollout, subject: { kind: "package", ...NEW }, request, created: now, createdBy: "bench", from: null },
+    ...{
+      rollout,
+      subject: { kind: "package", ...NEW },
+      request,
+      created: now,
+      createdBy: "bench",
+      from: null,
+    },
     ...{ state: "draft", reason: null, started: null, finished: null, approved: null },
     ...{ current: false, supersededBy: null, revision: 1 },
   };
@@ -100,7 +135,12 @@ function createRollout(engine: RolloutEngine, fleet: Fleet, now: number): LiveRo
   return live;
 }
 
-function stats(_live: LiveRollout, entry: { watch: { since: number } | null }, _arm: string, now: number): DeviceStats {
+function stats(
+  _live: LiveRollout,
+  entry: { watch: { since: number } | null },
+  _arm: string,
+  now: number,
+): DeviceStats {
   const seconds = Math.max(0, now - (entry.watch?.since ?? now)) / 1000;
   const count = Math.round(seconds);
   return {

@@ -65,7 +65,13 @@ async function runFleet(folder: string, count: number): Promise<Figure[]> {
     target: { group: "all" },
     waves: [{ percent: 100 }],
     offersPerMinute: OFFERS_PER_MINUTE,
-    gate: { soakSeconds: 0, predictionsMin: 0, accuracyDropMax: null, latencyRatioMax: null, silenceSeconds: 600 },
+    gate: {
+      soakSeconds: 0,
+      predictionsMin: 0,
+      accuracyDropMax: null,
+      latencyRatioMax: null,
+      silenceSeconds: 600,
+    },
     forceReason: "a bench of the engine, not of the model",
   });
   let residentBytes = 0;
@@ -81,14 +87,45 @@ async function runFleet(folder: string, count: number): Promise<Figure[]> {
   await server.stop();
   const what = (text: string): string => `${count} devices over MQTT, real server: ${text}`;
   const tick = (kind: string): number =>
-    Number(new RegExp(`fieldloop_rollout_tick_ms\\{kind="${kind}"\\} (\\S+)`).exec(metrics)?.[1] ?? Number.NaN);
+    Number(
+      new RegExp(`fieldloop_rollout_tick_ms\\{kind="${kind}"\\} (\\S+)`).exec(metrics)?.[1] ?? Number.NaN,
+    );
   return [
-    { id: "fleet_active", what: what("devices proven active"), value: view.counts.active, unit: "", bar: { at: "least", value: count } },
-    { id: "offers_per_minute", what: what("offers a minute"), value: (count / offeredMs) * 60_000, unit: "", bar: { at: "least", value: 1_000 } },
+    {
+      id: "fleet_active",
+      what: what("devices proven active"),
+      value: view.counts.active,
+      unit: "",
+      bar: { at: "least", value: count },
+    },
+    {
+      id: "offers_per_minute",
+      what: what("offers a minute"),
+      value: (count / offeredMs) * 60_000,
+      unit: "",
+      bar: { at: "least", value: 1_000 },
+    },
     { id: "tick_p50", what: what("tick with its commit, median"), value: tick("p50"), unit: "ms" },
-    { id: "tick_p99", what: what("tick with its commit, p99"), value: tick("p99"), unit: "ms", bar: { at: "most", value: 250 } },
-    { id: "server_rss", what: what("server, resident at most"), value: residentBytes / 1e6, unit: "MB", bar: { at: "most", value: 1_000 } },
-    { id: "server_cpu", what: what("server, of one core"), value: ((after.cpuMs - before.cpuMs) / offeredMs) * 100, unit: "%" },
+    {
+      id: "tick_p99",
+      what: what("tick with its commit, p99"),
+      value: tick("p99"),
+      unit: "ms",
+      bar: { at: "most", value: 250 },
+    },
+    {
+      id: "server_rss",
+      what: what("server, resident at most"),
+      value: residentBytes / 1e6,
+      unit: "MB",
+      bar: { at: "most", value: 1_000 },
+    },
+    {
+      id: "server_cpu",
+      what: what("server, of one core"),
+      value: ((after.cpuMs - before.cpuMs) / offeredMs) * 100,
+      unit: "%",
+    },
   ];
 }
 
