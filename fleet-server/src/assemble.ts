@@ -84,6 +84,8 @@ export async function assemble(options: ServerOptions, database: Database, clock
     logger,
     ...(guard ? { guard } : {}),
   });
+  // The loop is made of parts that are made before it.
+  const started: { loop?: Loop } = {};
   const ingest = new Ingest({
     database,
     stores: { ...stores, labels, blobs },
@@ -92,8 +94,10 @@ export async function assemble(options: ServerOptions, database: Database, clock
     rates,
     clock,
     logger,
+    committed: (effects) => started.loop?.committed(effects),
   });
   const fleet = createFleet({
+    onGroups: () => started.loop?.groupsChanged(),
     database,
     stores,
     broker,
@@ -109,7 +113,7 @@ export async function assemble(options: ServerOptions, database: Database, clock
   const { deployments } = stores;
   const workDir = join(dataDir, "work");
   await mkdir(workDir, { recursive: true, mode: 0o700 });
-  const loop = await createLoop({
+  const loop = (started.loop = await createLoop({
     database,
     blobs,
     clock,
@@ -122,7 +126,7 @@ export async function assemble(options: ServerOptions, database: Database, clock
     labels,
     trust,
     workDir,
-  });
+  }));
   return {
     database,
     clock,
@@ -182,8 +186,9 @@ function createFleet(given: {
   telemetry: TelemetryService;
   silenceMs: number;
   policy: ServerOptions["policy"];
+  onGroups: () => void;
 }): { desired: DesiredService; devices: DeviceService; enrolment: EnrolmentService } {
-  const { database, stores, broker, trust, clock, live, rates, telemetry, silenceMs, policy } = given;
+  const { database, stores, broker, trust, clock, live, rates, telemetry, silenceMs, policy, onGroups } = given;
   const desired = new DesiredService({
     database,
     desired: stores.desired,
@@ -205,6 +210,7 @@ function createFleet(given: {
     clock,
     silenceMs,
     disconnect: (device) => broker.disconnect(device),
+    onGroups,
   });
   const enrolment = new EnrolmentService({
     database,

@@ -49,3 +49,9 @@ export { differenceBounds, differenceEvidence } from "./domain/statistics/propor
 export { markedEvidence } from "./domain/statistics/random-labels.js";
 export { overdispersion, rateEvidence, rateRatioBounds } from "./domain/statistics/rates.js";
 export { findSilence } from "./domain/statistics/silence.js";
+export { RolloutEngine, type EngineSources } from "./domain/rollout-engine.js";
+export { Fleet, type FleetRecord } from "./domain/fleet.js";
+export { planWaves } from "./domain/waves.js";
+export type { LiveRollout } from "./domain/rollout-live.js";
+export type { RolloutDevice, RolloutRecord } from "./domain/rollout.js";
+export { act } from "./domain/rollout-actions.js";

@@ -10,11 +10,13 @@ import {
   trainingSettingsSchema,
   type DataItem,
   type DeploymentState,
+  type ErrorCode,
   type RolloutRequest,
 } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { sql } from "drizzle-orm";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { CommitEffects } from "./ingest/context.js";
 import { FileBlobStore } from "./blob/files.js";
 import { FACTS, silent, until } from "./kit.test.support.js";
 import { DatasetService } from "./services/datasets.js";
@@ -23,7 +25,7 @@ import { EvaluationService } from "./services/evaluation.js";
 import { LabelService } from "./services/labels.js";
 import { LiveHub } from "./services/live.js";
 import { RegistryService } from "./services/registry.js";
-import { RolloutObserver } from "./services/rollout-observer.js";
+import { FleetFeed } from "./services/fleet-feed.js";
 import { RolloutService } from "./services/rollouts.js";
 import { SampleService } from "./services/samples.js";
 import { TrainingService } from "./services/training.js";
@@ -35,12 +37,12 @@ import { DeviceStore } from "./store/devices.js";
 import { LabelStore } from "./store/labels.js";
 import { migrate } from "./store/migrate.js";
 import { MIGRATIONS } from "./store/migrations.js";
-import { ObservedDeviceStore } from "./store/observed-devices.js";
 import { openPglite } from "./store/postgres.js";
 import { SampleIngestStore } from "./store/samples.js";
 import { openSqlite } from "./store/sqlite.js";
 import { BUCKET_MS, TelemetryStore } from "./store/telemetry.js";
-import { VersionCountsStore } from "./store/version-counts.js";
+import { DeviceStatsStore } from "./store/device-stats.js";
+import { FleetStore } from "./store/fleet.js";
 import { DirectorKeys } from "./trust/director.js";
 import { KeyRing } from "./trust/key-ring.js";
 import { TrustService } from "./trust/service.js";
@@ -127,25 +129,24 @@ class LoopKit {
   readonly newId = (prefix: string): string => `${prefix}_${String(++this.#ids).padStart(6, "0")}`;
 
   /** What a restarted server has: the same stores, nothing in memory. */
-  makeRollouts(desired: Pick<DesiredService, "assign"> = this.desired): RolloutService {
-    const observer = new RolloutObserver({
-      devices: new ObservedDeviceStore(this.database),
-      deployments: this.deployments,
-      telemetry: new VersionCountsStore(this.database),
-    });
-    const fleet = { get: (device: string) => this.devices.get(device), members: async () => DEVICES };
+  makeRollouts(desired: Pick<DesiredService, "issueMany" | "publish"> = this.desired): RolloutService {
+    const feed = new FleetFeed({ store: new FleetStore(this.database), groups: this.devices });
     const { database, clock, newId, registry } = this;
-    return new RolloutService({
+    const rollouts = new RolloutService({
       database,
       clock,
       logger: silent,
       newId,
       live: this.#live,
-      observer,
-      fleet,
+      feed,
+      deployments: this.deployments,
+      configs: new DesiredStore(database),
+      stats: new DeviceStatsStore(database, async () => undefined),
       registry,
       desired,
     });
+    this.#live.listen((event) => rollouts.note(event));
+    return rollouts;
   }
 
   makeTraining(): TrainingService {
@@ -173,6 +174,7 @@ class LoopKit {
     for (const device of DEVICES) {
       const record = { device, tags: {}, facts: FACTS, enrolled: this.now, credentialSha256: "0" };
       await this.devices.insert(this.database, record);
+      await this.devices.setPresence(this.database, device, 1, true);
     }
   }
 
@@ -189,6 +191,7 @@ class LoopKit {
     const { now } = this;
     await this.database.transaction(async (tx) => {
       await this.devices.touch(tx, device, now);
+      await this.devices.setPresence(tx, device, 1, true);
       await this.devices.setState(tx, device, {
         time: now,
         boot: 1,
@@ -206,6 +209,7 @@ class LoopKit {
         previous: null,
         deployment: null,
         desiredRevision: 1,
+        configId: null,
         warnings: [],
         counters: {
           predictions: 0,
@@ -219,12 +223,21 @@ class LoopKit {
         source: "test",
       });
     });
+    this.#live.publish({ type: "device", id: device, device });
   }
 
   async deployment(rollout: string, device: string, state: DeploymentState): Promise<void> {
     const mine = (await this.deployments.ofRollout(rollout)).filter((one) => one.device === device).at(-1)!;
     const error = state === "failed" ? { errorCode: "self_test_failed", errorMessage: "golden case 1" } : {};
     await this.deployments.setState(this.database, mine.deployment, { state, ...error }, this.now);
+    const effects = new CommitEffects();
+    const { errorCode = null, errorMessage = null } = error as {
+      errorCode?: ErrorCode;
+      errorMessage?: string;
+    };
+    effects.words.push({ rollout, deployment: mine.deployment, device, state, errorCode, errorMessage });
+    effects.seen.set(device, this.now);
+    this.rollouts.committed(effects);
   }
 
   /** `count` predictions of a version in this moment's bucket, `right` of them called right by feedback. */
@@ -237,6 +250,8 @@ class LoopKit {
       count,
       confidenceSum: count * 0.9,
       latencySum: count * 3,
+      confidenceSquares: count * 0.81,
+      latencySquares: count * 9,
     });
     for (let n = 0; n < count; n++) {
       const feedback = { device, boot: 1, n: this.#ids++, label: null, correct: n < right ? 1 : 0 };
@@ -284,10 +299,9 @@ class LoopKit {
   }
 }
 
-const request = (overrides: Partial<RolloutRequest> = {}): RolloutRequest =>
+const request = (overrides: Record<string, unknown> = {}): RolloutRequest =>
   rolloutRequestSchema.parse({
-    model: "shapes",
-    version: 1,
+    change: { kind: "package", model: "shapes", version: 1 },
     target: { devices: DEVICES },
     waves: [{ devices: ["cam-a"] }, { percent: 100 }],
     gate: { soakSeconds: 10, silenceSeconds: 30, predictionsMin: 20 },
@@ -558,7 +572,7 @@ describe.each([
         expect.arrayContaining([
           "ann rollout.created",
           "ann rollout.running",
-          "engine wave.passed",
+          "gate wave.passed",
           "engine rollout.succeeded",
         ]),
       );
@@ -567,17 +581,20 @@ describe.each([
     it("offers exactly once when the server dies after any part of an offer", async () => {
       await kit.publishBase();
       let fail = true;
-      const dying: Pick<DesiredService, "assign"> = {
-        assign: async (device, assignment) => {
-          const result = await kit.desired.assign(device, assignment);
+      const dying: Pick<DesiredService, "issueMany" | "publish"> = {
+        issueMany: async (tx, changes) => {
+          const issued = await kit.desired.issueMany(tx, changes);
           if (fail) throw new Error("the process died here");
-          return result;
+          return issued;
         },
+        publish: (stored) => kit.desired.publish(stored),
       };
       kit.rollouts = kit.makeRollouts(dying);
       const { rollout } = await kit.rollouts.create(request({ waves: [{ percent: 100 }] }), "ann");
       await step();
-      expect(kit.published).toHaveLength(3);
+      // Nothing of a step that did not commit happened.
+      expect(kit.published).toEqual([]);
+      expect(await kit.deployments.ofRollout(rollout)).toEqual([]);
       fail = false;
       kit.rollouts = kit.makeRollouts();
       await step();
@@ -593,17 +610,18 @@ describe.each([
       await step(31);
       expect(await kit.rollouts.get(rollout)).toMatchObject({
         state: "paused",
-        waves: [{ state: "failed", devices: [{ state: "silent" }] }, { state: "pending" }],
+        waves: [{ state: "failed", counts: { silent: 1 } }, { state: "pending" }],
       });
-      await expect(kit.rollouts.act(rollout, "resume", null, "ann")).rejects.toMatchObject({
+      await expect(kit.rollouts.act(rollout, { action: "resume", reason: "" }, "ann")).rejects.toMatchObject({
         code: "conflict",
       });
-      expect(await kit.rollouts.act(rollout, "abort", "unplugged", "ann")).toMatchObject({
+      expect(
+        await kit.rollouts.act(rollout, { action: "abort", devices: "keep", reason: "unplugged" }, "ann"),
+      ).toMatchObject({
         state: "aborted",
         reason: "unplugged",
       });
       await expect(kit.rollouts.create(request(), "ann")).resolves.toMatchObject({ state: "running" });
-      await expect(kit.rollouts.create(request(), "ann")).rejects.toMatchObject({ code: "conflict" });
     });
   });
 });
@@ -677,10 +695,13 @@ describe("from samples to a rollout of the mended version", () => {
     }
     kit.now += 60_000;
     for (const device of DEVICES) await kit.report(device, 1, pkg.packageSha256);
-    const body = request({ version: 2, onFailure: "roll_back" });
+    const body = request({
+      change: { kind: "package", model: "shapes", version: 2 },
+      onFailure: "roll_back",
+    });
     delete (body as { forceReason?: string }).forceReason;
-    const { rollout, fromVersion } = await kit.rollouts.create(body, "ann");
-    expect(fromVersion).toBe(1);
+    const { rollout, from } = await kit.rollouts.create(body, "ann");
+    expect(from).toEqual({ version: 1, configId: null });
     await kit.rollouts.tick();
     await kit.deployment(rollout, "cam-a", "active");
     await kit.report("cam-a", 2, v2.packageSha256);

@@ -9,6 +9,9 @@ import { registerModelRoutes } from "./http/routes/models.js";
 import { registerRolloutRoutes } from "./http/routes/rollouts.js";
 import { registerSampleRoutes } from "./http/routes/samples.js";
 import { registerTrainingRoutes } from "./http/routes/training.js";
+import type { CommitEffects } from "./ingest/context.js";
+import { FleetFeed } from "./services/fleet-feed.js";
+import { DesiredStore } from "./store/desired.js";
 import { DatasetService } from "./services/datasets.js";
 import type { DesiredService } from "./services/desired.js";
 import type { DeviceService } from "./services/devices.js";
@@ -17,7 +20,6 @@ import { randomIds } from "./services/ids.js";
 import type { LabelService } from "./services/labels.js";
 import type { LiveHub } from "./services/live.js";
 import { RegistryService } from "./services/registry.js";
-import { RolloutObserver } from "./services/rollout-observer.js";
 import { RolloutService } from "./services/rollouts.js";
 import { SampleService } from "./services/samples.js";
 import type { TelemetryService } from "./services/telemetry.js";
@@ -26,9 +28,9 @@ import { AuditStore } from "./store/audit.js";
 import type { Database } from "./store/database.js";
 import type { DeploymentStore } from "./store/deployments.js";
 import { DeviceStore } from "./store/devices.js";
-import { ObservedDeviceStore } from "./store/observed-devices.js";
 import { SampleStore } from "./store/samples-annotations.js";
-import { VersionCountsStore } from "./store/version-counts.js";
+import { DeviceStatsStore } from "./store/device-stats.js";
+import { FleetStore } from "./store/fleet.js";
 import type { TrustService } from "./trust/service.js";
 
 /** What the improvement loop (registry, rollouts, samples, datasets, training, evaluation) gets from the rest of the server. */
@@ -59,6 +61,11 @@ export interface Loop {
   registerRoutes(app: App): void;
   start(): Promise<void>;
   stop(): Promise<void>;
+  /** What ingest made durable, and that groups changed. */
+  committed(effects: CommitEffects): void;
+  groupsChanged(): void;
+  /** Of the last rollout ticks, milliseconds. */
+  rolloutTicks(): { readonly count: number; readonly p50: number; readonly p99: number };
   /** For the overview. */
   counts(): Promise<LoopCounts>;
 }
@@ -79,25 +86,20 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
   });
   const samples = new SampleService({ database, blobs, clock, newId, labels, live });
   const datasets = new DatasetService({ database, clock, newId });
-  const observer = new RolloutObserver({
-    devices: new ObservedDeviceStore(database),
-    deployments,
-    telemetry: new VersionCountsStore(database),
-  });
+  const feed = new FleetFeed({ store: new FleetStore(database), groups: deviceStore });
   const rollouts = new RolloutService({
     database,
     clock,
     logger,
     newId,
-    observer,
+    feed,
+    deployments,
+    configs: new DesiredStore(database),
+    stats: new DeviceStatsStore(database, (model, version) => labels.get(model, version)),
     registry,
     desired,
     live,
     onSucceeded: (rollout) => closeFailures(rollout, registry, new SampleStore(database)),
-    fleet: {
-      get: (device) => deviceStore.get(device),
-      members: (group) => dependencies.devices.resolve({ group }),
-    },
   });
   const work = {
     database,
@@ -116,7 +118,7 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
   return {
     registerRoutes: (app) => {
       registerModelRoutes(app, registry);
-      registerRolloutRoutes(app, rollouts);
+      registerRolloutRoutes(app, rollouts, live);
       registerSampleRoutes(app, samples);
       registerDatasetRoutes(app, datasets);
       registerTrainingRoutes(app, training);
@@ -125,25 +127,31 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
     },
     start: async () => {
       await registry.start();
-      rollouts.start();
-      // Ingest names the device whose deployment went on; the engine's own events name none.
-      stopListening = live.listen(({ type, device }) => {
-        if (type === "rollout" && device !== undefined) rollouts.wake();
+      stopListening = live.listen((event) => {
+        rollouts.note(event);
         // The evidence of a version is part of its target.
-        if (type === "evaluation") trust.wake();
+        if (event.type === "evaluation") trust.wake();
       });
+      await rollouts.start();
       await training.start();
     },
     stop: async () => {
       stopListening();
       await Promise.all([rollouts.stop(), training.stop(), evaluations.stop()]);
     },
+    committed: (effects) => rollouts.committed(effects),
+    groupsChanged: () => feed.noteGroups(),
+    rolloutTicks: () => ({
+      count: rollouts.timer.ticks,
+      p50: rollouts.timer.quantile(0.5),
+      p99: rollouts.timer.quantile(0.99),
+    }),
     counts: async () => {
       const { total, unlabelled } = await samples.count();
       return {
         samplesTotal: total,
         samplesUnlabelled: unlabelled,
-        rolloutsRunning: await rollouts.countRunning(),
+        rolloutsRunning: rollouts.countRunning(),
         trainingRunning: await training.countRunning(),
       };
     },

@@ -67,4 +67,9 @@ export const LIMITS = {
   directorKeysMax: 8,
   directorBytesMax: 4 * 1024,
   deviceClassesMax: 64,
+
+  rolloutWavesMax: 50,
+  /** Devices named in a target, and in a wave or an action. */
+  rolloutDevicesMax: 100_000,
+  waveDevicesMax: 10_000,
 } as const;

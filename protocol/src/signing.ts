@@ -88,7 +88,8 @@ function isValid(envelope: Envelope, key: PublicKey): boolean {
   }
 }
 
-function signedBytes(type: string, payload: Uint8Array): Uint8Array {
+/** What is signed of a statement. */
+export function signedBytes(type: string, payload: Uint8Array): Uint8Array {
   const header = encodeCbor(type satisfies CborValue);
   const bytes = new Uint8Array(header.length + 1 + payload.length);
   bytes.set(header);

@@ -1,4 +1,10 @@
-import { FieldloopError, formatModelVersion, isFinal, ROLLOUT, type RolloutView } from "@fieldloop/protocol";
+import {
+  FieldloopError,
+  isFinal,
+  ROLLOUT,
+  type RolloutDeviceView,
+  type RolloutView,
+} from "@fieldloop/protocol";
 import { InvalidArgumentError, type Command } from "commander";
 import { action, EXIT, note, printJson, printTable } from "../output.js";
 import {
@@ -15,6 +21,9 @@ import {
   withFleetOptions,
   type FleetOptions,
 } from "./fleet-options.js";
+
+/** Devices that `show` lists. */
+const DEVICES_SHOWN_MAX = 500;
 
 interface CreateOptions extends FleetOptions {
   devices?: string[];
@@ -107,7 +116,7 @@ function requestOf(version: string, options: CreateOptions): Record<string, unkn
     accuracyDropMax: options.accuracyDrop,
   };
   return {
-    ...readModelVersion(version),
+    change: { kind: "package", ...readModelVersion(version) },
     target: options.devices ? { devices: options.devices } : { group: options.group },
     waves: options.waves,
     gate,
@@ -126,7 +135,7 @@ async function list(options: FleetOptions & { model?: string; limit: number }): 
     ["ROLLOUT", "VERSION", "STATE", "WAVES", "CREATED", "REASON"],
     ...rollouts.map((one) => [
       one.rollout,
-      formatModelVersion(one.model, one.version),
+      one.title,
       one.state,
       one.waves.map(({ state }) => state).join(" "),
       timeText(one.created),
@@ -138,20 +147,27 @@ async function list(options: FleetOptions & { model?: string; limit: number }): 
 async function show(id: string, options: FleetOptions): Promise<void> {
   const rollout = await read(id, options);
   if (options.json) return printJson(rollout);
-  const from =
-    rollout.fromVersion === null ? "" : ` (from ${formatModelVersion(rollout.model, rollout.fromVersion)})`;
+  const devices = await takeItems(
+    fleetClient(options).list<RolloutDeviceView>(`/api/v1/rollouts/${encodeURIComponent(id)}/devices`),
+    DEVICES_SHOWN_MAX,
+  );
+  const from = rollout.from?.version ? ` (from @${rollout.from.version})` : "";
   printTable([
     ["ROLLOUT", rollout.rollout],
-    ["version", `${formatModelVersion(rollout.model, rollout.version)}${from}`],
+    ["version", `${rollout.title}${from}`],
     ["state", rollout.reason === null ? rollout.state : `${rollout.state}: ${rollout.reason}`],
     ["accuracy before", proportionText(rollout.accuracy.before)],
     ["accuracy after", proportionText(rollout.accuracy.after)],
     ...rollout.waves.flatMap((wave) => [
       [`wave ${wave.wave}`, `${wave.state}, started ${timeText(wave.started)}`],
-      ...wave.devices.map((device) => [
-        `  ${device.device}`,
-        device.errorCode === null ? device.state : `${device.state} ${device.errorCode}`,
-      ]),
+      ...devices
+        .filter((device) => device.wave === wave.wave)
+        .map((device) => [
+          `  ${device.device}`,
+          [device.state, device.errorCode, device.hold?.detail || device.hold?.reason]
+            .filter(Boolean)
+            .join(" "),
+        ]),
       ...(wave.gate?.tests ?? []).map((test) => [`  gate ${test.test}`, `${test.verdict}: ${test.detail}`]),
     ]),
   ]);
@@ -166,13 +182,12 @@ async function watch(id: string, options: FleetOptions): Promise<void> {
 
 /** A paused rollout waits for a person: watching it longer shows nothing. */
 function isOver({ state }: RolloutView): boolean {
-  return state === "succeeded" || state === "paused" || isFinal(ROLLOUT, state);
+  return state === "succeeded" || state === "paused" || state === "aborted" || isFinal(ROLLOUT, state);
 }
 
 function progressText({ state, waves }: RolloutView): string {
   const parts = waves.map((wave) => {
-    const active = wave.devices.filter((device) => device.state === "active").length;
-    return `wave ${wave.wave} ${wave.state} (${active} of ${wave.devices.length} active)`;
+    return `wave ${wave.wave} ${wave.state} (${wave.counts.active} of ${wave.counts.total} active)`;
   });
   return `${state}: ${parts.join(", ")}`;
 }

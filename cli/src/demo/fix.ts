@@ -50,8 +50,7 @@ export async function rollOut(fleet: DemoFleet, narrator: Narrator, version: num
   const { client } = fleet;
   const cameras = DEMO_DEVICES.filter((device) => device.model === "parts").map((device) => device.device);
   const created = await client.post<RolloutView>("/api/v1/rollouts", {
-    model: "parts",
-    version,
+    change: { kind: "package", model: "parts", version },
     target: { devices: cameras },
     waves: [{ devices: [CHANGED_CAMERAS[0]] }, { percent: 100 }],
     gate: { soakSeconds: 10, predictionsMin: 60 },
@@ -64,7 +63,7 @@ export async function rollOut(fleet: DemoFleet, narrator: Narrator, version: num
     const rollout = await client.get<RolloutView>(`/api/v1/rollouts/${created.rollout}`);
     for (const wave of rollout.waves) {
       narrator.progress(
-        `wave ${wave.wave} of ${rollout.waves.length} ${wave.state}: ${wave.devices.map((device) => `${device.device} ${device.state}`).join(", ")}`,
+        `wave ${wave.wave} of ${rollout.waves.length} ${wave.state}: ${wave.counts.active} of ${wave.counts.total} devices run it`,
       );
       if (
         ["passed", "failed", "inconclusive"].includes(wave.state) &&
@@ -72,7 +71,7 @@ export async function rollOut(fleet: DemoFleet, narrator: Narrator, version: num
       ) {
         told.add(`${wave.wave} ${wave.state}`);
         narrator.say(
-          `wave ${wave.wave} (${wave.devices.map((device) => device.device).join(", ")}) ${wave.state}: ${wave.gate?.tests.map((test) => test.detail).join("; ") ?? ""}`,
+          `wave ${wave.wave} (${wave.counts.total} devices) ${wave.state}: ${wave.gate?.tests.map((test) => test.detail).join("; ") ?? ""}`,
         );
       }
     }

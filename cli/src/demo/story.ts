@@ -119,8 +119,7 @@ async function startDevices(fleet: DemoFleet, narrator: Narrator, started: numbe
   await Promise.all(DEMO_DEVICES.map((device) => fleet.startAgent(device)));
   for (const model of new Set(DEMO_DEVICES.map((device) => device.model))) {
     await client.post("/api/v1/rollouts", {
-      model,
-      version: 1,
+      change: { kind: "package", model, version: 1 },
       target: {
         devices: DEMO_DEVICES.filter((device) => device.model === model).map((device) => device.device),
       },

@@ -406,6 +406,7 @@ export class Daemon implements AgentHandle {
       host: this.#host,
       previous: this.#updaters.first.previous,
       desiredRevision: this.#desired.revision,
+      configId: this.#desired.current?.configId ?? null,
       warnings: this.#warnings,
       spool: this.#spool,
     });

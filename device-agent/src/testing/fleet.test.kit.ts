@@ -223,6 +223,7 @@ export class TestFleet {
       predictionsIntervalSeconds: 0.2,
       profileIntervalSeconds: 1,
       limits: UNLIMITED,
+      configId: null,
       ...change,
     };
     this.#desired = desired;

@@ -1,82 +1,96 @@
-import type { DeviceEvidence, DeviceStats, GateEvidence } from "./gate-evidence.js";
-import {
-  hasFailed,
-  type DeviceObservation,
-  type Rollout,
-  type RolloutDevice,
-  type VersionCounts,
-} from "./rollout.js";
+import type { FleetDevice } from "./fleet.js";
+import type { DeviceEvidence, DeviceStats, GateEvidence, ShadowCounts } from "./gate-evidence.js";
+import type { LiveRollout } from "./rollout-live.js";
+import { heardAt } from "./rollout-reports.js";
+import { hasFailed, type RolloutDevice, type RolloutWave } from "./rollout.js";
 
-/** What the gate of one wave looks at: the wave's devices with their observations. Without a control group yet, plain limits judge. */
+/** What telemetry says about a device since it is watched. */
+export interface EvidenceSource {
+  /** Of the new version on a device that was asked, of what it runs on one that is compared with. */
+  during(live: LiveRollout, entry: RolloutDevice, arm: DeviceEvidence["arm"], now: number): DeviceStats;
+  shadow(live: LiveRollout, entry: RolloutDevice): ShadowCounts | null;
+}
+
+/** Devices compared with, at most: more would not narrow an interval that matters. */
+const COMPARED_MAX = 1_000;
+
+/**
+ * Who canaries are compared with while a wave runs: the control group, else devices whose wave has not come. Chosen when the wave
+ * begins, by their place in the random order and by nothing that is measured; and online then, as a canary is when it is asked.
+ */
+export function chooseCompared(
+  live: LiveRollout,
+  wave: RolloutWave,
+  deviceOf: (device: string) => FleetDevice | undefined,
+): RolloutDevice[] {
+  const later = live.waves.filter((one) => one.wave > wave.wave);
+  const held = later.filter(({ plan }) => plan === null);
+  const chosen: RolloutDevice[] = [];
+  for (const { wave: number } of held.length > 0 ? held : later) {
+    for (const entry of live.members[number - 1]!) {
+      if (entry.state !== "waiting") continue;
+      const device = deviceOf(entry.device);
+      if (!device || !device.online || device.suspended) continue;
+      chosen.push(entry);
+      if (chosen.length >= COMPARED_MAX) return chosen;
+    }
+  }
+  return chosen;
+}
+
+/** What the gate of a wave looks at. */
 export function gatherEvidence(
-  rollout: Rollout,
-  wave: number,
-  observations: ReadonlyMap<string, DeviceObservation>,
-  waveTimedOut: boolean,
+  live: LiveRollout,
+  wave: RolloutWave,
+  source: EvidenceSource,
+  deviceOf: (device: string) => FleetDevice | undefined,
+  now: number,
 ): GateEvidence {
-  const earlier = rollout.devices.filter((device) => device.wave < wave);
-  return {
-    wave,
-    devices: rollout.devices
-      .filter((device) => device.wave === wave)
-      .map((device) => evidenceOf(rollout, device, observations.get(device.device))),
-    // A device may have failed within its own wave and within the allowed share; both are counted against the same share.
-    earlier: { count: earlier.length, failed: earlier.filter(({ state }) => hasFailed(state)).length },
-    elapsedSeconds: 0,
-    waveTimedOut,
-    look: 0,
-  };
-}
-
-function evidenceOf(
-  rollout: Rollout,
-  { device, state }: RolloutDevice,
-  observation: DeviceObservation | undefined,
-): DeviceEvidence {
-  return {
-    device,
-    arm: "canary",
-    state,
-    before: observation ? statsOf(observation.before) : null,
-    during: statsOf(observation?.after ?? NOTHING),
-    silentSeconds: state === "silent" ? rollout.gate.silenceSeconds : 0,
-    shadow: null,
-  };
-}
-
-const NOTHING: VersionCounts = { predictions: 0, meanLatencyMs: null, feedback: { successes: 0, count: 0 } };
-
-function statsOf({ predictions, meanLatencyMs, feedback }: VersionCounts): DeviceStats {
-  const unknown = { count: 0, mean: 0, m2: 0 };
-  return {
-    predictions,
-    seconds: 0,
-    latencyMs: meanLatencyMs === null ? unknown : { count: predictions, mean: meanLatencyMs, m2: 0 },
-    confidence: unknown,
-    classes: {},
-    crashes: 0,
-    feedback,
-  };
-}
-
-/** Counts add; mean latency is weighted by predictions. */
-export function sumCounts(parts: readonly VersionCounts[]): VersionCounts {
-  let predictions = 0;
-  let timed = 0;
-  let latencySumMs = 0;
-  let successes = 0;
-  let count = 0;
-  for (const part of parts) {
-    predictions += part.predictions;
-    successes += part.feedback.successes;
-    count += part.feedback.count;
-    if (part.meanLatencyMs === null) continue;
-    timed += part.predictions;
-    latencySumMs += part.meanLatencyMs * part.predictions;
+  const began = wave.started ?? now;
+  const devices: DeviceEvidence[] = [];
+  const evidence = (entry: RolloutDevice, arm: DeviceEvidence["arm"], since: number): DeviceEvidence => ({
+    device: entry.device,
+    arm,
+    state: entry.state,
+    before: entry.watch?.before ?? null,
+    during: source.during(live, entry, arm, now),
+    silentSeconds: Math.max(0, now - Math.max(since, deviceOf(entry.device)?.lastSeen ?? 0)) / 1000,
+    shadow: arm === "canary" ? source.shadow(live, entry) : null,
+  });
+  for (const entry of live.members[wave.wave - 1]!) {
+    if (entry.offered === null || entry.state === "skipped") continue;
+    devices.push(evidence(entry, "canary", heardAt(entry, undefined)));
+  }
+  for (const { wave: number } of live.waves) {
+    if (number <= wave.wave) continue;
+    for (const entry of live.members[number - 1]!) {
+      // Watched since this wave began; a device that was watched for an earlier wave only is not.
+      if (entry.state !== "waiting" || !entry.watch || entry.watch.since < began) continue;
+      devices.push(evidence(entry, "control", entry.watch.since));
+    }
   }
   return {
-    predictions,
-    meanLatencyMs: timed === 0 ? null : latencySumMs / timed,
-    feedback: { successes, count },
+    wave: wave.wave,
+    devices,
+    earlier: earlierWaves(live, wave),
+    elapsedSeconds: (now - began) / 1000,
+    // Devices that take too long are given up one by one.
+    waveTimedOut: false,
+    look: wave.looks,
   };
+}
+
+function earlierWaves(live: LiveRollout, wave: RolloutWave): GateEvidence["earlier"] {
+  let count = 0;
+  let failed = 0;
+  for (const { wave: number } of live.waves) {
+    if (number >= wave.wave) continue;
+    for (const entry of live.members[number - 1]!) {
+      if (entry.offered === null || entry.state === "skipped") continue;
+      count++;
+      // A device may have failed within its own wave and within the allowed share; both are counted against the same share.
+      if (hasFailed(entry.state)) failed++;
+    }
+  }
+  return { count, failed };
 }

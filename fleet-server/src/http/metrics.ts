@@ -13,6 +13,7 @@ export interface MetricSources {
   readonly live: LiveHub;
   readonly trust: TrustService;
   readonly clock: Clock;
+  readonly rolloutTicks: () => { readonly count: number; readonly p50: number; readonly p99: number };
 }
 
 type Values = Record<string, number>;
@@ -32,7 +33,14 @@ export function registerMetrics(app: App, sources: MetricSources): void {
       },
     });
   };
-  const { broker, ingest, live, trust, clock } = sources;
+  const { broker, ingest, live, rolloutTicks, trust, clock } = sources;
+  read(
+    "fieldloop_rollout_tick_ms",
+    "Milliseconds of the last thousand steps of the rollout engine, commits included",
+    () => ({
+      ...rolloutTicks(),
+    }),
+  );
   read("fieldloop_broker", "MQTT broker: connections, refusals, takeovers, retained messages", () => ({
     ...broker.counters(),
   }));

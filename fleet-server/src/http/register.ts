@@ -58,7 +58,14 @@ export function registerRoutes(parts: Parts, options: RegisterOptions): App {
   registerTufRoutes(app, parts.trust, parts.blobs);
   registerTrustRoutes(app, parts.trust, parts.ceremony);
   parts.loop.registerRoutes(app);
-  registerMetrics(app, { broker, ingest, live, trust: parts.trust, clock });
+  registerMetrics(app, {
+    broker,
+    ingest,
+    live,
+    trust: parts.trust,
+    clock,
+    rolloutTicks: () => parts.loop.rolloutTicks(),
+  });
   registerOpenApi(app, version);
   registerConsole(app, options.consoleDir ?? fileURLToPath(new URL("../console", import.meta.url)));
   return app;

@@ -1,4 +1,4 @@
-import type { Ack, LiveEvent, Stream } from "@fieldloop/protocol";
+import type { Ack, DeploymentState, ErrorCode, LiveEvent, Stream } from "@fieldloop/protocol";
 import type { BlobStore } from "../blob/blob.js";
 import type { LabelService } from "../services/labels.js";
 import type { DeploymentStore } from "../store/deployments.js";
@@ -26,6 +26,16 @@ export interface Origin {
   readonly payload: Uint8Array;
 }
 
+/** What a device said about a deployment of a rollout. */
+export interface DeploymentNews {
+  readonly rollout: string;
+  readonly deployment: string;
+  readonly device: string;
+  readonly state: DeploymentState;
+  readonly errorCode: ErrorCode | null;
+  readonly errorMessage: string | null;
+}
+
 /** What one unit of work adds up, and what is told to others after it became durable. */
 export class CommitEffects {
   readonly rollups = new Rollups();
@@ -46,6 +56,10 @@ export class CommitEffects {
   predictions(device: string, count: number): void {
     this.#predictions.set(device, (this.#predictions.get(device) ?? 0) + count);
   }
+
+  /** Told about, each device once, with the time of its last message. */
+  readonly seen = new Map<string, number>();
+  readonly words: DeploymentNews[] = [];
 
   get acks(): [device: string, acks: Ack[]][] {
     return [...this.#acks].map(([device, streams]) => [device, [...streams.values()]]);

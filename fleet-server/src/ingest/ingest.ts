@@ -35,6 +35,8 @@ export interface IngestOptions {
   readonly rates: RateMeter;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Told what became durable, right after it did; it must not throw. */
+  readonly committed?: (effects: CommitEffects) => void;
 }
 
 export interface IngestCounters {
@@ -227,7 +229,9 @@ export class Ingest {
       const cursor = cursors.get(stream)!;
       await telemetry.setCursor(tx, device, stream, cursor.boot, cursor.seq);
     }
-    await devices.touch(tx, device, items.at(-1)!.received);
+    const { received } = items.at(-1)!;
+    effects.seen.set(device, received);
+    await devices.touch(tx, device, received);
   }
 
   async #applyOrSetAside(tx: Database, item: Item, effects: CommitEffects, apart: boolean): Promise<void> {
@@ -298,6 +302,7 @@ export class Ingest {
         logger.debug({ err: error, device }, "acknowledgement not sent");
       });
     }
+    this.#options.committed?.(effects);
     const now = clock.now();
     for (const [device, count] of effects.predictionsByDevice) rates.add(device, count, now);
     for (const event of effects.liveEvents) live.publish(event);

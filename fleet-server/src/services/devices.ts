@@ -12,7 +12,7 @@ import type { DeploymentStore } from "../store/deployments.js";
 import type { DeviceRecord, DeviceStore, Tags } from "../store/devices.js";
 import type { DesiredService } from "./desired.js";
 import type { LiveHub } from "./live.js";
-import { isMember } from "./policy.js";
+import { isMember } from "../domain/groups.js";
 import type { RateMeter } from "./rates.js";
 import type { TelemetryService } from "./telemetry.js";
 
@@ -28,6 +28,8 @@ export interface DeviceServiceOptions {
   readonly silenceMs: number;
   /** Ends the connection of a device that lost its right to one. */
   readonly disconnect: (device: string) => void;
+  /** Groups were made, changed or forgotten. */
+  readonly onGroups?: () => void;
 }
 
 /** Who is meant: a group by name, or devices by id. */
@@ -136,6 +138,7 @@ export class DeviceService {
     }
     if (group.devices) await this.#checkKnown(group.devices);
     await this.#options.devices.putGroup(group);
+    this.#options.onGroups?.();
     return group;
   }
 
@@ -143,6 +146,7 @@ export class DeviceService {
     if (!(await this.#options.devices.deleteGroup(group))) {
       throw new FieldloopError("not_found", `Delete group: there is no "${group}"`);
     }
+    this.#options.onGroups?.();
   }
 
   /** The devices of a target now, in the order of their ids. `all` is the group of every device. @throws FieldloopError `not_found` */

@@ -27,6 +27,16 @@ export const DEVICE_LANES_MIGRATION: Migration = {
   statements: () => ["alter table devices add column lanes text"],
 };
 
+/** The little that a desired state is made from. */
+export interface DeviceBrief {
+  readonly tags: Tags;
+  readonly suspended: boolean;
+  readonly lanes: readonly { readonly name: string; readonly model: string | null }[];
+}
+
+/** Devices named in one statement. */
+const DEVICES_PER_QUERY = 500;
+
 export interface DeviceRecord {
   readonly device: string;
   readonly tags: Tags;
@@ -164,10 +174,29 @@ export class DeviceStore {
       await tx.run(sql`update devices set state = ${JSON.stringify(state)}, state_boot = ${state.boot},
       state_time = ${state.time}, warnings = ${JSON.stringify(state.warnings)}, running_model = ${running?.model ?? null},
       running_version = ${running?.version ?? null}, running_package_sha256 = ${running?.packageSha256 ?? null},
-      lanes = ${lanesOf(state)}
+      lanes = ${lanesOf(state)}, facts = ${JSON.stringify(state.facts)}, config_id = ${state.configId}
       where device = ${device} and (state_boot < ${state.boot} or (state_boot = ${state.boot} and state_time <= ${state.time})
         or state_time is null)`);
     return changed === 1;
+  }
+
+  /** What a desired state is made from, of many devices at once. */
+  async briefs(tx: Database, devices: readonly string[]): Promise<Map<string, DeviceBrief>> {
+    const briefs = new Map<string, DeviceBrief>();
+    for (let at = 0; at < devices.length; at += DEVICES_PER_QUERY) {
+      const ids = devices.slice(at, at + DEVICES_PER_QUERY).map((device) => sql`${device}`);
+      const rows = await tx.all<{ device: string; tags: string; suspended: number; lanes: string | null }>(
+        sql`select device, tags, suspended, lanes from devices where device in (${sql.join(ids, sql`, `)})`,
+      );
+      for (const { device, tags, suspended, lanes } of rows) {
+        briefs.set(device, {
+          tags: JSON.parse(tags) as Tags,
+          suspended: suspended === 1,
+          lanes: lanes === null ? [] : (JSON.parse(lanes) as DeviceBrief["lanes"]),
+        });
+      }
+    }
+    return briefs;
   }
 
   async warnings(tx: Database, device: string): Promise<Warnings> {
@@ -196,8 +225,10 @@ export class DeviceStore {
     return (await this.#database.run(sql`delete from device_groups where name = ${group}`)) === 1;
   }
 
-  async groups(): Promise<{ group: string; devices: string[] | null; selector: Tags | null }[]> {
-    const rows = await this.#database.all<{ name: string; devices: string | null; selector: string | null }>(
+  async groups(
+    tx: Database = this.#database,
+  ): Promise<{ group: string; devices: string[] | null; selector: Tags | null }[]> {
+    const rows = await tx.all<{ name: string; devices: string | null; selector: string | null }>(
       sql`select name, devices, selector from device_groups order by name`,
     );
     return rows.map((row) => ({

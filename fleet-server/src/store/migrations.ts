@@ -7,6 +7,7 @@ import { EVENTS_MIGRATION } from "./events.js";
 import { IDEMPOTENCY_MIGRATION } from "./idempotency.js";
 import { LABELS_MIGRATION } from "./labels.js";
 import { LOOP_MIGRATIONS } from "./loop-migrations.js";
+import { ROLLOUT_ENGINE_MIGRATION } from "./rollouts.js";
 import { SAMPLES_MIGRATION } from "./samples.js";
 import { TELEMETRY_MIGRATION } from "./telemetry.js";
 import { REGISTRY_TRUST_MIGRATION, TRUST_MIGRATION } from "./trust.js";
@@ -26,4 +27,5 @@ export const MIGRATIONS: readonly Migration[] = [
   DEVICE_LANES_MIGRATION,
   TRUST_MIGRATION,
   REGISTRY_TRUST_MIGRATION,
+  ROLLOUT_ENGINE_MIGRATION,
 ];

@@ -40,6 +40,7 @@ function stateOf(running: readonly Running[]): DeviceState {
       framesSkipped: 0,
       rateMax: null,
     })),
+    configId: null,
     desiredRevision: 1,
     warnings: [],
     counters: {
@@ -252,18 +253,20 @@ describeDatabases("telemetry", (database) => {
         count,
         confidenceSum: count * 0.5,
         latencySum: count * 2,
+        confidenceSquares: 1,
+        latencySquares: 1,
       });
     await add("a", at, 1, 0, 10);
     await add("a", at, 1, 0, 5);
     await add("a", at + 10_000, 2, -1, 4);
     await add("b", at, 1, 1, 7);
     expect(await store.sumsByDevice({ device: "a" })).toEqual([
-      { device: "a", count: 19, confidenceSum: 9.5, latencySum: 38 },
+      { device: "a", count: 19, confidenceSum: 9.5, latencySum: 38, confidenceSquares: 1, latencySquares: 1 },
     ]);
     expect(await store.sumsByDevice({ devices: ["a", "b"], version: 1 })).toHaveLength(2);
     expect(await store.sumsByDevice({ devices: [] })).toEqual([]);
     expect(await store.sumsByDevice({ from: at + 10_000 })).toEqual([
-      { device: "a", count: 4, confidenceSum: 2, latencySum: 8 },
+      { device: "a", count: 4, confidenceSum: 2, latencySum: 8, confidenceSquares: 1, latencySquares: 1 },
     ]);
     const series = await store.series({ device: "a" }, 20_000);
     expect(series.map(({ bucket, version, count }) => [bucket, version, count])).toEqual([

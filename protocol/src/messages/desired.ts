@@ -93,6 +93,8 @@ export const desiredSchema = z.object({
   predictionsIntervalSeconds: z.number().min(0.1).max(3600),
   profileIntervalSeconds: z.number().min(1).max(86_400),
   limits: bandwidthLimitsSchema.default(UNLIMITED),
+  /** The configuration that was rolled out to the device; it says it back in its state once it has applied it. */
+  configId: z.string().max(64).nullable().default(null),
 });
 export type Desired = z.output<typeof desiredSchema>;
 

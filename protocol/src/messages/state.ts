@@ -104,6 +104,8 @@ export const stateSchema = z.object({
   deployment: deploymentStateSchema.nullable(),
   lanes: z.array(laneStateSchema).max(8).default([]),
   desiredRevision: countSchema,
+  /** Of the desired state that is applied and persisted: the configuration that was rolled out to the device. */
+  configId: z.string().max(64).nullable().default(null),
   warnings: z
     .array(
       z.object({

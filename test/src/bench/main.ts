@@ -2,6 +2,7 @@ import { runAgentSuite } from "./agent.js";
 import { runLoopSuite } from "./loop.js";
 import { runModelsSuite } from "./models.js";
 import { runQuantizeSuite } from "./quantize.js";
+import { runRolloutSuite } from "./rollout.js";
 import { runRuntimeSuite } from "./runtime.js";
 import { runStatisticsSuite } from "./statistics.js";
 import { makeReport, printReport, progress, SuiteUnavailable, writeReport, type Figure } from "./report.js";
@@ -38,6 +39,11 @@ const SUITES: Readonly<Record<string, Suite>> = {
     describes:
       "the gates: false stops under daily looks, labels to see one point lost, bad and good versions in a fleet that differs (30 minutes; --quick: 3)",
     run: runStatisticsSuite,
+  },
+  rollout: {
+    describes:
+      "a rollout to 10,000 devices over MQTT against a server process, and to 100,000 in the engine alone (5 minutes; --quick: a tenth of the devices)",
+    run: runRolloutSuite,
   },
   models: {
     describes:

@@ -193,6 +193,7 @@ function stateOf({ packageSha256 }: ModelPackage, { warning }: DevicePlan) {
     previous: null,
     deployment: null,
     desiredRevision: 1,
+    configId: null,
     warnings: warning
       ? [{ code: "storage_full", severity: "warning" as const, message: warning, since: now - 60_000 }]
       : [],

@@ -111,7 +111,7 @@ async function rollOutInVain(
     action: "abort",
     reason: "it failed as it should",
   });
-  const { state, errorCode } = view.waves[0]!.devices[0]!;
+  const { state, errorCode } = (await server.rolloutDevices(rollout))[0]!;
   return { state, code: errorCode };
 }
 
@@ -287,7 +287,10 @@ async function killInEveryProbation(site: Site, running: ModelVersion): Promise<
     await agent.start();
   }
   const view = await server.settled(rollout, STEP_MS);
-  expect(view.waves[0]!.devices[0]).toMatchObject({ state: "rolled_back", errorCode: "probation_failed" });
+  expect((await server.rolloutDevices(view.rollout))[0]).toMatchObject({
+    state: "rolled_back",
+    errorCode: "probation_failed",
+  });
   await expectRuns(agent, running.packageSha256);
 }
 
@@ -312,6 +315,7 @@ async function forgeries(site: Site, said: string[]): Promise<void> {
     predictionsIntervalSeconds: 0.2,
     profileIntervalSeconds: 30,
     limits: UNLIMITED,
+    configId: null,
   });
   let revision = (await agent.state()).desiredRevision;
   const honest = assignmentOf(fourth, "honest");

@@ -70,6 +70,7 @@ export function desiredOf(revision: number, assignments: readonly Assignment[]):
     predictionsIntervalSeconds: 1,
     profileIntervalSeconds: 60,
     limits: UNLIMITED,
+    configId: null,
   };
   return sign(DESIRED_TYPE, encodeMessage("desired", desired), KEY);
 }

@@ -66,8 +66,7 @@ interface Row extends Request {
 
 const FACTS_BODY = { token: "fle_unknown", facts: TEST_FACTS };
 const ROLLOUT = {
-  model: "tiny",
-  version: 1,
+  change: { kind: "package", model: "tiny", version: 1 },
   target: { group: "all" },
   forceReason: "a reason that is long enough",
 };

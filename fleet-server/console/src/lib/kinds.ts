@@ -22,7 +22,7 @@ export const HEALTH: Record<DeviceSummary["health"], { kind: Kind; title: string
   offline: { kind: "idle", title: "Offline", says: "It said goodbye or lost its connection" },
 };
 
-export type DeviceStep = DeploymentState | "waiting" | "silent";
+export type DeviceStep = DeploymentState | "waiting" | "silent" | "skipped";
 export const DEPLOYMENT_KIND: Record<DeviceStep, Kind> = {
   waiting: "idle",
   offered: "busy",
@@ -40,6 +40,7 @@ export const DEPLOYMENT_KIND: Record<DeviceStep, Kind> = {
   rolled_back: "warning",
   cancelled: "idle",
   silent: "unsure",
+  skipped: "idle",
 };
 
 export const ROLLOUT_KIND: Record<RolloutState, Kind> = {

@@ -25,16 +25,19 @@ export type DeviceGroup = Exclude<keyof DeviceCounts, "total">;
 
 export function groupOf(state: DeviceStep): DeviceGroup {
   if (state === "active" || state === "silent" || state === "waiting") return state;
+  if (state === "skipped") return "waiting";
   return FAILED.has(state) ? "failed" : "moving";
 }
 
 export function countDevices(waves: readonly WaveView[]): DeviceCounts {
   const counts: DeviceCounts = { total: 0, active: 0, moving: 0, failed: 0, silent: 0, waiting: 0 };
-  for (const wave of waves) {
-    for (const device of wave.devices) {
-      counts.total++;
-      counts[groupOf(device.state)]++;
-    }
+  for (const { counts: of } of waves) {
+    counts.total += of.total;
+    counts.active += of.active;
+    counts.moving += of.updating;
+    counts.failed += of.failed;
+    counts.silent += of.silent;
+    counts.waiting += of.waiting + of.skipped;
   }
   return counts;
 }
@@ -44,6 +47,12 @@ export function currentWave(rollout: RolloutView): WaveView | undefined {
   return rollout.waves.find((wave) => wave.state !== "passed");
 }
 
+/** What the devices had before, where it is one version of the same model. */
+export function fromTitle({ subject, from }: RolloutView): string | undefined {
+  if (subject.kind === "config") return from?.configId ? `config ${from.configId}` : undefined;
+  return from?.version ? `${subject.model}@${from.version}` : undefined;
+}
+
 export type Action = "start" | "approve" | "pause" | "resume" | "abort" | "roll_back";
 const FROM: Record<Action, readonly RolloutState[]> = {
   start: ["draft", "scheduled"],
@@ -51,7 +60,7 @@ const FROM: Record<Action, readonly RolloutState[]> = {
   pause: ["running"],
   resume: ["paused"],
   abort: ["draft", "awaiting_approval", "scheduled", "running", "paused"],
-  roll_back: ["running", "paused", "succeeded"],
+  roll_back: ["running", "paused", "succeeded", "aborted"],
 };
 
 /** What may be asked of the rollout now; the server checks again. */
@@ -76,16 +85,15 @@ const devices = (count: number) => (count === 1 ? "1 device" : `${formatCount(co
 /** What the action does to each group of devices, said before it is done. */
 export function consequences(action: Action, rollout: RolloutView): string[] {
   const { active, moving, waiting, silent } = countDevices(rollout.waves);
-  const version = `${rollout.model}@${rollout.version}`;
-  const before =
-    rollout.fromVersion === null ? "what they ran before" : `${rollout.model}@${rollout.fromVersion}`;
+  const version = rollout.title;
+  const before = fromTitle(rollout) ?? "what they had before";
   const said = (count: number, what: string, more = "") =>
     count > 0 ? [`${what}: ${devices(count)}.${more}`] : [];
   const untouched = said(waiting, "Not asked yet, stay as they are");
   switch (action) {
     case "start":
     case "approve":
-      return said(rollout.waves[0]?.devices.length ?? 0, `Offered ${version} at once, as the first wave`);
+      return said(rollout.waves[0]?.counts.total ?? 0, `Offered ${version} at once, as the first wave`);
     case "pause":
       return [
         ...said(active, `Keep ${version}`),
@@ -100,9 +108,9 @@ export function consequences(action: Action, rollout: RolloutView): string[] {
     case "abort":
       return [
         ...said(active, `Keep ${version}`, " To take it back, roll back instead."),
-        ...said(moving + silent, "Were offered it, may still finish the update"),
+        ...said(moving + silent, "Were offered it and are not done: the offer is withdrawn"),
         ...untouched,
-        "An aborted rollout can’t be resumed.",
+        "An aborted rollout can’t be resumed, only rolled back.",
       ];
     case "roll_back":
       return [

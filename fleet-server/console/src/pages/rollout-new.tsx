@@ -114,8 +114,7 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
       const made = await request<RolloutView>("/rollouts", {
         method: "POST",
         body: {
-          model: model.model,
-          version: version.version,
+          change: { kind: "package", model: model.model, version: version.version },
           target: target === "group" ? { group } : { devices: ids },
           waves: parsed,
           gate: {

@@ -1,6 +1,7 @@
-import type { GateVerdict, WaveView } from "@fieldloop/protocol";
+import type { GateVerdict, RolloutDeviceView, WaveView } from "@fieldloop/protocol";
 import { useState } from "preact/hooks";
 import { Link } from "wouter-preact";
+import { useResource } from "../api/resource.js";
 import { formatCount, formatDuration, plural, words } from "../lib/format.js";
 import { DEPLOYMENT_KIND, VERDICT_KIND, WAVE_KIND } from "../lib/kinds.js";
 import {
@@ -42,11 +43,15 @@ export function DeviceBar({ counts }: { counts: DeviceCounts }) {
 }
 
 /** One wave: how far its devices are, each of them, and the gate after it. */
-export function Wave({ wave, of }: { wave: WaveView; of: number }) {
+export function Wave({ rollout, wave, of }: { rollout: string; wave: WaveView; of: number }) {
   const [all, setAll] = useState(false);
   const counts = countDevices([wave]);
   const order: DeviceGroup[] = ["failed", "silent", "moving", "active", "waiting"];
-  const devices = wave.devices.toSorted(
+  const page = useResource<{ items: RolloutDeviceView[] }>(
+    `/rollouts/${encodeURIComponent(rollout)}/devices?wave=${wave.wave}&limit=500`,
+    { live: ["rollout"], reloadMinMs: 1_000 },
+  );
+  const devices = (page.data?.items ?? []).toSorted(
     (a, b) => order.indexOf(groupOf(a.state)) - order.indexOf(groupOf(b.state)),
   );
   const shown = all ? devices : devices.slice(0, CHIPS_MAX);
@@ -74,11 +79,11 @@ export function Wave({ wave, of }: { wave: WaveView; of: number }) {
             key={device.device}
             class="chip"
             href={devicePath(device.device)}
-            title={`${device.device}: ${words(device.state)}${device.errorCode ? `, ${device.errorCode}` : ""}`}
+            title={`${device.device}: ${words(device.state)}${device.errorCode ? `, ${device.errorCode}` : ""}${device.hold ? `: ${device.hold.detail || device.hold.reason}` : ""}`}
           >
             <Dot kind={DEPLOYMENT_KIND[device.state]} />
             <span class="truncate">{device.device}</span>
-            <small>{device.errorCode ?? words(device.state)}</small>
+            <small>{device.errorCode ?? words(device.hold?.reason ?? device.state)}</small>
           </Link>
         ))}
         {devices.length > shown.length && (

@@ -14,6 +14,7 @@ import {
   countDevices,
   currentWave,
   describeTest,
+  fromTitle,
   worstFirst,
 } from "../lib/rollouts.js";
 import { notifyDone, notifyError } from "../lib/toast.js";
@@ -34,7 +35,7 @@ export function RolloutPage({ rollout: id }: { rollout: string }) {
   const { data } = rollout;
   return (
     <Page
-      title={data ? `${data.model}@${data.version}` : id}
+      title={data ? data.title : id}
       name={`Rollout ${id}`}
       parents={[{ title: "Rollouts", href: "/rollouts" }]}
       beside={
@@ -126,24 +127,29 @@ function Rollout({ rollout }: { rollout: RolloutView }) {
         <Intervals
           rows={[
             {
-              label: rollout.fromVersion === null ? "before" : `before, @${rollout.fromVersion}`,
+              label: labelBefore(rollout),
               share: before,
               tone: "base",
             },
-            { label: `after, @${rollout.version}`, share: after, tone: "candidate" },
+            { label: `after, ${rollout.title}`, share: after, tone: "candidate" },
           ]}
         />
       </Panel>
       <Panel title="Waves">
         <div class="waves">
           {rollout.waves.map((wave) => (
-            <Wave key={wave.wave} wave={wave} of={rollout.waves.length} />
+            <Wave key={wave.wave} rollout={rollout.rollout} wave={wave} of={rollout.waves.length} />
           ))}
         </div>
       </Panel>
       <Settings rollout={rollout} />
     </>
   );
+}
+
+function labelBefore(rollout: RolloutView): string {
+  const from = fromTitle(rollout);
+  return from === undefined ? "before" : `before, ${from}`;
 }
 
 /** What happens now and what comes next, in one sentence. */
@@ -160,13 +166,13 @@ function sentence(rollout: RolloutView): string {
   }[rollout.request.onFailure];
   switch (rollout.state) {
     case "running":
-      return `${where}. If nobody acts, the next wave follows when its gate passes; where it fails, the rollout ${onFailure}.`;
+      return `${where}${rollout.waitsFor ? `, waits for ${rollout.waitsFor}` : ""}. If nobody acts, the next wave follows when its gate passes; where it fails, the rollout ${onFailure}.`;
     case "paused":
       return `Paused${because}. Nothing more is offered until somebody ${wave?.state === "failed" ? "aborts" : "resumes, aborts"} or rolls back.`;
     case "succeeded":
-      return `Done: ${plural(countDevices(rollout.waves).active, "device")} run ${rollout.model}@${rollout.version}${because}.`;
+      return `Done: ${plural(countDevices(rollout.waves).active, "device")} run ${rollout.title}${because}.`;
     case "aborted":
-      return `Aborted${because}. Devices that were done keep ${rollout.model}@${rollout.version}.`;
+      return `Aborted${because}. Devices that were done keep ${rollout.title}.`;
     case "rolling_back":
       return `Rolling back${because}. Each device that was offered the version returns to what it ran before.`;
     case "rolled_back":
@@ -198,10 +204,16 @@ function Settings({ rollout }: { rollout: RolloutView }) {
           [
             "Version",
             <span key="version">
-              <Link href={versionPath(rollout.model, rollout.version)}>
-                {rollout.model}@{rollout.version}
-              </Link>{" "}
-              <Hash value={rollout.packageSha256} copy />
+              {rollout.subject.kind === "package" ? (
+                <>
+                  <Link href={versionPath(rollout.subject.model, rollout.subject.version)}>
+                    {rollout.title}
+                  </Link>{" "}
+                  <Hash value={rollout.subject.packageSha256} copy />
+                </>
+              ) : (
+                <code>{JSON.stringify(rollout.subject.policy)}</code>
+              )}
             </span>,
           ],
           [
@@ -271,7 +283,7 @@ function Confirm({
     }
   };
   return (
-    <Dialog title={`${ACTION_TITLE[action]} ${rollout.model}@${rollout.version}?`} close={close}>
+    <Dialog title={`${ACTION_TITLE[action]} ${rollout.title}?`} close={close}>
       <form onSubmit={(event) => void submit(event)}>
         <ul class="consequences">
           {consequences(action, rollout).map((line) => (

@@ -84,9 +84,8 @@ function RolloutTable({ rollouts }: { rollouts: readonly RolloutView[] }) {
                   </State>
                 </td>
                 <td class="nowrap">
-                  {rollout.model}{" "}
-                  {rollout.fromVersion !== null && <span class="muted">@{rollout.fromVersion} → </span>}
-                  <b>@{rollout.version}</b>
+                  {rollout.from?.version ? <span class="muted">@{rollout.from.version} → </span> : null}
+                  <b>{rollout.title}</b>
                 </td>
                 <td>
                   <span class="with-bar">

@@ -65,7 +65,11 @@ async function applyDeployment(
     measured: { ...deployment.measured, ...data.measured },
   };
   await stores.deployments.setState(tx, deployment.deployment, change, received);
-  if (deployment.rollout !== null) effects.live({ type: "rollout", id: deployment.rollout, device });
+  const { rollout } = deployment;
+  if (rollout === null) return;
+  const { state, errorCode, errorMessage } = change;
+  effects.words.push({ rollout, deployment: data.deployment, device, state, errorCode, errorMessage });
+  effects.live({ type: "rollout", id: rollout, device });
 }
 
 /** Between two reported states a warning event adds or ends one of the active warnings. */
