@@ -1,3 +1,4 @@
+import { stripVTControlCharacters } from "node:util";
 import { rolloutRequestSchema, type GateTest, type RolloutView, type WaveView } from "@fieldloop/protocol";
 import { describe, expect, it } from "vitest";
 import { countsText, drawRollout, duration, withProgress } from "./draw.js";
@@ -131,7 +132,7 @@ describe("drawRollout", () => {
     for (const width of [20, 60, 80, 200]) {
       for (const colour of [false, true]) {
         for (const line of drawRollout(VIEW, { ...PLAIN, width, colour })) {
-          expect([...line.replaceAll(/\u001b\[[0-9;]*m/g, "")].length).toBeLessThanOrEqual(width);
+          expect(Array.from(stripVTControlCharacters(line)).length).toBeLessThanOrEqual(width);
         }
       }
     }

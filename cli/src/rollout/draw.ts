@@ -178,12 +178,16 @@ export function duration(ms: number): string {
   return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} m`;
 }
 
+const ESCAPE = "\u001b";
+/** A change of colour, or a character that takes a column. */
+const PART = new RegExp(`${ESCAPE}\\[[0-9;]*m|[^${ESCAPE}]`, "gu");
+
 /** Cuts to a number of visible columns; what changes the colour takes none. */
 function cut(line: string, width: number): string {
   let visible = 0;
   let text = "";
-  for (const part of line.match(/\u001b\[[0-9;]*m|[^\u001b]/gu) ?? []) {
-    if (part.startsWith("\u001b")) text += part;
+  for (const part of line.match(PART) ?? []) {
+    if (part.startsWith(ESCAPE)) text += part;
     else if (visible < width - 1) {
       text += part;
       visible++;
