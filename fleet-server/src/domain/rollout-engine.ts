@@ -4,7 +4,7 @@ import { isDynamic, targetKey, targetTest, type SelectableDevice } from "./group
 import type { EvidenceSource } from "./rollout-evidence.js";
 import { goesBefore, type StepContext } from "./rollout-holds.js";
 import { LiveRollout } from "./rollout-live.js";
-import { noteMembership } from "./rollout-members.js";
+import { noteMembers } from "./rollout-members.js";
 import type { OfferBudget } from "./rollout-offers.js";
 import { noteGone, noteReport, takeWord } from "./rollout-reports.js";
 import { isLookDue, stepRollout } from "./rollout-step.js";
@@ -131,11 +131,11 @@ export class RolloutEngine {
     const test = regrouped ? targetTest(target, this.fleet.groups) : known!.test;
     if (regrouped) this.#targets.set(live, { revision: groupsRevision, test });
     const dynamic = isDynamic(target);
-    for (const device of dynamic && regrouped ? this.fleet.all() : dirty) {
+    for (const device of dirty) {
       const entry = live.devices.get(device.device);
       if (entry) live.claim(device, entry);
-      if (dynamic) noteMembership(live, device, test(device), now);
     }
+    if (dynamic) noteMembers(live, regrouped ? this.fleet.all() : dirty, test, now);
   }
 
   /** Of the rollouts with the same target and place, the newest that is not taken back is the one that counts. */

@@ -70,6 +70,10 @@ export function goesBefore(one: LiveRollout, other: LiveRollout): boolean {
   if (rank(one) !== rank(other)) return rank(one) > rank(other);
   if (rank(one) === 1 && one.record.request.priority !== other.record.request.priority)
     return one.record.request.priority > other.record.request.priority;
+  return isNewer(one, other);
+}
+
+export function isNewer(one: LiveRollout, other: LiveRollout): boolean {
   if (one.record.created !== other.record.created) return one.record.created > other.record.created;
   return one.id > other.id;
 }

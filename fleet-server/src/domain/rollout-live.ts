@@ -111,15 +111,21 @@ export class LiveRollout {
     this.change(entry, { hold });
   }
 
-  /** Puts a device into another wave. */
-  move(entry: RolloutDevice, wave: number): void {
-    this.tallies[entry.wave - 1]!.add(entry, -1);
-    this.members[entry.wave - 1]!.delete(entry);
-    entry.wave = wave;
-    this.members[wave - 1]!.add(entry);
-    this.tallies[wave - 1]!.add(entry, 1);
-    this.#place(entry);
-    this.journal.devices.add(entry);
+  /** Each of the pairs changes waves; the order within a wave stays that of the plan. */
+  exchange(pairs: readonly (readonly [RolloutDevice, RolloutDevice])[]): void {
+    const touched = new Set<number>();
+    for (const [one, other] of pairs) {
+      const wave = one.wave;
+      touched.add(wave).add(other.wave);
+      this.#move(one, other.wave);
+      this.#move(other, wave);
+    }
+    for (const wave of touched) {
+      const members = this.members[wave - 1]!;
+      const ordered = [...members].sort((a, b) => a.position - b.position);
+      members.clear();
+      for (const entry of ordered) members.add(entry);
+    }
   }
 
   note(what: DevicesWhat, actor: string, entry: RolloutDevice): void {
@@ -182,6 +188,16 @@ export class LiveRollout {
     const { journal } = this;
     this.journal = new Journal();
     return journal;
+  }
+
+  #move(entry: RolloutDevice, wave: number): void {
+    this.tallies[entry.wave - 1]!.add(entry, -1);
+    this.members[entry.wave - 1]!.delete(entry);
+    entry.wave = wave;
+    this.members[wave - 1]!.add(entry);
+    this.tallies[wave - 1]!.add(entry, 1);
+    this.#place(entry);
+    this.journal.devices.add(entry);
   }
 
   #index(entry: RolloutDevice): void {

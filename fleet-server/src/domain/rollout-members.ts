@@ -4,13 +4,27 @@ import type { LiveRollout } from "./rollout-live.js";
 import { newRolloutDevice, type RolloutDevice } from "./rollout.js";
 import { waveOfJoined } from "./waves.js";
 
-/** Joins and leavings of one device of a dynamic target. Who was asked already stays, whatever happens to its tags. */
-export function noteMembership(live: LiveRollout, device: FleetDevice, inside: boolean, now: number): void {
-  const entry = live.devices.get(device.device);
-  if (!entry) {
-    if (inside && takesJoiners(live)) join(live, device);
-    return;
+/**
+ * Joins and leavings of a dynamic target, for devices that changed. Who was asked already stays, whatever happens to its tags.
+ * @param inside whether a device is in the target now
+ */
+export function noteMembers(
+  live: LiveRollout,
+  changed: Iterable<FleetDevice>,
+  inside: (device: FleetDevice) => boolean,
+  now: number,
+): void {
+  const joiners: FleetDevice[] = [];
+  for (const device of changed) {
+    const entry = live.devices.get(device.device);
+    if (entry) noteMember(live, entry, inside(device), now);
+    else if (takesJoiners(live) && inside(device)) joiners.push(device);
   }
+  // The same order whatever the changes came in.
+  for (const device of joiners.sort((a, b) => (a.device < b.device ? -1 : 1))) join(live, device);
+}
+
+function noteMember(live: LiveRollout, entry: RolloutDevice, inside: boolean, now: number): void {
   const left = entry.state === "skipped" && entry.hold?.reason === "left";
   if (!inside && entry.state === "waiting") leave(live, entry, now);
   else if (inside && left && takesJoiners(live)) live.change(entry, { state: "waiting", hold: null, updated: now });

@@ -1,5 +1,5 @@
 import type { FleetDevice } from "./fleet.js";
-import { obstacleTo, type StepContext } from "./rollout-holds.js";
+import { isNewer, obstacleTo, type StepContext } from "./rollout-holds.js";
 import { ENGINE } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
 import { hasSubject, previousOf } from "./rollout-reports.js";
@@ -100,6 +100,8 @@ function offer(live: LiveRollout, entry: RolloutDevice, device: FleetDevice, now
 function supersedeOthers(live: LiveRollout, device: FleetDevice, now: number): void {
   for (const { live: other, entry } of device.claims) {
     if (other === live || other.slot !== live.slot || other.state === "rolling_back") continue;
+    // A newer one of lower priority only waits; it has the last word.
+    if (isNewer(other, live)) continue;
     const open = other.state === "running" || other.state === "paused";
     const stays = open ? entry.state !== "active" && entry.state !== "silent" : true;
     if (entry.state !== "waiting" && stays) continue;
@@ -117,16 +119,16 @@ export function fillWave(live: LiveRollout, wave: RolloutWave, context: StepCont
   if (!isByChance(wave)) return;
   const later = live.waves.filter((one) => one.wave > wave.wave && isByChance(one) && one.state === "pending");
   const spares = later.flatMap((one) => [...live.members[one.wave - 1]!]).filter(({ state, control }) => state === "waiting" && !control);
+  const pairs: [RolloutDevice, RolloutDevice][] = [];
   let at = 0;
-  for (const entry of [...live.members[wave.wave - 1]!]) {
+  for (const entry of live.members[wave.wave - 1]!) {
     if (entry.state !== "waiting" || canBeAsked(live, entry, context)) continue;
     while (at < spares.length && !canBeAsked(live, spares[at]!, context)) at++;
     const spare = spares[at++];
-    if (!spare) return;
-    const place = spare.wave;
-    live.move(spare, wave.wave);
-    live.move(entry, place);
+    if (!spare) break;
+    pairs.push([entry, spare]);
   }
+  if (pairs.length > 0) live.exchange(pairs);
 }
 
 function isByChance({ plan }: RolloutWave): boolean {

@@ -103,6 +103,8 @@ function noteReturn(
   }
   const silentMs = live.record.request.gate.silenceSeconds * 1000;
   if (now - heardAt(entry, device) > silentMs || !device.online) return;
+  // Another rollout has begun to change it meanwhile: it stays given up until that is over.
+  if (!ended && device.changing > 0) return;
   settle(live, entry, word ?? { state: "offered", errorCode: null, errorMessage: null }, now);
 }
 

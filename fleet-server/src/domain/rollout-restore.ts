@@ -3,8 +3,8 @@ import { mayRestore, type StepContext } from "./rollout-holds.js";
 import { ENGINE } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
 import type { OfferBudget } from "./rollout-offers.js";
-import { hasPrevious } from "./rollout-reports.js";
-import type { RolloutDevice } from "./rollout.js";
+import { hasPrevious, hasSubject } from "./rollout-reports.js";
+import { isBusy, type RolloutDevice } from "./rollout.js";
 
 /**
  * Takes a rollout back: every device that was asked gets what it had before, done when each proves it or stays silent. Windows do not
@@ -21,23 +21,37 @@ export function restoreDevices(live: LiveRollout, context: StepContext, budget: 
   let open = live.restoring.size > 0;
   for (const entry of live.devices.values()) {
     if (entry.state === "waiting") endWaiting(live, entry, "the rollout was rolled back", now);
-    if (entry.restore !== "none" || entry.offered === null || isElsewhere(entry)) continue;
-    if (entry.previous === null) {
-      // It had the version before this rollout, or nothing: there is no way back to offer.
+    if (entry.restore !== "none" || entry.offered === null) continue;
+    const device = context.fleet.get(entry.device);
+    if (!canReturn(live, entry, device)) {
       live.change(entry, { restore: "impossible", updated: now });
-    } else if (rate > 0 && mayRestore(live.record.request.budgets, context.fleet.get(entry.device), context.fleet)) {
-      restore(live, entry, now);
-      rate--;
-      budget.left--;
-      open = true;
-    } else open = true;
+      continue;
+    }
+    open = true;
+    if (rate <= 0 || isChangedByOthers(live, device)) continue;
+    if (!mayRestore(live.record.request.budgets, device, context.fleet)) continue;
+    restore(live, entry, now);
+    rate--;
+    budget.left--;
   }
   if (!open) live.moveRollout("rolled_back", restoreSummary(live), ENGINE, now);
 }
 
-/** A newer rollout gave it something else meanwhile. */
-function isElsewhere({ state, hold }: RolloutDevice): boolean {
-  return state === "skipped" && hold?.reason === "superseded";
+/**
+ * Not a device that had the version before this rollout, or nothing: there is no way back to offer. Nor one that has something else
+ * by now: that is not this rollout's to take away.
+ */
+function canReturn(live: LiveRollout, entry: RolloutDevice, device: FleetDevice | undefined): boolean {
+  const { previous, state, hold } = entry;
+  if (previous === null || (state === "skipped" && hold?.reason === "superseded")) return false;
+  if (!device || hasSubject(device, live.record.subject) || hasPrevious(device, previous)) return true;
+  // It runs nothing now: its way back is still this one.
+  return previous.kind === "package" && device.runningOf(previous.model) === null;
+}
+
+/** Another rollout is at it; that ends by itself. */
+function isChangedByOthers(live: LiveRollout, device: FleetDevice | undefined): boolean {
+  return device?.claims.some((claim) => claim.live !== live && isBusy(claim.entry)) ?? false;
 }
 
 function restore(live: LiveRollout, entry: RolloutDevice, now: number): void {

@@ -88,7 +88,12 @@ function runWaves(
 ): void {
   const wave = live.openWave;
   if (!wave) {
-    live.moveRollout("succeeded", null, ENGINE, context.now);
+    if (isDeserted(live)) live.moveRollout("aborted", "no device is left in it", ENGINE, context.now);
+    else live.moveRollout("succeeded", null, ENGINE, context.now);
+    return;
+  }
+  if (isWatched(wave) && isEmpty(live, wave)) {
+    live.moveWave(wave, "passed", ENGINE, context.now);
     return;
   }
   switch (wave.state) {
@@ -108,6 +113,16 @@ function runWaves(
     case "passed":
       return;
   }
+}
+
+/** Newer rollouts have all of its devices, or they left the target. */
+function isEmpty(live: LiveRollout, wave: RolloutWave): boolean {
+  const { total, skipped } = live.tallies[wave.wave - 1]!;
+  return total === skipped;
+}
+
+function isDeserted(live: LiveRollout): boolean {
+  return live.devices.size > 0 && live.waves.every((wave) => isEmpty(live, wave));
 }
 
 function beginWave(live: LiveRollout, wave: RolloutWave, context: StepContext): void {
@@ -130,8 +145,7 @@ function runWave(
   if (asked === 0) fillWave(live, wave, context);
   const waits = offerWave(live, wave, context, budget);
   if (waits || tally.updating > 0) return;
-  if (tally.total === tally.skipped) live.moveWave(wave, "passed", ENGINE, context.now);
-  else if (tally.active + tally.failed + tally.silent === 0) passOver(live, wave, context.now);
+  if (tally.active + tally.failed + tally.silent === 0) passOver(live, wave, context.now);
   else live.moveWave(wave, "soaking", ENGINE, context.now);
 }
 

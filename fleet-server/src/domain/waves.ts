@@ -47,8 +47,11 @@ export function planWaves(
       `Plan waves: the last wave leaves ${rest.size} of ${target.length} devices out; end with {"percent": 100}`,
     );
   }
+  const last = planned.at(-1)!;
   if (control.size > 0) planned.push({ plan: null, taken: [...control] });
-  return build(planned.filter(({ plan, taken }) => taken.length > 0 || isOpenPlan(plan)));
+  const kept = planned.filter(({ plan, taken }) => taken.length > 0 || isOpenPlan(plan));
+  // Nobody is there yet: who joins comes into the last wave.
+  return build(kept.length > 0 ? kept : [last]);
 }
 
 /** A selector's wave may be empty now and hold devices later. */
