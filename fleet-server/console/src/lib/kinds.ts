@@ -1,7 +1,7 @@
 import type {
-  DeploymentState,
   DeviceSummary,
   FailureStatus,
+  RolloutDeviceState,
   RolloutState,
   TrainingState,
   WaveState,
@@ -22,9 +22,11 @@ export const HEALTH: Record<DeviceSummary["health"], { kind: Kind; title: string
   offline: { kind: "idle", title: "Offline", says: "It said goodbye or lost its connection" },
 };
 
-export type DeviceStep = DeploymentState | "waiting" | "silent" | "skipped";
+/** A device in a rollout, or a deployment of its own. */
+export type DeviceStep = RolloutDeviceState;
 export const DEPLOYMENT_KIND: Record<DeviceStep, Kind> = {
   waiting: "idle",
+  skipped: "idle",
   offered: "busy",
   downloading: "busy",
   verifying: "busy",
@@ -40,7 +42,6 @@ export const DEPLOYMENT_KIND: Record<DeviceStep, Kind> = {
   rolled_back: "warning",
   cancelled: "idle",
   silent: "unsure",
-  skipped: "idle",
 };
 
 export const ROLLOUT_KIND: Record<RolloutState, Kind> = {
