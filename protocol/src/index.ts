@@ -158,6 +158,7 @@ export {
 } from "./messages/sample.js";
 export {
   SEVERITIES,
+  errorCodeSchema,
   eventDataSchema,
   eventSchema,
   wireErrorSchema,

@@ -16,7 +16,11 @@ type Environment = Readonly<Record<string, string | undefined>>;
  */
 export async function selfTest(request: SelfTestRequest, environment: Environment): Promise<SelfTest> {
   const found = await searched(request, environment);
-  const model = await HostModel.load(request.package, request.threadCount, found?.providers?.[0]);
+  const model = await HostModel.load(
+    request.package,
+    { threadCount: request.threadCount },
+    found?.providers?.[0],
+  );
   try {
     return { ...(await model.selfTest()), ...found };
   } finally {

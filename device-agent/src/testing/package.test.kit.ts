@@ -26,6 +26,10 @@ export interface TestPackageOptions {
   readonly slowFloats?: boolean;
   /** Added to the expected logits of the golden case: above 0.1 it fails. */
   readonly goldenError?: number;
+  /** Mean brightness from which an image is light; 0.5 by default. Without a golden case where it is another. */
+  readonly lightFrom?: number;
+  /** Its names for `dark` and `light`. */
+  readonly labels?: readonly [string, string];
   /**
    * A graph that ONNX Runtime 1.30 dies of (SIGFPE) when no pixel is black: `TopK` over no rows. Warm-up and golden case
    * have black pixels, so the self test passes.
@@ -77,7 +81,7 @@ export async function writeTestPackage(
         kind: "classification",
         name: "class",
         output: "logits",
-        labels: ["dark", "light"],
+        labels: [...(options.labels ?? ["dark", "light"])],
         values: "logits",
       },
     ],
@@ -92,22 +96,31 @@ export async function writeTestPackage(
       },
       ...(options.withInt8 === true ? [INT8_VARIANT] : []),
     ],
-    golden: [
-      {
-        name: "half black",
-        inputs: [{ file: "golden/in.bin", name: "image", elementType: "float32", dims: [1, 1, SIZE, SIZE] }],
-        outputs: [{ file: "golden/out.bin", name: "logits", elementType: "float32", dims: [1, 2] }],
-        tolerance: { fp32: { absolute: 0.1, relative: 0 }, int8: { absolute: 0.1, relative: 0 } },
-      },
-    ],
+    golden:
+      options.lightFrom === undefined
+        ? [
+            {
+              name: "half black",
+              inputs: [
+                { file: "golden/in.bin", name: "image", elementType: "float32", dims: [1, 1, SIZE, SIZE] },
+              ],
+              outputs: [{ file: "golden/out.bin", name: "logits", elementType: "float32", dims: [1, 2] }],
+              tolerance: { fp32: { absolute: 0.1, relative: 0 }, int8: { absolute: 0.1, relative: 0 } },
+            },
+          ]
+        : [],
     lineage: { base: null, snapshot: null, trainer: "by hand", settings: {}, libraries: {}, metrics: {} },
   };
   const model = brightnessModel(bias, options);
   return writePackage(directory, draft, {
     "fp32.onnx": options.slowFloats === true ? brightnessModel(bias, options, true) : model,
     ...(options.withInt8 === true ? { "int8.onnx": model } : {}),
-    "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, 1, SIZE, SIZE], data: input }),
-    "golden/out.bin": tensorToBytes({ type: "float32", dims: [1, 2], data: expected }),
+    ...(options.lightFrom === undefined
+      ? {
+          "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, 1, SIZE, SIZE], data: input }),
+          "golden/out.bin": tensorToBytes({ type: "float32", dims: [1, 2], data: expected }),
+        }
+      : {}),
   });
 }
 
@@ -118,7 +131,8 @@ function brightnessModel(darkBias: number, options: TestPackageOptions, isSlow =
   const [flat] = graph.node("Flatten", [image], { axis: { i: 1 } });
   const perPixel = (value: number): number[] => new Array<number>(PIXELS).fill(value / PIXELS);
   const weight = graph.initializer(float32Tensor("weight", [2, PIXELS], [...perPixel(-8), ...perPixel(8)]));
-  const bias = graph.initializer(float32Tensor("bias", [2], [4 + darkBias, -4]));
+  const turn = 8 * (options.lightFrom ?? 0.5);
+  const bias = graph.initializer(float32Tensor("bias", [2], [turn + darkBias, -turn]));
   const { deadlyWithoutBlack = false, endlessWithoutBlack = false } = options;
   const plain = deadlyWithoutBlack || endlessWithoutBlack || isSlow ? "plain" : "logits";
   graph.node("Gemm", [flat!, weight, bias], { transB: { i: 1 } }, [plain]);
@@ -236,15 +250,18 @@ export async function writeWindowPackage(
 }
 
 /**
- * A signal of single samples whose sum is carried from frame to frame: `much` from a sum of 3 on, `little` below. What came before shows
- * in every result.
+ * A signal of single samples whose sum is carried from frame to frame: `much` from a sum of `muchFrom` (3) on, `little` below. What came
+ * before shows in every result.
  */
-export async function writeSumPackage(directory: string): Promise<ModelPackage> {
+export async function writeSumPackage(
+  directory: string,
+  { version = 1, muchFrom = 3 }: { readonly version?: number; readonly muchFrom?: number } = {},
+): Promise<ModelPackage> {
   const graph = new GraphBuilder();
   const sample = graph.input("sample", "float32", [1, 1]);
   const before = graph.input("before", "float32", [1, 1]);
   const weight = graph.initializer(float32Tensor("weight", [1, 2], [0, 2]));
-  const bias = graph.initializer(float32Tensor("bias", [2], [5, 0]));
+  const bias = graph.initializer(float32Tensor("bias", [2], [2 * muchFrom - 1, 0]));
   graph.node("Add", [sample, before], {}, ["sum"]);
   graph.node("Gemm", ["sum", weight, bias], {}, ["logits"]);
   graph.output("logits", "float32", [1, 2]);
@@ -252,7 +269,7 @@ export async function writeSumPackage(directory: string): Promise<ModelPackage> 
   const draft: ManifestDraft = {
     schema: 1,
     model: "sum",
-    version: 1,
+    version,
     created: "2026-11-20T00:00:00Z",
     task: "classification",
     licence: "Apache-2.0",

@@ -1,0 +1,188 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import type { EventData, SampleMetadata, SamplingPolicy, ShadowEvent } from "@fieldloop/protocol";
+import type { Frame } from "@fieldloop/runtime";
+import type { ModelPackage } from "@fieldloop/runtime/node";
+import { systemClock } from "../clock.js";
+import { shadowMarkPath } from "../control/lane-files.js";
+import { Shadows } from "../control/shadow/shadows.js";
+import type { ShadowOutcome } from "../control/shadow/trial.js";
+import { Supervisor } from "../control/supervisor.js";
+import type { HostMessage, LaneBeat, PackageToRun } from "../ipc.js";
+import type { ShadowTerms } from "../ipc-shadow.js";
+import { parseLaneSpecs } from "../lane-spec.js";
+import { createAgentLog } from "../log.js";
+import type { PredictionAnswer } from "../prediction-answer.js";
+import { until } from "./fleet.test.kit.js";
+import { scratchFolder } from "./package.test.kit.js";
+
+const log = createAgentLog({
+  level: process.env["FIELDLOOP_TEST_LOG"] === "1" ? "debug" : "error",
+  write: (line) => void process.stderr.write(line),
+});
+
+export const EVERY_FRAME: SamplingPolicy = {
+  bytesPerHour: 100_000_000_000,
+  randomShare: 1,
+  worthMin: 0,
+  worthPerMinute: 0,
+};
+
+export interface ShadowStageOptions {
+  readonly source?: string;
+  readonly sampling?: SamplingPolicy;
+  readonly intervalMs?: number;
+  readonly bytesMax?: number;
+}
+
+/** A real host with one lane, and what control needs to run candidates beside it. */
+export class ShadowStage {
+  readonly said: HostMessage[] = [];
+  readonly events: EventData[] = [];
+  /** Ends of the host. */
+  readonly crashes: string[] = [];
+  #scratch!: Awaited<ReturnType<typeof scratchFolder>>;
+  #supervisor!: Supervisor;
+  #shadows!: Shadows;
+  #active!: ModelPackage;
+  #running: ReturnType<typeof versionOf> | undefined;
+  #stop = new AbortController();
+
+  async open(): Promise<void> {
+    this.#scratch = await scratchFolder();
+  }
+
+  get path(): string {
+    return this.#scratch.path;
+  }
+
+  async start(active: ModelPackage, options: ShadowStageOptions = {}): Promise<void> {
+    this.#active = active;
+    const { source = "http:0", sampling = EVERY_FRAME, intervalMs = 50, bytesMax = 2 ** 30 } = options;
+    const [spec] = parseLaneSpecs([source]);
+    const workingDirectory = join(this.path, "empty");
+    await mkdir(workingDirectory, { recursive: true });
+    const frameMarkPath = join(this.path, "frame.mark");
+    this.#supervisor = new Supervisor({
+      directory: this.path,
+      workingDirectory,
+      frameMarks: new Map([["main", frameMarkPath]]),
+      env: process.env,
+      clock: systemClock,
+      log,
+      startMessage: () => ({
+        kind: "start",
+        device: "cam-1",
+        boot: 1,
+        lanes: [{ spec: spec!, package: toRun(active), numbers: { next: 0, end: 0 }, frameMarkPath }],
+        nextBlock: this.said.length,
+        sampling,
+        profileIntervalSeconds: 1,
+        quarantined: [],
+        threadCount: 1,
+        thermalPath: undefined,
+        governorTimes: undefined,
+      }),
+      onReady: () => {
+        this.#running = versionOf(active);
+      },
+      onMessage: (message) => this.#received(message),
+      onCrash: ({ reason }) => {
+        this.crashes.push(reason);
+        this.#running = undefined;
+        this.#shadows.hostEnded();
+      },
+    });
+    this.#shadows = new Shadows({
+      directory: this.path,
+      host: { workingDirectory, env: process.env, log },
+      threadCount: 1,
+      hostBytesMax: bytesMax,
+      clock: systemClock,
+      log,
+      lanes: [spec!],
+      supervisor: this.#supervisor,
+      running: () => this.#running,
+      emit: (event) => this.events.push(event),
+      times: { pollMs: 20, intervalMs },
+    });
+    this.#supervisor.start();
+    await until(() => this.#supervisor.ready, "the host is ready");
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#supervisor?.stop();
+    await this.#scratch.remove();
+  }
+
+  get hostPid(): number {
+    return this.#supervisor.pid!;
+  }
+  get restarts(): number {
+    return this.#supervisor.restarts;
+  }
+  get markPath(): string {
+    return shadowMarkPath(this.path, "main");
+  }
+  get beat(): LaneBeat | undefined {
+    return this.#supervisor.heartbeat?.lanes[0];
+  }
+  get predictions(): number {
+    return this.said.reduce(
+      (sum, message) => sum + (message.kind === "predictions" ? message.rows.length : 0),
+      0,
+    );
+  }
+  get samples(): SampleMetadata[] {
+    return this.said.flatMap((message) => (message.kind === "sample" ? [message.metadata] : []));
+  }
+  get told(): ShadowEvent[] {
+    return this.events.filter((event) => event.type === "shadow");
+  }
+  /** What was counted so far. */
+  counted(what: "frames" | "compared" | "skipped" | "failed" | "disagreements"): number {
+    return this.said.reduce((sum, message) => sum + (message.kind === "shadow" ? message.delta[what] : 0), 0);
+  }
+
+  /** A candidate beside the active version. */
+  shadow(
+    candidate: ModelPackage,
+    terms: Partial<ShadowTerms> = {},
+    signal?: AbortSignal,
+  ): Promise<ShadowOutcome> {
+    return this.#shadows.run(
+      {
+        lane: "main",
+        deployment: "dep-1",
+        candidate: toRun(candidate),
+        active: toRun(this.#active),
+        terms: { seconds: 0, predictions: 1, cpuShareMax: 1, ...terms },
+      },
+      signal ?? this.#stop.signal,
+    );
+  }
+
+  /** The host shows the candidate what comes from now on: control tells its first numbers then. */
+  get isBegun(): boolean {
+    return this.told.length > 0;
+  }
+
+  /** A frame from another program. */
+  push(frame: Frame): Promise<PredictionAnswer> {
+    return this.#supervisor.request({ kind: "predict", lane: "main", frame });
+  }
+
+  #received(message: HostMessage): void {
+    this.said.push(message);
+    if (message.kind === "shadow") this.#shadows.received(message);
+  }
+}
+
+function toRun({ dir, packageSha256 }: ModelPackage): PackageToRun {
+  return { directory: dir, packageSha256 };
+}
+
+function versionOf({ manifest, packageSha256 }: ModelPackage) {
+  return { version: manifest.version, packageSha256 };
+}
