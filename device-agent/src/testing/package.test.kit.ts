@@ -185,21 +185,22 @@ function addLoopOverBlackPixels(graph: GraphBuilder, flat: string): void {
 
 const WINDOW = 256;
 
-/** Mean of the magnitudes of a window of 256 samples as two logits, `quiet` and `loud`. */
+/** Mean of the magnitudes of a window of `length` (256) samples as two logits, `quiet` and `loud`. */
 export async function writeWindowPackage(
   directory: string,
-  options: Pick<TestPackageOptions, "version" | "model">,
+  options: Pick<TestPackageOptions, "version" | "model"> & { readonly length?: number },
 ): Promise<ModelPackage> {
+  const { length = WINDOW } = options;
   const bias = options.version / 1000;
   const graph = new GraphBuilder();
-  const window = graph.input("window", "float32", [1, WINDOW]);
+  const window = graph.input("window", "float32", [1, length]);
   const [magnitudes] = graph.node("Abs", [window]);
-  const part = (value: number): number[] => new Array<number>(WINDOW).fill(value / WINDOW);
-  const weight = graph.initializer(float32Tensor("weight", [2, WINDOW], [...part(-4), ...part(4)]));
+  const part = (value: number): number[] => new Array<number>(length).fill(value / length);
+  const weight = graph.initializer(float32Tensor("weight", [2, length], [...part(-4), ...part(4)]));
   const offset = graph.initializer(float32Tensor("offset", [2], [2 + bias, -2]));
   graph.node("Gemm", [magnitudes!, weight, offset], { transB: { i: 1 } }, ["logits"]);
   graph.output("logits", "float32", [1, 2]);
-  const input = new Float32Array(WINDOW).fill(-1);
+  const input = new Float32Array(length).fill(-1);
   const expected = Float32Array.from([-2 + bias, 2]);
   const draft: ManifestDraft = {
     schema: 1,
@@ -212,11 +213,11 @@ export async function writeWindowPackage(
       {
         kind: "window",
         name: "window",
-        length: WINDOW,
-        hop: WINDOW / 2,
+        length,
+        hop: length / 2,
         sampleRateHz: 2560,
         normalization: "none",
-        dims: [1, WINDOW],
+        dims: [1, length],
       },
     ],
     heads: [
@@ -235,7 +236,7 @@ export async function writeWindowPackage(
     golden: [
       {
         name: "full",
-        inputs: [{ file: "golden/in.bin", name: "window", elementType: "float32", dims: [1, WINDOW] }],
+        inputs: [{ file: "golden/in.bin", name: "window", elementType: "float32", dims: [1, length] }],
         outputs: [{ file: "golden/out.bin", name: "logits", elementType: "float32", dims: [1, 2] }],
         tolerance: { fp32: { absolute: 0.1, relative: 0 } },
       },
@@ -244,7 +245,7 @@ export async function writeWindowPackage(
   };
   return writePackage(directory, draft, {
     "fp32.onnx": encodeModel(graph.build({ opset: 17 })),
-    "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, WINDOW], data: input }),
+    "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, length], data: input }),
     "golden/out.bin": tensorToBytes({ type: "float32", dims: [1, 2], data: expected }),
   });
 }

@@ -4,7 +4,6 @@ import type { EventData, SampleMetadata, SamplingPolicy, ShadowEvent } from "@fi
 import type { Frame } from "@fieldloop/runtime";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { systemClock } from "../clock.js";
-import { shadowMarkPath } from "../control/lane-files.js";
 import { Shadows } from "../control/shadow/shadows.js";
 import type { ShadowOutcome } from "../control/shadow/trial.js";
 import { Supervisor } from "../control/supervisor.js";
@@ -31,14 +30,12 @@ export const EVERY_FRAME: SamplingPolicy = {
 export interface ShadowStageOptions {
   readonly source?: string;
   readonly sampling?: SamplingPolicy;
-  readonly intervalMs?: number;
-  readonly bytesMax?: number;
 }
 
 /** A real host with one lane, and what control needs to run candidates beside it. */
 export class ShadowStage {
-  readonly said: HostMessage[] = [];
-  readonly events: EventData[] = [];
+  said: HostMessage[] = [];
+  events: EventData[] = [];
   /** Ends of the host. */
   readonly crashes: string[] = [];
   #scratch!: Awaited<ReturnType<typeof scratchFolder>>;
@@ -46,6 +43,12 @@ export class ShadowStage {
   #shadows!: Shadows;
   #active!: ModelPackage;
   #running: ReturnType<typeof versionOf> | undefined;
+  /** Resident memory that a candidate's process may have. */
+  bytesMax = 2 ** 30;
+  #shadowing: Promise<unknown> = Promise.resolve();
+  #begun = 0;
+  #deployments = 0;
+  #blocks = 0;
   #stop = new AbortController();
 
   async open(): Promise<void> {
@@ -58,7 +61,8 @@ export class ShadowStage {
 
   async start(active: ModelPackage, options: ShadowStageOptions = {}): Promise<void> {
     this.#active = active;
-    const { source = "http:0", sampling = EVERY_FRAME, intervalMs = 50, bytesMax = 2 ** 30 } = options;
+    const { source = "http:0", sampling = EVERY_FRAME } = options;
+    const bytesMax = (): number => this.bytesMax;
     const [spec] = parseLaneSpecs([source]);
     const workingDirectory = join(this.path, "empty");
     await mkdir(workingDirectory, { recursive: true });
@@ -75,7 +79,8 @@ export class ShadowStage {
         device: "cam-1",
         boot: 1,
         lanes: [{ spec: spec!, package: toRun(active), numbers: { next: 0, end: 0 }, frameMarkPath }],
-        nextBlock: this.said.length,
+        // A host before it used no more of them.
+        nextBlock: 1_000 * this.#blocks++,
         sampling,
         profileIntervalSeconds: 1,
         quarantined: [],
@@ -97,33 +102,58 @@ export class ShadowStage {
       directory: this.path,
       host: { workingDirectory, env: process.env, log },
       threadCount: 1,
-      hostBytesMax: bytesMax,
+      get hostBytesMax() {
+        return bytesMax();
+      },
       clock: systemClock,
       log,
       lanes: [spec!],
-      supervisor: this.#supervisor,
+      supervisor: {
+        request: async (request, ...rest) => {
+          const answer = await this.#supervisor.request(request, ...rest);
+          if (request.kind === "shadow_begin") this.#begun++;
+          return answer;
+        },
+      },
       running: () => this.#running,
       emit: (event) => this.events.push(event),
-      times: { pollMs: 20, intervalMs },
+      times: { pollMs: 20, intervalMs: 50 },
     });
     this.#supervisor.start();
     await until(() => this.#supervisor.ready, "the host is ready");
   }
 
-  async close(): Promise<void> {
+  /** Before another test: what was said and told is of no interest any more, and what a test that failed began is ended. */
+  async forget(): Promise<void> {
     this.#stop.abort();
+    this.#stop = new AbortController();
+    await this.#shadowing;
+    this.said = [];
+    this.events = [];
+  }
+
+  async close(): Promise<void> {
+    await this.forget();
     await this.#supervisor?.stop();
     await this.#scratch.remove();
   }
 
+  /** Of the last shadow. */
+  get deployment(): string {
+    return `dep-${this.#deployments}`;
+  }
   get hostPid(): number {
     return this.#supervisor.pid!;
+  }
+  get ready(): boolean {
+    return this.#supervisor.ready;
   }
   get restarts(): number {
     return this.#supervisor.restarts;
   }
-  get markPath(): string {
-    return shadowMarkPath(this.path, "main");
+  /** Candidates that a host was told to show its frames to. */
+  get candidates(): number {
+    return this.#begun;
   }
   get beat(): LaneBeat | undefined {
     return this.#supervisor.heartbeat?.lanes[0];
@@ -151,16 +181,19 @@ export class ShadowStage {
     terms: Partial<ShadowTerms> = {},
     signal?: AbortSignal,
   ): Promise<ShadowOutcome> {
-    return this.#shadows.run(
+    this.#deployments++;
+    const outcome = this.#shadows.run(
       {
         lane: "main",
-        deployment: "dep-1",
+        deployment: this.deployment,
         candidate: toRun(candidate),
         active: toRun(this.#active),
         terms: { seconds: 0, predictions: 1, cpuShareMax: 1, ...terms },
       },
       signal ?? this.#stop.signal,
     );
+    this.#shadowing = outcome.catch(() => undefined);
+    return outcome;
   }
 
   /** The host shows the candidate what comes from now on: control tells its first numbers then. */
