@@ -28,6 +28,7 @@ import { DeviceStore } from "./store/devices.js";
 import { EventStore } from "./store/events.js";
 import { LabelStore } from "./store/labels.js";
 import { SampleIngestStore } from "./store/samples.js";
+import { ShadowStore } from "./store/shadow.js";
 import { TelemetryStore } from "./store/telemetry.js";
 
 export interface Stores {
@@ -37,6 +38,7 @@ export interface Stores {
   readonly desired: DesiredStore;
   readonly events: EventStore;
   readonly samples: SampleIngestStore;
+  readonly shadow: ShadowStore;
   readonly telemetry: TelemetryStore;
 }
 
@@ -144,6 +146,7 @@ function createStores(database: Database): Stores {
     desired: new DesiredStore(database),
     events: new EventStore(database),
     samples: new SampleIngestStore(),
+    shadow: new ShadowStore(database),
     telemetry: new TelemetryStore(database),
   };
 }

@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url";
 import type { Parts } from "../assemble.js";
 import type { Logger } from "../context.js";
 import { OverviewService } from "../services/overview.js";
+import { ShadowService } from "../services/shadow.js";
 import { SqlIdempotencyStore } from "../store/idempotency.js";
 import { createApp } from "./app.js";
 import { registerConsole } from "./console.js";
@@ -15,6 +16,7 @@ import { registerGroupRoutes } from "./routes/groups.js";
 import { registerLiveRoute } from "./routes/live.js";
 import { registerOverviewRoutes } from "./routes/overview.js";
 import { registerSessionRoutes } from "./routes/session.js";
+import { registerShadowRoute } from "./routes/shadow.js";
 import { registerTapRoute } from "./routes/tap.js";
 
 export interface RegisterOptions {
@@ -51,6 +53,7 @@ export function registerRoutes(parts: Parts, options: RegisterOptions): App {
   registerGroupRoutes(app, devices, desired);
   registerOverviewRoutes(app, () => overview.read(), telemetry);
   registerLiveRoute(app, live);
+  registerShadowRoute(app, new ShadowService({ deployments, shadow: stores.shadow }));
   registerTapRoute(app, broker, clock);
   registerArtifactRoutes(app, parts.blobs);
   parts.loop.registerRoutes(app);

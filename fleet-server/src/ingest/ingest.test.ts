@@ -29,6 +29,7 @@ import { LabelStore } from "../store/labels.js";
 import { migrate } from "../store/migrate.js";
 import { MIGRATIONS } from "../store/migrations.js";
 import { SampleIngestStore } from "../store/samples.js";
+import { ShadowStore } from "../store/shadow.js";
 import { openSqlite } from "../store/sqlite.js";
 import { TelemetryStore } from "../store/telemetry.js";
 import { settleVersion } from "./feedback.js";
@@ -62,6 +63,7 @@ class Station {
       deployments: new DeploymentStore(this.database),
       samples: new SampleIngestStore(),
       events: new EventStore(this.database),
+      shadow: new ShadowStore(this.database),
       labels,
       blobs,
     };

@@ -8,6 +8,7 @@ import { IDEMPOTENCY_MIGRATION } from "./idempotency.js";
 import { LABELS_MIGRATION } from "./labels.js";
 import { LOOP_MIGRATIONS } from "./loop-migrations.js";
 import { SAMPLES_MIGRATION } from "./samples.js";
+import { SHADOW_MIGRATION } from "./shadow.js";
 import { TELEMETRY_MIGRATION } from "./telemetry.js";
 
 /** Every migration in the order in which it is applied; those of an area live beside its store. Append only. */
@@ -23,4 +24,5 @@ export const MIGRATIONS: readonly Migration[] = [
   EVENTS_MIGRATION,
   ...LOOP_MIGRATIONS,
   DEVICE_LANES_MIGRATION,
+  SHADOW_MIGRATION,
 ];
