@@ -84,8 +84,8 @@ export const AGENT_LIMITS = {
   /** A candidate that needs so many times the active version's time, and more than the source leaves for a frame, is too slow. */
   shadowLatencyFactor: 4,
   /** A shadow that gets too few frames ends after this long, or `shadowSlack` times its seconds. */
-  shadowTimeoutMinMs: 10 * 60_000,
-  shadowSlack: 20,
+  shadowTimeoutMinMs: 20 * 60_000,
+  shadowSlack: 4,
   /** Starts of the candidate's process; it is started anew with the host, whose end is not its fault. */
   shadowStartsMax: 20,
 

@@ -5,7 +5,6 @@ import {
   type ErrorCode,
   type LaneState,
 } from "@fieldloop/protocol";
-import type { ShadowTerms } from "../ipc-shadow.js";
 import type { Activation, HostMessage, LaneActivation, PackageToRun, SelfTest } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { sourceName } from "../source-spec.js";
@@ -18,7 +17,7 @@ import { MemoryCeiling } from "./memory-ceiling.js";
 import { PredictionBatches } from "./prediction-batcher.js";
 import { judgeFrames } from "./quarantine.js";
 import { appendSample } from "./samples.js";
-import { Shadows } from "./shadow/shadows.js";
+import { type ShadowRequest, Shadows } from "./shadow/shadows.js";
 import type { ShadowOutcome } from "./shadow/trial.js";
 import { startMessage } from "./start-message.js";
 import { type HostCrash, Supervisor } from "./supervisor.js";
@@ -154,19 +153,10 @@ export class HostLink {
    * The candidate sees, in a process of its own, what the lane's active version sees, until the terms are met.
    * @throws FieldloopError `shadow_failed`, `timed_out`, `cancelled`
    */
-  shadow(
-    lane: string,
-    candidate: PackageToRun,
-    terms: ShadowTerms,
-    signal: AbortSignal,
-  ): Promise<ShadowOutcome> {
+  shadow(lane: string, request: ShadowRequest, signal: AbortSignal): Promise<ShadowOutcome> {
     const { providers, updater } = this.#options;
-    const { deployment, toRun: active } = updater(lane);
-    const planned = providers.planFor(candidate);
-    return this.#shadows.run(
-      { lane, deployment: deployment?.deployment ?? "", candidate: planned, active, terms },
-      signal,
-    );
+    const candidate = providers.planFor(request.candidate);
+    return this.#shadows.run(lane, updater(lane).toRun, { ...request, candidate }, signal);
   }
 
   /** Loads beside the running session and swaps; undefined unloads. @throws FieldloopError with the old one still running */

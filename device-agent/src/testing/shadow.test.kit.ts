@@ -182,16 +182,13 @@ export class ShadowStage {
     signal?: AbortSignal,
   ): Promise<ShadowOutcome> {
     this.#deployments++;
-    const outcome = this.#shadows.run(
-      {
-        lane: "main",
-        deployment: this.deployment,
-        candidate: toRun(candidate),
-        active: toRun(this.#active),
-        terms: { seconds: 0, predictions: 1, cpuShareMax: 1, ...terms },
-      },
-      signal ?? this.#stop.signal,
-    );
+    const { deployment } = this;
+    const request = {
+      deployment,
+      candidate: toRun(candidate),
+      terms: { seconds: 0, predictions: 1, cpuShareMax: 1, ...terms },
+    };
+    const outcome = this.#shadows.run("main", toRun(this.#active), request, signal ?? this.#stop.signal);
     this.#shadowing = outcome.catch(() => undefined);
     return outcome;
   }

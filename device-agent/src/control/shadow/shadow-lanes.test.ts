@@ -86,7 +86,7 @@ describe("a candidate that carries something from frame to frame", () => {
     for (let at = 0; at < 8; at++) await show({ kind: "window", samples: Float32Array.of(1) });
     expect(await outcome).toMatchObject({
       ended: "passed",
-      measured: { shadowCompared: 8, shadowDisagreements: 2 },
+      ...{ compared: 8, disagreements: 2 },
     });
     expect(stage.told.at(-1)!.classFlips).toEqual([["much", "little", 2]]);
 
@@ -99,7 +99,7 @@ describe("a candidate that carries something from frame to frame", () => {
       await show({ kind: "window", samples: Float32Array.of(0) });
     }
     expect(await again).toMatchObject({
-      measured: { shadowFrames: shadowWarmFrames + 2, shadowCompared: 2, shadowSkipped: shadowWarmFrames },
+      ...{ frames: shadowWarmFrames + 2, compared: 2, skipped: shadowWarmFrames },
     });
   });
 
@@ -115,7 +115,7 @@ describe("a candidate that carries something from frame to frame", () => {
     }
     expect(await outcome).toMatchObject({
       ended: "passed",
-      measured: { shadowDisagreements: 0, shadowFailed: 0 },
+      ...{ disagreements: 0, failed: 0 },
     });
   });
 });

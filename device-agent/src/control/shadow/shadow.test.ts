@@ -73,7 +73,7 @@ describe("a candidate beside the active version", () => {
     const counts = { frames: 50, compared: 50, skipped: 0, failed: 0, disagreements: 20 };
     expect(await outcome).toMatchObject({
       ended: "passed",
-      measured: { shadowFrames: 50, shadowCompared: 50, shadowSkipped: 0, shadowDisagreements: 20 },
+      ...counts,
     });
 
     const event = stage.told.at(-1)!;
@@ -113,7 +113,7 @@ describe("a candidate beside the active version", () => {
     const outcome = stage.shadow(candidate, { predictions: 10 });
     await isBegun();
     for (let at = 0; at < 10; at++) await show(gray(at < 4 ? 0.9 : 0.1));
-    expect(await outcome).toMatchObject({ measured: { shadowDisagreements: 4 } });
+    expect(await outcome).toMatchObject({ disagreements: 4 });
     expect(stage.told.at(-1)!.classFlips).toEqual([["light", "bright", 4]]);
   });
 });
@@ -236,7 +236,7 @@ describe("a shadow", () => {
   });
 
   it("has nothing to do beside the very package, and beside one that reads something else", async () => {
-    expect(await stage.shadow(active)).toEqual({ ended: "nothing_to_compare", measured: {} });
+    expect(await stage.shadow(active)).toMatchObject({ ended: "nothing_to_compare", frames: 0 });
     const sound = await writeWindowPackage(join(stage.path, "sound"), { version: 2 });
     expect(await stage.shadow(sound)).toMatchObject({ ended: "not_comparable" });
     expect(stage.told).toEqual([]);

@@ -18,13 +18,10 @@ export interface ShadowsOptions
   readonly times?: ShadowTrialOptions["times"];
 }
 
-/** What is to stand beside what. */
+/** What a deployment in shadow wants. */
 export interface ShadowRequest {
-  readonly lane: string;
   readonly deployment: string;
   readonly candidate: PackageToRun;
-  /** What the lane is to run; undefined before its first version. */
-  readonly active: PackageToRun | undefined;
   readonly terms: ShadowTerms;
 }
 
@@ -37,13 +34,17 @@ export class Shadows {
     this.#options = options;
   }
 
-  /** @throws FieldloopError as {@link ShadowTrial.run} */
-  async run(request: ShadowRequest, signal: AbortSignal): Promise<ShadowOutcome> {
-    const { lane } = request;
+  /** `active`: what the lane is to run; undefined before its first version. @throws FieldloopError as {@link ShadowTrial.run} */
+  async run(
+    lane: string,
+    active: PackageToRun | undefined,
+    request: ShadowRequest,
+    signal: AbortSignal,
+  ): Promise<ShadowOutcome> {
     const { directory, host, supervisor, hostBytesMax, threadCount, lanes, clock, log, emit } = this.#options;
     const spec = lanes.find(({ name }) => name === lane)!;
     const trial = new ShadowTrial({
-      ...{ ...request, host, supervisor, clock, log, emit },
+      ...{ ...request, lane, active, host, supervisor, clock, log, emit },
       isCutBySource: isCutBySource(spec.source),
       frameMarkPath: shadowMarkPath(directory, lane),
       bytesMax: hostBytesMax,

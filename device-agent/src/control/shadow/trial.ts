@@ -2,7 +2,7 @@ import { FieldloopError, type EventData, toFieldloopError } from "@fieldloop/pro
 import type { PackageToRun } from "../../ipc.js";
 import type { ShadowDelta, ShadowTerms } from "../../ipc-shadow.js";
 import { AGENT_LIMITS } from "../../limits.js";
-import { type Measured, sleep } from "../deployment-rules.js";
+import { sleep } from "../deployment-rules.js";
 import { judgeShadow } from "./judge.js";
 import { ShadowSession, type ShadowSessionOptions } from "./session.js";
 import { type ShadowPair, ShadowTotals } from "./totals.js";
@@ -35,8 +35,18 @@ export interface ShadowOutcome {
    * candidate wants to be given something else than the source gives to the active version.
    */
   readonly ended: "passed" | "nothing_to_compare" | "not_comparable";
-  /** Numbers for the deployment's record. */
-  readonly measured: Measured;
+  /** Predictions of the active version; those that both answered, that the candidate was not asked, that it could not answer. */
+  readonly frames: number;
+  readonly compared: number;
+  readonly skipped: number;
+  readonly failed: number;
+  /** Of those compared: the decision was another. */
+  readonly disagreements: number;
+  /** Over those compared; 0 where there is none. */
+  readonly candidateMeanMs: number;
+  readonly activeMeanMs: number;
+  /** Of all cores' time, 0..1. */
+  readonly cpuShare: number;
 }
 
 /** A candidate beside the active version of one lane, from its begin to its end: over ends of the host, which are not its fault. */
@@ -72,12 +82,12 @@ export class ShadowTrial {
   async run(signal: AbortSignal): Promise<ShadowOutcome> {
     const { active, candidate } = this.#options;
     if (!active || active.packageSha256 === candidate.packageSha256) {
-      return { ended: "nothing_to_compare", measured: {} };
+      return this.#outcome("nothing_to_compare");
     }
     try {
       for (let start = 0; start < AGENT_LIMITS.shadowStartsMax; start++) {
         const ended = await this.#session(active, signal);
-        if (ended !== "host_ended") return { ended, measured: this.#measured() };
+        if (ended !== "host_ended") return this.#outcome(ended);
         this.#check(signal);
       }
       throw failed(`the host ended ${AGENT_LIMITS.shadowStartsMax} times meanwhile`);
@@ -187,20 +197,11 @@ export class ShadowTrial {
     emit(this.#totals.event(this.#pair, { from: this.#from, to, cpuShare: this.#cpuShare }));
   }
 
-  #measured(): Measured {
+  #outcome(ended: ShadowOutcome["ended"]): ShadowOutcome {
     const { frames, compared, skipped, failed: failures, disagreements } = this.#totals;
     const { candidateMeanMs, activeMeanMs } = this.#totals;
-    return {
-      shadowMs: Math.round(this.#elapsedMs),
-      shadowFrames: frames,
-      shadowCompared: compared,
-      shadowSkipped: skipped,
-      shadowFailed: failures,
-      shadowDisagreements: disagreements,
-      shadowCandidateMs: candidateMeanMs,
-      shadowActiveMs: activeMeanMs,
-      shadowCpuShare: this.#cpuShare,
-    };
+    const counts = { frames, compared, skipped, failed: failures, disagreements };
+    return { ended, ...counts, candidateMeanMs, activeMeanMs, cpuShare: this.#cpuShare };
   }
 }
 
