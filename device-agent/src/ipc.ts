@@ -9,11 +9,13 @@ import type {
 import type { PredictionOrigin } from "./control/prediction-batcher.js";
 import type { GovernorTimes } from "./host/governor.js";
 import type { LocalRequest, LocalResponses } from "./ipc-local.js";
+import type { ShadowHostRequest, ShadowMessage, ShadowOpenRequest, ShadowResponses } from "./ipc-shadow.js";
 import type { LaneSpec } from "./lane-spec.js";
 
 /**
  * What control and the inference host say to each other, over Node's IPC channel with structured clone
- * (`serialization: "advanced"`). Frames never cross it; a sample does when it is taken.
+ * (`serialization: "advanced"`). Frames never cross it; a sample does when it is taken. A candidate in shadow gets its frames through a
+ * socket of its own: see `ipc-shadow.ts`.
  */
 
 /** A verified package folder, ready to be loaded. */
@@ -97,6 +99,8 @@ export type ControlRequest =
       /** Undefined: the CPU, without a search. */
       readonly search?: ProviderSearch;
     }
+  | ShadowOpenRequest
+  | ShadowHostRequest
   | LocalRequest;
 
 export type ControlMessage =
@@ -112,7 +116,7 @@ export type ControlMessage =
   | { readonly kind: "stop" };
 
 /** What is answered to each request. */
-export interface ControlResponses extends LocalResponses {
+export interface ControlResponses extends LocalResponses, ShadowResponses {
   readonly activate: Activation;
   readonly deactivate: Record<string, never>;
   readonly capture: Record<string, never>;
@@ -217,6 +221,7 @@ export type HostMessage =
       readonly framesDropped: number;
       readonly framesFailed: number;
     }
+  | ShadowMessage
   | { readonly kind: "sample"; readonly metadata: SampleMetadata; readonly payload: Uint8Array }
   | {
       readonly kind: "feedback";

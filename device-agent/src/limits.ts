@@ -121,6 +121,41 @@ export const AGENT_LIMITS = {
   /** Delegated roles that one search for a target may visit; the device's own client visits none. */
   trustDelegationsMax: 32,
 
+  // Shadow
+  /** Of one frame on its way to the candidate: no source gives more. */
+  shadowMessageBytesMax: 2 * 64 * 1024 * 1024,
+  shadowReplyBytesMax: 16 * 1024,
+  /** Frames that the candidate has in hand at a time; of one that wants them in a row some may wait. */
+  shadowFramesInHandMax: 2,
+  shadowSequenceInHandMax: 8,
+  shadowBytesInHandMax: 32 * 1024 * 1024,
+  /** Seconds of its share that a candidate may save up; one that wants frames in a row spends them on a run of them. */
+  shadowBurstSeconds: 1,
+  shadowSequenceBurstSeconds: 10,
+  /** Frames after a gap that only bring up to date what a candidate carries. */
+  shadowWarmFrames: 32,
+  /** Candidate's last runs, of which the quarter is taken. */
+  shadowRunsRemembered: 256,
+  /** Pairs of labels that are counted; the most frequent of them are told. */
+  shadowFlipsCounted: 1_024,
+  /** Between two events: at first, at most, and as a share of the time that it has taken. */
+  shadowIntervalMs: 15_000,
+  shadowIntervalMaxMs: 5 * 60_000,
+  shadowIntervalShare: 0.05,
+  shadowPollMs: 200,
+  shadowStopTimeoutMs: 5_000,
+  /** A candidate that neither runs nor says anything for so long waits for itself. */
+  shadowStillMs: 120_000,
+  shadowErrorShareMax: 0.1,
+  shadowFramesMin: 20,
+  /** A candidate that needs so many times the active version's time, and more than the source leaves for a frame, is too slow. */
+  shadowLatencyFactor: 4,
+  /** A shadow that gets too few frames ends after this long, or `shadowSlack` times its seconds. */
+  shadowTimeoutMinMs: 20 * 60_000,
+  shadowSlack: 4,
+  /** Starts of the candidate's process; it is started anew with the host, whose end is not its fault. */
+  shadowStartsMax: 20,
+
   // Lanes
   lanesMax: 8,
   laneBatchMax: 64,

@@ -26,6 +26,7 @@ import { DeviceStore } from "./store/devices.js";
 import { EventStore } from "./store/events.js";
 import { LabelStore } from "./store/labels.js";
 import { SampleIngestStore } from "./store/samples.js";
+import { ShadowStore } from "./store/shadow.js";
 import { TelemetryStore } from "./store/telemetry.js";
 import { KeyCeremony } from "./trust/ceremony.js";
 import { DirectorKeys } from "./trust/director.js";
@@ -39,6 +40,7 @@ export interface Stores {
   readonly desired: DesiredStore;
   readonly events: EventStore;
   readonly samples: SampleIngestStore;
+  readonly shadow: ShadowStore;
   readonly telemetry: TelemetryStore;
 }
 
@@ -170,6 +172,7 @@ function createStores(database: Database): Stores {
     desired: new DesiredStore(database),
     events: new EventStore(database),
     samples: new SampleIngestStore(),
+    shadow: new ShadowStore(database),
     telemetry: new TelemetryStore(database),
   };
 }

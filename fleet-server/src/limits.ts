@@ -89,4 +89,8 @@ export const SERVER_LIMITS = {
   listItemsMax: 500,
   seriesPointsMax: 2_000,
   recentPredictionsMax: 1_000,
+
+  // Shadow
+  /** Deployments that one question is about. */
+  shadowDeploymentsAtOnce: 500,
 } as const;

@@ -124,6 +124,7 @@ export const ERROR_CODES = {
   },
   lane_unknown: { status: 409, title: "The device has no lane that could run this" },
   self_test_failed: { status: 409, title: "The self test failed on this device" },
+  shadow_failed: { status: 409, title: "The candidate misbehaved in shadow" },
   probation_failed: { status: 409, title: "The new version misbehaved during probation" },
   prediction_unknown: { status: 404, title: "No such recent prediction" },
 

@@ -19,6 +19,7 @@ export { decodeCbor, encodeCbor, type CborLimits, type CborTypedArray, type Cbor
 export {
   CONFIDENCE_SCALE,
   LATENCY_SCALE,
+  DISAGREES_FROM,
   SIGNALS,
   SIGNAL_NAMES,
   dequantize,
@@ -163,20 +164,24 @@ export {
 export {
   MEDIA_TYPES,
   STRATA,
+  sampleContextSchema,
   sampleMetadataSchema,
   sampleSchema,
   type MediaType,
+  type SampleContext,
   type SampleMessage,
   type SampleMetadata,
   type Stratum,
 } from "./messages/sample.js";
 export {
   SEVERITIES,
+  errorCodeSchema,
   eventDataSchema,
   eventSchema,
   wireErrorSchema,
   type EventData,
   type EventMessage,
+  type ShadowEvent,
   type WireError,
 } from "./messages/event.js";
 export { presenceSchema, type Presence } from "./messages/presence.js";
@@ -273,6 +278,13 @@ export {
   type SampleQuery,
   type SampleView,
 } from "./api/samples.js";
+export {
+  shadowCountsSchema,
+  shadowLabelledSchema,
+  shadowViewSchema,
+  type ShadowCounts,
+  type ShadowView,
+} from "./api/shadow.js";
 export {
   devicePolicyChangeSchema,
   devicePolicySchema,

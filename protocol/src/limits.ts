@@ -30,6 +30,8 @@ export const LIMITS = {
   batchGapMsMax: 65_535,
   embeddingLengthMax: 4_096,
   feedbackItemsMax: 1_000,
+  /** Pairs of classes that a shadow event tells, the most frequent ones. */
+  shadowFlipsMax: 64,
   detectionsMax: 300,
 
   deviceIdLengthMax: 64,

@@ -230,6 +230,11 @@ export { computeSignals, type SignalContext, type SignalValues } from "./signals
 export { SignalTracker } from "./signals/tracker.js";
 export { predictionWorth } from "./signals/worth.js";
 
+// How far two versions' answers lie apart
+export { disagreement, type Answer } from "./agreement/disagreement.js";
+export { MATCH_IOU } from "./agreement/detection.js";
+export { IMAGE_TOLERANCE, POINT_TOLERANCE, REGRESSION_TOLERANCE } from "./agreement/values.js";
+
 // Profiles and baselines
 export { ProfileAccumulator, type ProfiledPrediction } from "./profile/accumulator.js";
 export { decodeBaseline, encodeBaseline, type Baseline, type NoveltyReference } from "./profile/baseline.js";

@@ -17,6 +17,8 @@ import { MemoryCeiling } from "./memory-ceiling.js";
 import { PredictionBatches } from "./prediction-batcher.js";
 import { judgeFrames } from "./quarantine.js";
 import { appendSample } from "./samples.js";
+import { type ShadowRequest, Shadows } from "./shadow/shadows.js";
+import type { ShadowOutcome } from "./shadow/trial.js";
 import { startMessage } from "./start-message.js";
 import { type HostCrash, Supervisor } from "./supervisor.js";
 
@@ -38,6 +40,7 @@ export class HostLink {
   readonly #options: HostLinkOptions;
   readonly #lanes: ReadonlyMap<string, LaneLink>;
   readonly #memory: MemoryCeiling;
+  readonly #shadows: Shadows;
   /** Troubles that this host told, each with its scope. */
   readonly #told = new Map<string, { readonly code: ErrorCode; readonly scope: string }>();
   /** Hosts in a row that ended before they were ready. */
@@ -63,6 +66,12 @@ export class HostLink {
       onReady: (activated) => this.#ready(activated),
       onMessage: (message) => this.#received(message),
       onCrash: (crash) => void this.#crashed(crash),
+    });
+    const { supervisor } = this;
+    this.#shadows = new Shadows({
+      ...options,
+      supervisor,
+      running: (lane) => this.running(lane) ?? undefined,
     });
   }
 
@@ -140,6 +149,16 @@ export class HostLink {
     return result;
   }
 
+  /**
+   * The candidate sees, in a process of its own, what the lane's active version sees, until the terms are met.
+   * @throws FieldloopError `shadow_failed`, `timed_out`, `cancelled`
+   */
+  shadow(lane: string, request: ShadowRequest, signal: AbortSignal): Promise<ShadowOutcome> {
+    const { providers, updater } = this.#options;
+    const candidate = providers.planFor(request.candidate);
+    return this.#shadows.run(lane, updater(lane).toRun, { ...request, candidate }, signal);
+  }
+
   /** Loads beside the running session and swaps; undefined unloads. @throws FieldloopError with the old one still running */
   async activate(lane: string, target: PackageToRun | undefined): Promise<Activation | undefined> {
     const link = this.#lanes.get(lane)!;
@@ -185,6 +204,7 @@ export class HostLink {
   /** What the host said of itself ended with it. */
   #forgetHost(): void {
     this.frames.hostEnded();
+    this.#shadows.hostEnded();
     this.#options.onHostEnded();
     for (const link of this.#lanes.values()) forgetHost(link);
     for (const { code, scope } of this.#told.values()) this.#options.warnings.clear(code, scope);
@@ -271,7 +291,12 @@ export class HostLink {
         else warnings.clear(code, lane);
         return;
       }
+      case "shadow":
+        return this.#shadows.received(message);
+      case "disagreement":
+        return this.batches.setSignal(message.lane, message.n, "disagreement", message.value);
       case "ready":
+      case "shadow_beat":
       case "response":
       case "refused":
       case "stopped":

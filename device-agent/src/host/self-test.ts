@@ -17,7 +17,11 @@ type Environment = Readonly<Record<string, string | undefined>>;
 export async function selfTest(request: SelfTestRequest, environment: Environment): Promise<SelfTest> {
   const found = await searched(request, environment);
   const before = process.memoryUsage.rss();
-  const model = await HostModel.load(request.package, request.threadCount, found?.providers?.[0]);
+  const model = await HostModel.load(
+    request.package,
+    { threadCount: request.threadCount },
+    found?.providers?.[0],
+  );
   try {
     const tested = await model.selfTest();
     return { ...tested, memoryBytes: Math.max(0, tested.residentBytes - before), ...found };

@@ -5,6 +5,7 @@ import type { DeploymentStore } from "../store/deployments.js";
 import type { DeviceStore } from "../store/devices.js";
 import type { EventStore } from "../store/events.js";
 import type { SampleIngestStore } from "../store/samples.js";
+import type { ShadowStore } from "../store/shadow.js";
 import type { TelemetryStore } from "../store/telemetry.js";
 import { Rollups } from "./rollups.js";
 
@@ -15,6 +16,7 @@ export interface IngestStores {
   readonly deployments: DeploymentStore;
   readonly samples: SampleIngestStore;
   readonly events: EventStore;
+  readonly shadow: ShadowStore;
   readonly labels: LabelService;
   readonly blobs: BlobStore;
 }

@@ -29,6 +29,7 @@ import { LabelStore } from "../store/labels.js";
 import { migrate } from "../store/migrate.js";
 import { MIGRATIONS } from "../store/migrations.js";
 import { SampleIngestStore } from "../store/samples.js";
+import { ShadowStore } from "../store/shadow.js";
 import { openSqlite } from "../store/sqlite.js";
 import { TelemetryStore } from "../store/telemetry.js";
 import { settleVersion } from "./feedback.js";
@@ -62,6 +63,7 @@ class Station {
       deployments: new DeploymentStore(this.database),
       samples: new SampleIngestStore(),
       events: new EventStore(this.database),
+      shadow: new ShadowStore(this.database),
       labels,
       blobs,
     };
@@ -453,6 +455,36 @@ describe("ingest: states, deployments, warnings", () => {
       1,
     ),
   );
+
+  it("in shadow are counted once, and only for the device and the package that they are of", async () => {
+    const shadow = (
+      frames: number,
+      change: Partial<Extract<EventData, { type: "shadow" }>> = {},
+    ): EventData => ({
+      ...{ type: "shadow", deployment: "dep_1", model: "parts", version: 2, packageSha256: hash },
+      against: { version: 1, packageSha256: hash },
+      ...{ from: 5, to: 5 + frames, frames, compared: frames, skipped: 0, failed: 0, disagreements: 1 },
+      ...{ candidateMeanMs: 1, activeMeanMs: 1, cpuShare: 0.1, classFlips: [] },
+      ...change,
+    });
+    const told = async () => (await station.stores.shadow.stretches(["dep_1"])).get("dep_1");
+    station.event(1, shadow(10, { packageSha256: "ef".repeat(32) }));
+    station.event(2, shadow(10, { deployment: "dep_9" }));
+    await station.ingest.idle();
+    expect(await told()).toBeUndefined();
+    station.event(3, shadow(20));
+    station.event(3, shadow(20));
+    station.event(4, shadow(10));
+    await station.ingest.idle();
+    expect(await told()).toMatchObject([{ from: 5, to: 25, frames: 20, compared: 20 }]);
+    expect(station.live).toContainEqual({ type: "rollout", id: "rol_1", device: "cam-1" });
+    await station.device("cam-2");
+    const stranger = encodeMessage("event", { boot: 1, seq: 1, prev: 0, time: BASE_TIME, data: shadow(90) });
+    station.send("event", stranger, "cam-2");
+    await station.ingest.idle();
+    expect(await told()).toMatchObject([{ frames: 20 }]);
+    expect(station.ingest.counters.poisoned).toBe(0);
+  });
 
   it("follow what the device reports, and end when it ends", async () => {
     station.event(1, deploymentEvent("downloading"));

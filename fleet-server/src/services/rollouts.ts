@@ -3,6 +3,7 @@ import {
   type LiveEvent,
   type Page,
   type RolloutAction,
+  type RolloutDeviceState,
   type RolloutDeviceView,
   type RolloutEvent,
   type RolloutProgress,
@@ -17,7 +18,7 @@ import { wilson } from "../domain/intervals.js";
 import { act } from "../domain/rollout-actions.js";
 import { RolloutEngine } from "../domain/rollout-engine.js";
 import { LiveRollout } from "../domain/rollout-live.js";
-import { deploymentId, type RolloutRecord } from "../domain/rollout.js";
+import { deploymentId, hasFailed, type RolloutDevice, type RolloutRecord } from "../domain/rollout.js";
 import { planWaves } from "../domain/waves.js";
 import type { CommitEffects } from "../ingest/context.js";
 import { AuditStore } from "../store/audit.js";
@@ -50,6 +51,15 @@ export interface RolloutServiceOptions {
   /** Called once when a rollout has succeeded. */
   readonly onSucceeded?: (version: { model: string; version: number }) => Promise<void>;
   readonly tickMs?: number;
+}
+
+/** Which devices of a rollout, and in which order: as planned, or failed and silent ones first. */
+export interface DevicesQuery {
+  readonly wave?: number;
+  readonly state?: RolloutDeviceState;
+  readonly order?: "plan" | "worst";
+  readonly cursor?: number;
+  readonly limit?: number;
 }
 
 const LIST_MAX = 200;
@@ -184,15 +194,22 @@ export class RolloutService {
   /** In the order of the plan. */
   async devices(
     rollout: string,
-    options: { wave?: number; cursor?: number; limit?: number } = {},
+    options: DevicesQuery = {},
   ): Promise<Page<RolloutDeviceView>> {
     const live = await this.#find(rollout);
     const limit = Math.min(options.limit ?? 100, PAGE_MAX);
+    const { wave: inWave, state: inState, cursor = -1, order = "plan" } = options;
+    const rank = ({ state }: RolloutDevice): number => (order === "worst" ? worstRank(state) : 0);
     const entries = [...live.devices.values()]
-      .filter(({ wave, position }) => (options.wave ?? wave) === wave && position > (options.cursor ?? -1))
-      .sort((a, b) => a.position - b.position)
+      .filter(
+        ({ wave, state, position }) =>
+          (inWave ?? wave) === wave && (inState ?? state) === state && position > cursor,
+      )
+      .sort((a, b) => rank(a) - rank(b) || a.position - b.position)
       .slice(0, limit);
-    const next = entries.length === limit ? String(entries.at(-1)!.position) : null;
+    // The worst come as one page: what is behind it is well.
+    const next =
+      order === "plan" && entries.length === limit ? String(entries.at(-1)!.position) : null;
     return { items: entries.map((entry) => viewDevice(live, entry)), next };
   }
 
@@ -217,6 +234,19 @@ export class RolloutService {
   async events(rollout: string, after: number, limit = PAGE_MAX): Promise<RolloutEvent[]> {
     await this.#require(rollout);
     return (await this.#store.events(rollout, after, limit)).map(viewEvent);
+  }
+
+  /** The same, the newest first, in pages. */
+  async history(
+    rollout: string,
+    options: { cursor?: number; limit?: number } = {},
+  ): Promise<Page<RolloutEvent>> {
+    await this.#require(rollout);
+    const limit = Math.min(options.limit ?? 100, PAGE_MAX);
+    const before = options.cursor ?? (await this.#store.lastEvent(rollout)) + 1;
+    const after = Math.max(0, before - 1 - limit);
+    const rows = await this.#store.events(rollout, after, before - 1 - after);
+    return { items: rows.map(viewEvent).reverse(), next: after > 0 ? String(after + 1) : null };
   }
 
   async progress(rollout: string): Promise<RolloutProgress> {
@@ -371,4 +401,12 @@ export class RolloutService {
     this.#queue = result.catch(() => undefined);
     return result;
   }
+}
+
+/** What a person looks for first: what failed, then what is silent, then what moves, then what is done, then what waits. */
+function worstRank(state: RolloutDeviceState): number {
+  if (hasFailed(state)) return 0;
+  if (state === "silent") return 1;
+  if (state === "active") return 3;
+  return state === "waiting" || state === "skipped" ? 4 : 2;
 }

@@ -9,6 +9,7 @@ import { LABELS_MIGRATION } from "./labels.js";
 import { LOOP_MIGRATIONS } from "./loop-migrations.js";
 import { ROLLOUT_ENGINE_MIGRATION } from "./rollouts.js";
 import { SAMPLES_MIGRATION } from "./samples.js";
+import { SHADOW_MIGRATION } from "./shadow.js";
 import { TELEMETRY_MIGRATION } from "./telemetry.js";
 import { REGISTRY_TRUST_MIGRATION, TRUST_MIGRATION } from "./trust.js";
 
@@ -28,4 +29,5 @@ export const MIGRATIONS: readonly Migration[] = [
   TRUST_MIGRATION,
   REGISTRY_TRUST_MIGRATION,
   ROLLOUT_ENGINE_MIGRATION,
+  SHADOW_MIGRATION,
 ];

@@ -1,4 +1,4 @@
-import type { MaintenanceWindow, RolloutTarget, RolloutView, SiteBudget } from "@fieldloop/protocol";
+import type { RolloutSchedule, RolloutTarget, RolloutView, SiteBudget } from "@fieldloop/protocol";
 import type { ComponentChildren } from "preact";
 import { Link } from "wouter-preact";
 import { formatAbsolute, formatCount, formatDuration, formatPercent, plural } from "../lib/format.js";
@@ -79,7 +79,7 @@ function orderRows({ request }: RolloutView): Rows {
 
 const DAYS = ["Su", "Mo", "Tu", "We", "Th", "Fr", "Sa"];
 
-function windowText({ days, start, minutes }: MaintenanceWindow): string {
+function windowText({ days, start, minutes }: RolloutSchedule["windows"][number]): string {
   const when = days.length === 7 ? "daily" : days.map((day) => DAYS[day]).join(" ");
   return `${when} from ${start} for ${formatDuration(minutes * 60_000)}, the device’s time`;
 }

@@ -52,7 +52,7 @@ const eventViewSchema = z.object({
   data: z.record(z.string(), z.unknown()),
 });
 const eventQuerySchema = z.object({
-  type: z.enum(["deployment", "warning", "crash", "command_result", "eviction"]).optional(),
+  type: z.enum(["deployment", "warning", "crash", "command_result", "eviction", "shadow"]).optional(),
   from: z.coerce.number().pipe(timeSchema).optional(),
   limit: z.coerce.number().int().min(1).max(SERVER_LIMITS.listItemsMax).default(100),
 });

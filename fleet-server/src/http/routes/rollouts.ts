@@ -1,7 +1,9 @@
 import {
   modelNameSchema,
+  ROLLOUT_DEVICE_STATES,
   rolloutActionSchema,
   rolloutDeviceViewSchema,
+  rolloutEventSchema,
   rolloutRequestSchema,
   rolloutVerdictSchema,
   rolloutViewSchema,
@@ -20,6 +22,7 @@ const tags = ["rollouts"];
 const params = z.object({ rollout: z.string().regex(/^rol_[0-9a-z]{1,40}$/) });
 const PAGE = 50;
 const limit = z.coerce.number().int().min(1).max(SERVER_LIMITS.listItemsMax).default(100);
+const cursor = z.coerce.number().int().min(0).optional();
 const wave = z.coerce.number().int().min(1).optional();
 
 const routes = {
@@ -63,8 +66,27 @@ const routes = {
     tags,
     summary: "Its devices in the order of the plan: state, attempt, and why one waits",
     middleware: [requireRole("viewer")] as const,
-    request: { params, query: z.object({ wave, limit, cursor: z.coerce.number().int().min(0).optional() }) },
+    request: {
+      params,
+      query: z.object({
+        wave,
+        state: z.enum(ROLLOUT_DEVICE_STATES).optional(),
+        /** `worst`: failed and silent devices first, one page. */
+        order: z.enum(["plan", "worst"]).optional(),
+        limit,
+        cursor,
+      }),
+    },
     responses: { 200: pageAnswer(rolloutDeviceViewSchema, "Devices") },
+  }),
+  history: createRoute({
+    method: "get",
+    path: "/api/v1/rollouts/{rollout}/history",
+    tags,
+    summary: "Everything that was decided about it, by whom or by which gate, newest first",
+    middleware: [requireRole("viewer")] as const,
+    request: { params, query: z.object({ limit, cursor }) },
+    responses: { 200: pageAnswer(rolloutEventSchema, "Events") },
   }),
   verdicts: createRoute({
     method: "get",
@@ -115,6 +137,9 @@ export function registerRolloutRoutes(app: App, rollouts: RolloutService, live: 
   );
   app.openapi(routes.verdicts, async (c) =>
     c.json(await rollouts.verdicts(c.req.valid("param").rollout, defined(c.req.valid("query"))), 200),
+  );
+  app.openapi(routes.history, async (c) =>
+    c.json(await rollouts.history(c.req.valid("param").rollout, defined(c.req.valid("query"))), 200),
   );
   app.openapi(routes.act, async (c) => {
     const { rollout } = c.req.valid("param");
