@@ -16,6 +16,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   dataset: async () => (await import("./commands/dataset.js")).registerDatasetCommand,
   train: async () => (await import("./commands/train.js")).registerTrainCommand,
   evaluate: async () => (await import("./commands/evaluate.js")).registerEvaluateCommand,
+  "tuf-client": async () => (await import("./commands/tuf-client.js")).registerTufClientCommand,
   tap: async () => (await import("./commands/tap.js")).registerTapCommand,
 };
 
