@@ -144,6 +144,10 @@ export interface SelfTest {
   readonly differenceMax: number;
   readonly loadMs: number;
   readonly residentBytes: number;
+  /** What loading and running it added to the resident memory of the process. */
+  readonly memoryBytes?: number;
+  /** Median of one run on the golden inputs, all parts of a pipeline together, milliseconds; undefined where there are none. */
+  readonly runMs?: number;
   /** What to run it on, best first; empty without a search. */
   readonly providers?: readonly ProviderToRun[];
   /** The provider that was asked for does not run the package. */

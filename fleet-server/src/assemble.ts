@@ -1,9 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { SigningKey } from "@fieldloop/protocol";
 import { AuthService } from "./auth/auth.js";
-import { loadSigningKey } from "./auth/files.js";
 import type { BlobStore } from "./blob/blob.js";
 import { FileBlobStore } from "./blob/files.js";
 import { Broker } from "./broker/broker.js";
@@ -29,6 +27,10 @@ import { EventStore } from "./store/events.js";
 import { LabelStore } from "./store/labels.js";
 import { SampleIngestStore } from "./store/samples.js";
 import { TelemetryStore } from "./store/telemetry.js";
+import { KeyCeremony } from "./trust/ceremony.js";
+import { DirectorKeys } from "./trust/director.js";
+import { KeyRing } from "./trust/key-ring.js";
+import { TrustService } from "./trust/service.js";
 
 export interface Stores {
   readonly auth: AuthStore;
@@ -57,6 +59,8 @@ export interface Parts {
   readonly telemetry: TelemetryService;
   readonly ingest: Ingest;
   readonly loop: Loop;
+  readonly trust: TrustService;
+  readonly ceremony: KeyCeremony;
 }
 
 const SILENCE_MS = 60_000;
@@ -65,9 +69,10 @@ const SILENCE_MS = 60_000;
 export async function assemble(options: ServerOptions, database: Database, clock: Clock): Promise<Parts> {
   const { dataDir, logger, policy, guard, silenceMs = SILENCE_MS } = options;
   const stores = createStores(database);
-  const signingKey = await loadSigningKey(dataDir);
+  const newId = randomIds((length) => randomBytes(length));
   const blobs = new FileBlobStore(join(dataDir, "blobs"));
   await blobs.open();
+  const { trust, ceremony } = await openTrust(options, { database, blobs, clock, newId });
   const live = new LiveHub();
   const rates = new RateMeter();
   const labels = new LabelService(new LabelStore(database));
@@ -92,7 +97,7 @@ export async function assemble(options: ServerOptions, database: Database, clock
     database,
     stores,
     broker,
-    signingKey,
+    trust,
     clock,
     live,
     rates,
@@ -115,10 +120,9 @@ export async function assemble(options: ServerOptions, database: Database, clock
     desired,
     telemetry,
     labels,
-    signingKey,
+    trust,
     workDir,
   });
-  const newId = randomIds((length) => randomBytes(length));
   return {
     database,
     clock,
@@ -132,8 +136,26 @@ export async function assemble(options: ServerOptions, database: Database, clock
     telemetry,
     ingest,
     loop,
+    trust,
+    ceremony,
     ...fleet,
   };
+}
+
+/** The trust repository: made at the first start, brought up to date at others, before anything is signed or served. */
+async function openTrust(
+  { dataDir, logger, keyPassphrase }: ServerOptions,
+  parts: { database: Database; blobs: BlobStore; clock: Clock; newId: NewId },
+): Promise<{ trust: TrustService; ceremony: KeyCeremony }> {
+  const director = new DirectorKeys(dataDir);
+  const ring = new KeyRing({
+    folder: join(dataDir, "trust", "keys"),
+    randomBytes: (length) => new Uint8Array(randomBytes(length)),
+    ...(keyPassphrase === undefined ? {} : { passphrase: keyPassphrase }),
+  });
+  const trust = new TrustService({ ...parts, ring, director, logger });
+  await trust.open();
+  return { trust, ceremony: new KeyCeremony({ ...parts, trust, ring, director }) };
 }
 
 function createStores(database: Database): Stores {
@@ -153,7 +175,7 @@ function createFleet(given: {
   database: Database;
   stores: Stores;
   broker: Broker;
-  signingKey: SigningKey;
+  trust: TrustService;
   clock: Clock;
   live: LiveHub;
   rates: RateMeter;
@@ -161,14 +183,14 @@ function createFleet(given: {
   silenceMs: number;
   policy: ServerOptions["policy"];
 }): { desired: DesiredService; devices: DeviceService; enrolment: EnrolmentService } {
-  const { database, stores, broker, signingKey, clock, live, rates, telemetry, silenceMs, policy } = given;
+  const { database, stores, broker, trust, clock, live, rates, telemetry, silenceMs, policy } = given;
   const desired = new DesiredService({
     database,
     desired: stores.desired,
     devices: stores.devices,
     deployments: stores.deployments,
     downlink: broker,
-    signingKey,
+    director: trust,
     clock,
     live,
     ...(policy ? { policy } : {}),
@@ -189,7 +211,7 @@ function createFleet(given: {
     auth: stores.auth,
     devices: stores.devices,
     desired,
-    signingKey,
+    trust,
     clock,
     live,
   });

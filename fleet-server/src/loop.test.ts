@@ -1,9 +1,8 @@
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
-  createSigningKey,
   decodeMessage,
   formatModelVersion,
   manifestFiles,
@@ -45,6 +44,9 @@ import { SampleIngestStore } from "./store/samples.js";
 import { openSqlite } from "./store/sqlite.js";
 import { BUCKET_MS, TelemetryStore } from "./store/telemetry.js";
 import { VersionCountsStore } from "./store/version-counts.js";
+import { DirectorKeys } from "./trust/director.js";
+import { KeyRing } from "./trust/key-ring.js";
+import { TrustService } from "./trust/service.js";
 import { drawItems, makeTinyPackage, SHAPES } from "./training/tiny-package.test.kit.js";
 
 /** Training and PostgreSQL are real here: seconds on an idle machine, more on a busy one. */
@@ -69,7 +71,7 @@ class LoopKit {
   readonly devices: DeviceStore;
   readonly deployments: DeploymentStore;
   readonly telemetry: TelemetryStore;
-  readonly key = createSigningKey((length) => new Uint8Array(length).fill(9));
+  readonly trust: TrustService;
   readonly registry: RegistryService;
   readonly samples: SampleService;
   readonly datasets: DatasetService;
@@ -98,7 +100,13 @@ class LoopKit {
       newId: this.newId,
       live: this.#live,
     };
-    this.registry = new RegistryService({ ...base, labels, running: this.devices, signingKey: this.key });
+    const ring = new KeyRing({
+      folder: join(folder, "keys"),
+      randomBytes: (length) => new Uint8Array(randomBytes(length)),
+    });
+    this.trust = new TrustService({ ...base, ring, director: new DirectorKeys(folder) });
+    const { trust } = this;
+    this.registry = new RegistryService({ ...base, labels, running: this.devices, trust });
     this.samples = new SampleService({ ...base, labels });
     this.datasets = new DatasetService(base);
     this.desired = new DesiredService({
@@ -106,7 +114,7 @@ class LoopKit {
       desired: new DesiredStore(database),
       devices: this.devices,
       deployments: this.deployments,
-      signingKey: this.key,
+      director: trust,
       downlink: { publish: async (device, kind) => void this.published.push(`${device} ${kind}`) },
     });
     this.evaluations = new EvaluationService({
@@ -164,6 +172,7 @@ class LoopKit {
   async open(): Promise<void> {
     await this.blobs.open();
     await migrate(this.database, MIGRATIONS, this.clock.now);
+    await this.trust.open();
     for (const device of DEVICES) {
       const record = { device, tags: {}, facts: FACTS, enrolled: this.now, credentialSha256: "0" };
       await this.devices.insert(this.database, record);
@@ -321,6 +330,7 @@ describe.each([
   });
   afterEach(async () => {
     await kit.training.stop();
+    await kit.trust.stop();
     await kit.database.close();
     await rm(folder, { recursive: true, force: true });
   });
@@ -337,7 +347,7 @@ describe.each([
         runningOn: 0,
       });
       const { statement, manifestBytes } = await kit.registry.require("shapes", 1);
-      const payload = verify(PACKAGE_TYPE, statement, [kit.key]);
+      const payload = verify(PACKAGE_TYPE, statement, [kit.trust.directorKey]);
       expect(decodeMessage("packageStatement", payload)).toEqual({
         model: "shapes",
         version: 1,

@@ -1,5 +1,4 @@
 import { randomBytes } from "node:crypto";
-import type { SigningKey } from "@fieldloop/protocol";
 import type { BlobStore } from "./blob/blob.js";
 import type { Clock, Logger } from "./context.js";
 import type { App } from "./http/env.js";
@@ -30,6 +29,7 @@ import { DeviceStore } from "./store/devices.js";
 import { ObservedDeviceStore } from "./store/observed-devices.js";
 import { SampleStore } from "./store/samples-annotations.js";
 import { VersionCountsStore } from "./store/version-counts.js";
+import type { TrustService } from "./trust/service.js";
 
 /** What the improvement loop (registry, rollouts, samples, datasets, training, evaluation) gets from the rest of the server. */
 export interface LoopDependencies {
@@ -43,7 +43,7 @@ export interface LoopDependencies {
   readonly desired: DesiredService;
   readonly telemetry: TelemetryService;
   readonly labels: LabelService;
-  readonly signingKey: SigningKey;
+  readonly trust: TrustService;
   /** A folder of the loop's own, for work in progress. */
   readonly workDir: string;
 }
@@ -64,7 +64,7 @@ export interface Loop {
 }
 
 export async function createLoop(dependencies: LoopDependencies): Promise<Loop> {
-  const { database, blobs, clock, logger, live, labels, deployments, desired, signingKey } = dependencies;
+  const { database, blobs, clock, logger, live, labels, deployments, desired, trust } = dependencies;
   const newId = randomIds((length) => randomBytes(length));
   const deviceStore = new DeviceStore(database);
   const registry = new RegistryService({
@@ -72,7 +72,7 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
     blobs,
     clock,
     newId,
-    signingKey,
+    trust,
     labels,
     live,
     running: deviceStore,
@@ -129,6 +129,8 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
       // Ingest names the device whose deployment went on; the engine's own events name none.
       stopListening = live.listen(({ type, device }) => {
         if (type === "rollout" && device !== undefined) rollouts.wake();
+        // The evidence of a version is part of its target.
+        if (type === "evaluation") trust.wake();
       });
       await training.start();
     },

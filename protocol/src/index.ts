@@ -30,6 +30,7 @@ export {
 } from "./signals.js";
 export {
   countSchema,
+  deviceClassSchema,
   deviceIdSchema,
   formatModelVersion,
   formatPredictionId,
@@ -83,6 +84,16 @@ export {
   type Task,
   type Variant,
 } from "./manifest/manifest.js";
+export {
+  budgetOf,
+  incompatibility,
+  requireCompatible,
+  requireReadableManifest,
+  type CompatibilityFacts,
+  type CompatibilityOptions,
+  type Incompatibility,
+  type IncompatibilityReason,
+} from "./manifest/compatible.js";
 export { pipelineSpecSchema, type PipelineSpec } from "./manifest/pipeline-spec.js";
 export {
   DEPLOYMENT,
@@ -109,6 +120,7 @@ export {
   keyIdOf,
   sha256Hex,
   sign,
+  signerOf,
   toHex,
   verify,
   type Envelope,
@@ -164,31 +176,42 @@ export {
 } from "./messages/event.js";
 export { presenceSchema, type Presence } from "./messages/presence.js";
 export {
+  WAITING_REASONS,
   factsSchema,
   runningSchema,
   stateSchema,
+  type DeploymentWaiting,
   type DeviceState,
   type LaneState,
   laneStateSchema,
   type Facts,
+  type WaitingReason,
 } from "./messages/state.js";
 export {
   COMMAND_TYPE,
   DESIRED_TYPE,
   PACKAGE_TYPE,
   MAIN_LANE,
+  UNLIMITED,
   assignmentSchema,
+  bandwidthLimitsSchema,
   laneNameSchema,
   commandSchema,
   desiredSchema,
   packageStatementSchema,
   samplingPolicySchema,
+  shadowTermsSchema,
+  updateWindowSchema,
   type Assignment,
+  type BandwidthLimits,
   type Command,
   type Desired,
   type PackageStatement,
   type SamplingPolicy,
+  type ShadowTerms,
+  type UpdateWindow,
 } from "./messages/desired.js";
+export { windowState, type WindowState } from "./window.js";
 export { MESSAGES, decodeMessage, encodeMessage, type Message, type MessageName } from "./messages/codec.js";
 export {
   ROLES,
@@ -261,6 +284,26 @@ export {
   type RolloutView,
   type WaveView,
 } from "./api/rollouts.js";
+export {
+  changeKeysRequestSchema,
+  publicKeyFileSchema,
+  signaturesFileSchema,
+  signingRequestSchema,
+  trustKeyIdSchema,
+  trustKeySchema,
+  trustOutcomeSchema,
+  trustRoleViewSchema,
+  trustViewSchema,
+  type ChangeKeysRequest,
+  type PublicKeyFile,
+  type RequestedDocument,
+  type SignaturesFile,
+  type SigningRequest,
+  type TrustKey,
+  type TrustOutcome,
+  type TrustRoleView,
+  type TrustView,
+} from "./api/trust.js";
 export {
   LIVE_TYPES,
   liveEventSchema,

@@ -59,6 +59,11 @@ export const LIMITS = {
   targetsBytesMax: 5 * 1024 * 1024,
   rootRotationsMax: 256,
   trustKeysPerRoleMax: 16,
+  /** Characters of a public key in PEM, and of a signature in hexadecimal (RSA of 8,192 bits). */
+  trustKeyTextMax: 2_048,
+  signatureTextMax: 2_048,
+  /** A signing request holds old and new metadata, a file of signatures a few lines. */
+  signingRequestBytesMax: 16 * 1024 * 1024,
   directorKeysMax: 8,
   directorBytesMax: 4 * 1024,
   deviceClassesMax: 64,

@@ -26,7 +26,8 @@ const stopped = ["failed", "timed_out", "cancelled"] as const;
 export const DEPLOYMENT: StateMachine<DeploymentState> = {
   initial: "offered",
   next: {
-    offered: ["downloading", "rejected", ...stopped],
+    // `active` at once where the very package runs already.
+    offered: ["downloading", "active", "rejected", ...stopped],
     downloading: ["verifying", "rejected", ...stopped],
     verifying: ["installed", "rejected", ...stopped],
     installed: ["self_testing", ...stopped],

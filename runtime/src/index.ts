@@ -59,7 +59,7 @@ export {
 export { modelCost, type KnownShapes, type ModelCost, type OperatorCost } from "./onnx/cost.js";
 export { nameNodes } from "./onnx/names.js";
 export { stripModel, type StripReport } from "./onnx/strip.js";
-export { ONNX_LIMITS, OPSETS_MAX } from "./onnx/limits.js";
+export { IR_VERSION_MAX, ONNX_LIMITS, OPSETS_MAX } from "./onnx/limits.js";
 export { decodeModel, encodeModel, graphOf, opsetVersion } from "./onnx/model.js";
 export {
   boolTensor,
@@ -249,7 +249,12 @@ export type { NodeResult } from "./pipeline/result.js";
 
 // Packages
 export { DEFAULT_TOLERANCE, compareGolden, toleranceOf, type Tolerance } from "./package/golden.js";
-export { MANIFEST_FILE, formatManifest, parseManifest } from "./package/manifest.js";
+export {
+  MANIFEST_FILE,
+  MANIFEST_SCHEMA_MAX,
+  formatManifest,
+  parseManifest,
+} from "./package/manifest.js";
 export {
   asFloat32,
   elementCountOf,

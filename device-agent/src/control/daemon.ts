@@ -12,10 +12,13 @@ import type { Logger } from "pino";
 import { type Clock, systemClock } from "../clock.js";
 import { AGENT_LIMITS } from "../limits.js";
 import type { AgentHandle } from "./agent.js";
+import { type Bandwidth, openBandwidth } from "./bandwidth.js";
 import { Commands } from "./commands.js";
 import type { DaemonParts } from "./daemon-parts.js";
 import { DesiredFollower } from "./desired-follower.js";
 import { DesiredStore } from "./desired-store.js";
+import { nodeFiles } from "./device-files.js";
+import { Durable } from "./durable.js";
 import { FeedbackGatherer, type FeedbackItem, unknownPrediction } from "./feedback.js";
 import { HostLink } from "./host-link.js";
 import { LaneUpdaters } from "./lane-updaters.js";
@@ -26,6 +29,7 @@ import { deviceState } from "./device-state.js";
 import { createMetrics } from "./metrics.js";
 import { PackageCatalog } from "./package-catalog.js";
 import { PackageStore } from "./package-store.js";
+import { statementTrust } from "./package-trust.js";
 import { PredictionFeed } from "./prediction-feed.js";
 import { ProviderPlans } from "./provider-plans.js";
 import { Quarantine } from "./quarantine.js";
@@ -48,9 +52,11 @@ export class Daemon implements AgentHandle {
   readonly #warnings: Warnings;
   readonly #troubles: Troubles;
   readonly #desired: DesiredFollower;
+  readonly #durable: Durable;
   readonly #packages: PackageStore;
   readonly #catalog: PackageCatalog;
   readonly #feed: PredictionFeed;
+  #bandwidth!: Bandwidth;
   #spool!: Spool;
   #feedback!: FeedbackGatherer;
   #updaters!: LaneUpdaters;
@@ -76,14 +82,15 @@ export class Daemon implements AgentHandle {
     const { device } = identity;
     const { directory, log } = options;
     this.#troubles = new Troubles({ directory, device, boot, log, warnings: this.#warnings });
+    this.#durable = new Durable(nodeFiles, options.onPersist);
     this.#desired = new DesiredFollower({
-      store: new DesiredStore(options.directory, identity.device, identity.fleetKeys),
+      store: new DesiredStore(options.directory, identity.device, identity.fleetKeys, this.#durable),
       warnings: this.#warnings,
       floor: () => this.#updaters.revisionFloor,
       follow: () => this.#follow(),
       onRefused: (error) => this.#troubles.refused("desired state", error),
     });
-    this.#packages = new PackageStore(options.directory);
+    this.#packages = new PackageStore(options.directory, this.#durable);
     this.#catalog = new PackageCatalog(this.#packages);
     this.#feed = new PredictionFeed(boot, this.#catalog);
   }
@@ -102,6 +109,14 @@ export class Daemon implements AgentHandle {
   async start(): Promise<void> {
     const { options, corrupt } = this.#parts;
     const onCorrupt = (message: string): void => this.#troubles.corrupt(message);
+    this.#bandwidth = await openBandwidth({
+      directory: options.directory,
+      durable: this.#durable,
+      clock: this.#clock,
+      bytesPerSecond: options.uplinkBytesPerSecond ?? AGENT_LIMITS.uplinkBytesPerSecondDefault,
+      log: this.#log,
+      onCorrupt,
+    });
     this.#spool = await this.#openSpool();
     const quarantine = await Quarantine.load(options.directory, onCorrupt);
     this.#sender = this.#makeSender();
@@ -147,6 +162,7 @@ export class Daemon implements AgentHandle {
     }
     await this.#drain();
     await this.#uplink?.stop();
+    await this.#bandwidth.close();
     await this.#spool.close().catch((error: unknown) => {
       this.#log.error({ code: toFieldloopError(error).code }, "the spool could not be closed in order");
     });
@@ -175,34 +191,37 @@ export class Daemon implements AgentHandle {
   }
 
   #makeSender(): Sender {
-    const { options } = this.#parts;
     return new Sender({
       device: this.device,
       spool: this.#spool,
       clock: this.#clock,
-      bytesPerSecond: options.uplinkBytesPerSecond ?? AGENT_LIMITS.uplinkBytesPerSecondDefault,
+      bandwidth: this.#bandwidth,
       onError: (error) => this.#warnings.raise(error.code, error.message),
     });
   }
 
   #makeUpdaters(onCorrupt: (message: string) => void): LaneUpdaters {
-    const { options, identity, lanes } = this.#parts;
+    const { options, identity, lanes, facts } = this.#parts;
     return new LaneUpdaters({
       lanes,
       directory: options.directory,
       server: identity.server,
       credential: identity.credential,
-      fleetKeys: identity.fleetKeys,
+      trust: statementTrust(identity.fleetKeys),
+      facts,
       packages: this.#packages,
+      bandwidth: this.#bandwidth,
       fetch: options.fetch ?? fetch,
       clock: this.#clock,
       random: options.random ?? Math.random,
       log: options.log,
       selfTest: (candidate, signal) => this.#host.selfTest(candidate, signal),
       activate: (lane, target) => this.#host.activate(lane, target),
+      running: (lane) => this.#host.running(lane) ?? undefined,
       emit: (event) => this.#emit(event),
       onChange: () => this.#changed(),
       onCorrupt,
+      ...(options.updateTimes === undefined ? {} : { times: options.updateTimes }),
     });
   }
 
@@ -213,7 +232,7 @@ export class Daemon implements AgentHandle {
 
   #loadProviders(onCorrupt: (message: string) => void): Promise<ProviderPlans> {
     const { directory, provider } = this.#parts.options;
-    return ProviderPlans.load(directory, provider ?? "cpu", this.#threadCount, onCorrupt);
+    return ProviderPlans.load(directory, provider ?? "cpu", this.#threadCount, this.#durable, onCorrupt);
   }
 
   #makeHost(quarantine: Quarantine, providers: ProviderPlans): HostLink {
@@ -273,6 +292,7 @@ export class Daemon implements AgentHandle {
       hostPid: this.hostPid,
       health: () => this.#health(),
       feedback: (boot, items) => this.#takeFeedback(boot, items),
+      returnPrevious: (lane) => this.#updaters.returnPrevious(lane),
       setCondition: async (condition, lane) =>
         (await supervisor.request({ kind: "set_condition", condition, lane })).condition,
       truth: async (boot, n) =>
@@ -312,6 +332,7 @@ export class Daemon implements AgentHandle {
 
   async #follow(): Promise<void> {
     this.#host.applyPolicy();
+    this.#bandwidth.setLimits(this.#desired.current!.limits);
     await this.#updaters.follow(this.#desired.current!);
     this.#changed();
   }
@@ -326,6 +347,9 @@ export class Daemon implements AgentHandle {
         return;
       case "report_state":
         this.#changed();
+        return;
+      case "return_previous":
+        await this.#updaters.returnPrevious(action.lane);
         return;
     }
   }

@@ -299,14 +299,17 @@ export class HostLink {
     // While a version is being taken in, an end of the host would be held against it.
     const isChanging = [...this.#lanes.values()].some(({ activating }) => activating !== undefined);
     if (isChanging || !this.supervisor.ready) return;
-    if (this.#memory.isExceeded(heartbeat.residentBytes)) void this.restart();
+    if (!this.#memory.isExceeded(heartbeat.residentBytes)) return;
+    for (const lane of this.#lanes.keys()) this.#options.updater(lane).noteMemoryExceeded();
+    void this.restart();
   }
 
   #addPredictions(message: Extract<HostMessage, { kind: "predictions" }>): void {
     const { lane, origin, firstN, rows } = message;
     try {
       this.batches.add(lane, origin, firstN, rows);
-      this.#options.updater(lane).notePredictions(origin.packageSha256, rows.length);
+      const latencyMs = rows.reduce((sum, row) => sum + row.latencyMs, 0);
+      this.#options.updater(lane).notePredictions(origin.packageSha256, rows.length, latencyMs);
       this.#options.onPredictions(message);
     } catch (error) {
       const coded = toFieldloopError(error);

@@ -151,6 +151,7 @@ export class HostModel {
       differenceMax: report.worstAbsoluteError,
       loadMs: Math.round(this.loadMs),
       residentBytes: process.memoryUsage.rss(),
+      ...(report.runMs === undefined ? {} : { runMs: report.runMs }),
     };
   }
 

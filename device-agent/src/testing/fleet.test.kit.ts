@@ -5,6 +5,7 @@ import { type AddressInfo, createServer as createTcpServer, type Server, type So
 import { join } from "node:path";
 import {
   MAIN_LANE,
+  UNLIMITED,
   createSigningKey,
   decodeMessage,
   decodePredictions,
@@ -185,6 +186,9 @@ export class TestFleet {
       manifestBytes: pkg.manifestBytes.length,
       statement: sign(PACKAGE_TYPE, statement, options.key ?? this.key) as Uint8Array<ArrayBuffer>,
       probation: { seconds: 0, predictions: 5 },
+      shadow: null,
+      window: null,
+      expires: null,
     };
   }
 
@@ -197,6 +201,7 @@ export class TestFleet {
       sampling: { bytesPerHour: 10_000_000, randomShare: 0.05, worthMin: 0, worthPerMinute: 60 },
       predictionsIntervalSeconds: 0.2,
       profileIntervalSeconds: 1,
+      limits: UNLIMITED,
       ...change,
     };
     this.#desired = desired;

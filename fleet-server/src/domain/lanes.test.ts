@@ -41,6 +41,9 @@ describe("replaceLane", () => {
     manifestBytes: 1,
     statement: new Uint8Array(1),
     probation: { seconds: 0, predictions: 0 },
+    shadow: null,
+    window: null,
+    expires: null,
   });
 
   it("replaces one lane's assignment and keeps the others", () => {

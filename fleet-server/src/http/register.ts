@@ -16,6 +16,8 @@ import { registerLiveRoute } from "./routes/live.js";
 import { registerOverviewRoutes } from "./routes/overview.js";
 import { registerSessionRoutes } from "./routes/session.js";
 import { registerTapRoute } from "./routes/tap.js";
+import { registerTrustRoutes } from "./routes/trust.js";
+import { registerTufRoutes } from "./routes/tuf.js";
 
 export interface RegisterOptions {
   readonly logger: Logger;
@@ -53,8 +55,10 @@ export function registerRoutes(parts: Parts, options: RegisterOptions): App {
   registerLiveRoute(app, live);
   registerTapRoute(app, broker, clock);
   registerArtifactRoutes(app, parts.blobs);
+  registerTufRoutes(app, parts.trust, parts.blobs);
+  registerTrustRoutes(app, parts.trust, parts.ceremony);
   parts.loop.registerRoutes(app);
-  registerMetrics(app, { broker, ingest, live });
+  registerMetrics(app, { broker, ingest, live, trust: parts.trust, clock });
   registerOpenApi(app, version);
   registerConsole(app, options.consoleDir ?? fileURLToPath(new URL("../console", import.meta.url)));
   return app;

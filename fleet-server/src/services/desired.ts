@@ -2,9 +2,11 @@ import {
   COMMAND_TYPE,
   DESIRED_TYPE,
   FieldloopError,
+  UNLIMITED,
   decodeMessage,
   encodeMessage,
   sign,
+  signerOf,
   type Assignment,
   type Command,
   type Desired,
@@ -36,15 +38,21 @@ export interface DesiredServiceOptions {
   readonly devices: DeviceStore;
   readonly deployments: DeploymentStore;
   readonly downlink: Downlink;
-  readonly signingKey: SigningKey;
+  /** Its key may change while the server runs. */
+  readonly director: { readonly directorKey: SigningKey };
   readonly clock: Clock;
   readonly live: LiveHub;
   readonly policy?: Partial<DevicePolicy>;
 }
 
+/** Of an assignment, what has a default. */
+type Defaulted = "lane" | "shadow" | "window" | "expires";
 /** What is assigned, and for which rollout (none: by hand). */
-export type AssignRequest = Omit<Assignment, "lane"> & {
+export type AssignRequest = Omit<Assignment, Defaulted> & {
   readonly lane?: string;
+  readonly shadow?: Assignment["shadow"];
+  readonly window?: Assignment["window"];
+  readonly expires?: Assignment["expires"];
   readonly rollout?: string | null;
 };
 
@@ -69,13 +77,13 @@ export class DesiredService {
    * @throws FieldloopError `not_found`, `device_suspended`, `already_exists` where the deployment id was used
    */
   async assign(device: string, request: AssignRequest): Promise<{ revision: number }> {
-    const { rollout = null, ...rest } = request;
+    const { rollout = null, shadow = null, window = null, expires = null, ...rest } = request;
     const record = await this.#options.devices.get(device);
     if (!record) throw new FieldloopError("not_found", `Assign: there is no device "${device}"`);
     if (record.suspended)
       throw new FieldloopError("device_suspended", `Assign: device "${device}" is suspended`);
     const lane = rest.lane ?? laneFor(record.state?.lanes ?? [], rest.model);
-    const assignment: Assignment = { ...rest, lane };
+    const assignment: Assignment = { ...rest, lane, shadow, window, expires };
     const issued = await this.#issue(device, assignment, async (tx) => {
       const { deployment, model, version, packageSha256 } = assignment;
       await this.#options.deployments.insert(
@@ -132,21 +140,44 @@ export class DesiredService {
     await this.#options.downlink.publish(
       device,
       "command",
-      sign(COMMAND_TYPE, payload, this.#options.signingKey),
+      sign(COMMAND_TYPE, payload, this.#options.director.directorKey),
     );
   }
 
-  /** Publishes every stored desired state: the broker forgets its retained messages when it stops. */
+  /**
+   * Publishes every stored desired state: the broker forgets its retained messages when it stops. One that a former director key signed
+   * is signed anew under the next revision, so that devices keep it in place of the old one.
+   */
   async publishAll(): Promise<number> {
     let count = 0;
     let after = "";
     for (;;) {
       const page = await this.#options.desired.list(after, PUBLISH_PAGE);
-      for (const stored of page) await this.#publish(stored);
+      for (const stored of page) await this.#publish(await this.#signedNow(stored));
       count += page.length;
       if (page.length < PUBLISH_PAGE) return count;
       after = page.at(-1)!.device;
     }
+  }
+
+  async #signedNow(stored: StoredDesired): Promise<StoredDesired> {
+    const { database, desired, director, clock } = this.#options;
+    if (signerOf(stored.envelope) === director.directorKey.keyId) return stored;
+    return database.transaction(async (tx) => {
+      const newest = (await desired.get(stored.device, tx)) ?? stored;
+      if (signerOf(newest.envelope) === director.directorKey.keyId) return newest;
+      const revision = newest.revision + 1;
+      const issued = clock.now();
+      const payload = encodeMessage("desired", {
+        ...decodeMessage("desired", newest.payload),
+        revision,
+        issued,
+      });
+      const envelope = sign(DESIRED_TYPE, payload, director.directorKey);
+      const next = { device: stored.device, revision, payload, envelope, issued };
+      await desired.put(tx, next);
+      return next;
+    });
   }
 
   async #issue(
@@ -154,7 +185,7 @@ export class DesiredService {
     assignment: Assignment | undefined,
     also: (tx: Database) => Promise<void>,
   ): Promise<StoredDesired> {
-    const { clock, signingKey, devices } = this.#options;
+    const { clock, devices } = this.#options;
     const record = await devices.get(device);
     if (!record) throw new FieldloopError("not_found", `Issue desired state: there is no device "${device}"`);
     const policy = this.#policyOf(device, record.tags, await this.#policies(), await devices.groups());
@@ -170,9 +201,10 @@ export class DesiredService {
         sampling,
         predictionsIntervalSeconds,
         profileIntervalSeconds,
+        limits: UNLIMITED,
       };
       const payload = encodeMessage("desired", desired);
-      const envelope = sign(DESIRED_TYPE, payload, signingKey);
+      const envelope = sign(DESIRED_TYPE, payload, this.#options.director.directorKey);
       const next = { device, revision: desired.revision, payload, envelope, issued: desired.issued };
       await this.#options.desired.put(tx, next);
       await also(tx);

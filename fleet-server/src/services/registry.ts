@@ -26,10 +26,15 @@ export interface RegistryOptions {
   readonly blobs: BlobStore;
   readonly clock: Clock;
   readonly newId: NewId;
-  readonly signingKey: SigningKey;
   readonly labels: { put(model: string, version: number, labels: readonly string[]): Promise<void> };
   readonly running: { runningOn(model: string, version: number): Promise<number> };
   readonly live: { publish(event: { type: "model"; id: string }): void };
+  readonly trust: {
+    readonly directorKey: SigningKey;
+    settle(): Promise<void>;
+    wake(): void;
+    isSigned(model: string, version: number, packageSha256: string): Promise<boolean>;
+  };
 }
 
 /**
@@ -48,11 +53,18 @@ export class RegistryService {
   }
 
   /**
-   * Publishes the package whose `manifest.json` is the blob `manifestSha256`; the same package again is the same version.
+   * Publishes the package whose `manifest.json` is the blob `manifestSha256`; the same package again is the same version. Its target
+   * follows at once where the targets keys are here; else the version waits for their signature.
+   * @param deviceClasses what it is made for; null: any device class
    * @throws FieldloopError `not_found` without the blob, `manifest_*`, `package_file_missing`, `package_size_mismatch`, `onnx_*`,
    * `invalid_argument` for another model's manifest, `already_exists` or `conflict` for a number that is taken or not the next
    */
-  async publish(model: string, manifestSha256: string, actor: string): Promise<ModelVersion> {
+  async publish(
+    model: string,
+    manifestSha256: string,
+    actor: string,
+    deviceClasses: readonly string[] | null = null,
+  ): Promise<ModelVersion> {
     const known = await this.#store.getByPackage(manifestSha256);
     if (known?.model === model) return this.#view(known);
     const { manifest, manifestBytes } = await this.#readManifest(model, manifestSha256);
@@ -67,6 +79,7 @@ export class RegistryService {
       manifest,
       statement,
       bytes: bytes + manifestBytes,
+      deviceClasses,
       created: Date.parse(manifest.created),
       published: this.#options.clock.now(),
       publishedBy: actor,
@@ -83,6 +96,7 @@ export class RegistryService {
       });
     });
     await this.#options.labels.put(model, manifest.version, labelsOf(manifest));
+    await this.#options.trust.settle();
     this.#options.live.publish({ type: "model", id: model });
     return this.#view(version);
   }
@@ -127,6 +141,22 @@ export class RegistryService {
       "not_found",
       `Read version: there is no "${formatModelVersion(model, version)}"`,
     );
+  }
+
+  /** A version that devices can install. @throws FieldloopError `not_found`, `version_awaiting_signature` */
+  async requireSigned(model: string, version: number): Promise<StoredVersion> {
+    const stored = await this.require(model, version);
+    if (await this.#options.trust.isSigned(model, version, stored.packageSha256)) return stored;
+    throw new FieldloopError(
+      "version_awaiting_signature",
+      `Use "${formatModelVersion(model, version)}": it waits for the signature of the targets keys ("fieldloop keys request")`,
+    );
+  }
+
+  /** Writes down why a version without a passing evaluation is rolled out; its target says so too. */
+  async letThrough(model: string, version: number, reason: string): Promise<void> {
+    await this.#store.setForceReason(model, version, reason);
+    this.#options.trust.wake();
   }
 
   find(model: string, version: number): Promise<StoredVersion | undefined> {
@@ -204,7 +234,7 @@ export class RegistryService {
     manifestBytes: number,
   ): Uint8Array<ArrayBuffer> {
     const payload = encodeMessage("packageStatement", { model, version, manifestSha256, manifestBytes });
-    return new Uint8Array(sign(PACKAGE_TYPE, payload, this.#options.signingKey));
+    return new Uint8Array(sign(PACKAGE_TYPE, payload, this.#options.trust.directorKey));
   }
 
   async #modelView(model: string, versions: readonly StoredVersion[]): Promise<Model> {
@@ -214,10 +244,21 @@ export class RegistryService {
   }
 
   async #view(stored: StoredVersion): Promise<ModelVersion> {
-    const { model, version, packageSha256, created, published, bytes, manifest } = stored;
-    const runningOn = await this.#options.running.runningOn(model, version);
-    const evidence = await this.evidence(model, version);
-    return { model, version, packageSha256, created, published, bytes, manifest, runningOn, evidence };
+    const { model, version, packageSha256, created, published, bytes, manifest, deviceClasses } = stored;
+    const signed = await this.#options.trust.isSigned(model, version, packageSha256);
+    return {
+      model,
+      version,
+      packageSha256,
+      created,
+      published,
+      bytes,
+      manifest,
+      runningOn: await this.#options.running.runningOn(model, version),
+      evidence: await this.evidence(model, version),
+      deviceClasses: deviceClasses === null ? null : [...deviceClasses],
+      state: signed ? "published" : "awaiting_signature",
+    };
   }
 }
 

@@ -8,7 +8,7 @@ export interface RolloutAssignerOptions {
   readonly desired: {
     assign(
       device: string,
-      request: Omit<Assignment, "lane"> & { readonly rollout: string },
+      request: Omit<Assignment, "lane" | "shadow" | "window" | "expires"> & { readonly rollout: string },
     ): Promise<unknown>;
   };
 }

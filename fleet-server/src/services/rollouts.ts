@@ -29,6 +29,9 @@ export interface RolloutServiceOptions {
   readonly observer: RolloutObserver;
   readonly registry: {
     require(model: string, version: number): Promise<StoredVersion>;
+    /** @throws FieldloopError `version_awaiting_signature` for one that no device would install */
+    requireSigned(model: string, version: number): Promise<StoredVersion>;
+    letThrough(model: string, version: number, reason: string): Promise<void>;
     evidence(model: string, version: number): Promise<"none" | "passed" | "failed">;
   };
   readonly fleet: {
@@ -98,10 +101,10 @@ export class RolloutService {
     await this.#queue;
   }
 
-  /** @throws FieldloopError `rollout_needs_evidence`, `not_found`, `invalid_argument`, `conflict` where a device is in another open rollout */
+  /** @throws FieldloopError `rollout_needs_evidence`, `version_awaiting_signature`, `not_found`, `invalid_argument`, `conflict` where a device is in another open rollout */
   async create(request: RolloutRequest, actor: string): Promise<RolloutView> {
     const { model, version } = request;
-    const target = await this.#options.registry.require(model, version);
+    const target = await this.#options.registry.requireSigned(model, version);
     const evidence = await this.#options.registry.evidence(model, version);
     if (evidence !== "passed" && request.forceReason === undefined) {
       throw new FieldloopError(
@@ -127,6 +130,9 @@ export class RolloutService {
           forceReason: request.forceReason ?? null,
         });
       });
+      if (evidence !== "passed" && request.forceReason !== undefined) {
+        await this.#options.registry.letThrough(model, version, request.forceReason);
+      }
       const started = request.start ? await this.#act(stored, "start", null, actor) : stored;
       this.#schedule(0);
       return this.#view(started);

@@ -9,6 +9,7 @@ import { LABELS_MIGRATION } from "./labels.js";
 import { LOOP_MIGRATIONS } from "./loop-migrations.js";
 import { SAMPLES_MIGRATION } from "./samples.js";
 import { TELEMETRY_MIGRATION } from "./telemetry.js";
+import { REGISTRY_TRUST_MIGRATION, TRUST_MIGRATION } from "./trust.js";
 
 /** Every migration in the order in which it is applied; those of an area live beside its store. Append only. */
 export const MIGRATIONS: readonly Migration[] = [
@@ -23,5 +24,7 @@ export const MIGRATIONS: readonly Migration[] = [
   EVENTS_MIGRATION,
   ...LOOP_MIGRATIONS,
   DEVICE_LANES_MIGRATION,
+  TRUST_MIGRATION,
+  REGISTRY_TRUST_MIGRATION,
   DEVICE_IDENTITY_MIGRATION,
 ];

@@ -13,7 +13,7 @@ import {
 import { DEPLOYMENT_STATES } from "../states.js";
 import { bootSchema, deliveryShape } from "./delivery.js";
 
-const errorCodeSchema = z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]);
+export const errorCodeSchema = z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]);
 /** An error as it travels: the code decides, the message is for people. */
 export const wireErrorSchema = z.object({ code: errorCodeSchema, message: textSchema });
 export type WireError = z.output<typeof wireErrorSchema>;

@@ -91,6 +91,7 @@ function draftOf(facts: ModelFacts, preset: PresetResult, options: ImportOptions
         file: VARIANT_FILE,
         precision: "fp32",
         opset: Math.max(facts.opsets[""] ?? 1, 1),
+        irVersion: facts.irVersion,
         executionProviders: ["cpu"],
       },
     ],

@@ -35,6 +35,10 @@ const FACTS: Facts = {
   nodeVersion: "20.20.2",
   runtimeVersion: "onnxruntime-node 1.30.0",
   timeZone: "UTC",
+  deviceClass: "linux-x64",
+  opsetMax: 21,
+  irVersionMax: 10,
+  manifestSchemaMax: 1,
 };
 const ROWS = 300;
 const ROW_MS = 1_000;

@@ -8,6 +8,7 @@ import {
   manifestSchema,
   PACKAGE_TYPE,
   sign,
+  UNLIMITED,
   type Assignment,
   type Desired,
   type DeploymentState,
@@ -307,6 +308,7 @@ async function forgeries(site: Site, said: string[]): Promise<void> {
     sampling: { bytesPerHour: 0, randomShare: 0, worthMin: 1, worthPerMinute: 0 },
     predictionsIntervalSeconds: 0.2,
     profileIntervalSeconds: 30,
+    limits: UNLIMITED,
   });
   let revision = (await agent.state()).desiredRevision;
   const honest = assignmentOf(fourth, "honest", fleetKey);

@@ -47,6 +47,9 @@ export function assignmentOf(made: ModelPackage, deployment: string, key: Signin
     manifestBytes,
     statement: new Uint8Array(sign(PACKAGE_TYPE, statement, key)),
     probation: { seconds: 0, predictions: 5 },
+    shadow: null,
+    window: null,
+    expires: null,
   };
 }
 

@@ -1,7 +1,9 @@
 import {
+  MAIN_LANE,
   deviceDetailSchema,
   deviceIdSchema,
   deviceSummarySchema,
+  laneNameSchema,
   predictionViewSchema,
   seriesPointSchema,
   tagsSchema,
@@ -58,6 +60,7 @@ const commandSchema = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("capture"), count: z.int().min(1).max(100) }),
   z.object({ kind: z.literal("restart_host") }),
   z.object({ kind: z.literal("report_state") }),
+  z.object({ kind: z.literal("return_previous"), lane: laneNameSchema.default(MAIN_LANE) }),
 ]);
 
 const routes = {
