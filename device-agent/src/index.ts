@@ -5,7 +5,7 @@ export { DesiredStore } from "./control/desired-store.js";
 export { type AppendFile, type DeviceFiles, nodeFiles } from "./control/device-files.js";
 export { Durable, PERSIST_POINTS, type PersistObserver, type PersistPoint } from "./control/durable.js";
 export { PackageStore } from "./control/package-store.js";
-export { type PackageTrust, statementTrust, type TrustedPackage } from "./control/package-trust.js";
+export { type PackageTrust, targetTrust } from "./control/package-trust.js";
 export { ProviderPlans } from "./control/provider-plans.js";
 export { Updater } from "./control/updater.js";
 export type { RunShadow, UpdaterOptions, UpdaterTimes } from "./control/updater-options.js";

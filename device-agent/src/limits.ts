@@ -39,7 +39,7 @@ export const AGENT_LIMITS = {
 
   // Enrolment and downloads
   enrolTimeoutMs: 20_000,
-  enrolResponseBytesMax: 64 * 1024,
+  enrolResponseBytesMax: LIMITS.rootBytesMax + 64 * 1024,
   downloadStallMs: 20_000,
   /** Tries in a row that bring nothing; tries that bring next to nothing; tries in which the server was too slow. */
   downloadAttemptsMax: 12,
@@ -99,6 +99,11 @@ export const AGENT_LIMITS = {
   probationSlack: 20,
 
   // Trust
+  /** Between two refreshes of the trust metadata; the first is within so long after the start. */
+  trustRefreshMs: 6 * 3_600_000,
+  trustFirstRefreshMs: 30_000,
+  /** Between two refreshes because something was signed by an unknown key. */
+  trustRefreshMinMs: 10_000,
   trustAttemptsMax: 4,
   trustStallMs: 20_000,
   /** Slow retrieval: in each window at least this rate, or the transfer ends. Far below what the poorest link gives. */

@@ -145,8 +145,6 @@ export const ERROR_CODES = {
   trust_key_unavailable: { status: 409, title: "A signing key cannot be used here" },
   trust_request_stale: { status: 409, title: "The signing request was overtaken or withdrawn" },
   version_awaiting_signature: { status: 409, title: "The version is not signed by the targets keys yet" },
-  device_class_mismatch: { status: 409, title: "The package is not made for this device class" },
-  download_too_slow: { status: 504, title: "The download was slower than the least rate" },
 
   // Fleet
   rollout_needs_evidence: { status: 409, title: "The version has no passing evaluation" },

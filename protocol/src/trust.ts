@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { LIMITS } from "./limits.js";
-import { modelNameSchema, sha256Schema, versionSchema } from "./names.js";
+import { deviceClassSchema, modelNameSchema, sha256Schema, versionSchema } from "./names.js";
 
 /**
  * What server and device agree on above TUF (specification 1.0.x): which targets there are, what their custom metadata say, and
@@ -63,8 +63,6 @@ export const targetEvidenceSchema = z.object({
   reason: z.string().max(500).optional(),
 });
 export type TargetEvidence = z.output<typeof targetEvidenceSchema>;
-
-export const deviceClassSchema = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/);
 
 /** `custom.fieldloop` of a package's target. */
 export const packageTargetSchema = z.object({

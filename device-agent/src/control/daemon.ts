@@ -26,16 +26,18 @@ import { LocalApi } from "./local-api.js";
 import { LocalInference } from "./local-inference.js";
 import { agentMetrics } from "./agent-metrics.js";
 import { deviceState } from "./device-state.js";
+import { type DeviceTrust, deviceTrust } from "./device-trust.js";
 import { createMetrics } from "./metrics.js";
 import { PackageCatalog } from "./package-catalog.js";
 import { PackageStore } from "./package-store.js";
-import { statementTrust } from "./package-trust.js";
+import { targetTrust } from "./package-trust.js";
 import { PredictionFeed } from "./prediction-feed.js";
 import { ProviderPlans } from "./provider-plans.js";
 import { Quarantine } from "./quarantine.js";
 import { Sender } from "./sender.js";
 import { Spool } from "./spool/spool.js";
 import { Troubles } from "./troubles.js";
+import { isUnknownKey } from "./trust-follower.js";
 import { Uplink } from "./uplink.js";
 import { Warnings } from "./warnings.js";
 
@@ -51,6 +53,7 @@ export class Daemon implements AgentHandle {
   readonly #clock: Clock;
   readonly #warnings: Warnings;
   readonly #troubles: Troubles;
+  readonly #trust: DeviceTrust;
   readonly #desired: DesiredFollower;
   readonly #durable: Durable;
   readonly #packages: PackageStore;
@@ -83,12 +86,20 @@ export class Daemon implements AgentHandle {
     const { directory, log } = options;
     this.#troubles = new Troubles({ directory, device, boot, log, warnings: this.#warnings });
     this.#durable = new Durable(nodeFiles, options.onPersist);
+    this.#trust = deviceTrust(parts, {
+      clock: this.#clock,
+      warnings: this.#warnings,
+      spent: (bytes) => this.#bandwidth.take("download", bytes),
+      onRefreshed: () => this.#desired.retry(),
+      onHarmed: (message) => this.#troubles.corrupt(message),
+    });
     this.#desired = new DesiredFollower({
-      store: new DesiredStore(options.directory, identity.device, identity.fleetKeys, this.#durable),
+      store: new DesiredStore(options.directory, identity.device, this.#trust.follower.keys, this.#durable),
       warnings: this.#warnings,
       floor: () => this.#updaters.revisionFloor,
       follow: () => this.#follow(),
       onRefused: (error) => this.#troubles.refused("desired state", error),
+      onUnknownKey: () => this.#trust.follower.unknownKey(),
     });
     this.#packages = new PackageStore(options.directory, this.#durable);
     this.#catalog = new PackageCatalog(this.#packages);
@@ -128,6 +139,7 @@ export class Daemon implements AgentHandle {
     this.#updaters.keep((packageSha256) => this.#inference.needs(packageSha256));
     this.#localApi = this.#makeLocalApi();
     await this.#packages.open();
+    await this.#trust.client.open();
     await this.#updaters.load();
     await this.#desired.load();
     for (const message of corrupt) onCorrupt(message);
@@ -139,6 +151,7 @@ export class Daemon implements AgentHandle {
     this.#uplink = this.#makeUplink();
     this.#host.start();
     this.#uplink.start();
+    this.#trust.follower.start();
     await this.#updaters.resume();
     await this.#desired.followCurrent();
     this.#tickTimer = setInterval(() => this.#host.forgetOldTroubles(), TICK_MS);
@@ -151,6 +164,7 @@ export class Daemon implements AgentHandle {
 
   async #stop(): Promise<void> {
     clearInterval(this.#tickTimer);
+    await this.#trust.follower.stop();
     await this.#localApi.stop();
     await this.#updaters.stop();
     await this.#host.stop();
@@ -207,7 +221,7 @@ export class Daemon implements AgentHandle {
       directory: options.directory,
       server: identity.server,
       credential: identity.credential,
-      trust: statementTrust(identity.fleetKeys),
+      trust: targetTrust(this.#trust.client),
       facts,
       packages: this.#packages,
       bandwidth: this.#bandwidth,
@@ -304,7 +318,7 @@ export class Daemon implements AgentHandle {
     const { options, identity } = this.#parts;
     const commands = new Commands({
       device: this.device,
-      fleetKeys: identity.fleetKeys,
+      directorKeys: this.#trust.follower.keys,
       clock: this.#clock,
       emit: (event) => this.#emit(event),
       run: (action) => this.#runCommand(action),
@@ -321,7 +335,11 @@ export class Daemon implements AgentHandle {
       state: () => encodeMessage("state", this.state()),
       onDesired: (envelope) => this.#desired.receive(envelope),
       onCommand: (envelope) => {
-        commands.receive(envelope).catch((error: unknown) => this.#troubles.refused("command", error));
+        commands.receive(envelope).catch((error: unknown) => {
+          this.#troubles.refused("command", error);
+          // Whoever sent it sends it again: a command is good for a minute only.
+          if (isUnknownKey(error)) this.#trust.follower.unknownKey();
+        });
       },
       onAck: (acks) => this.#acknowledged(acks),
       onLink: (error) => this.#troubles.link(error),

@@ -18,11 +18,6 @@ export const installedSchema = z.object({
 });
 export type Installed = z.output<typeof installedSchema>;
 
-const storedAssignmentSchema = assignmentSchema.extend({
-  /** Base64: JSON has no bytes. */
-  statement: z.base64().max(2048),
-});
-
 const fileSchema = z.object({
   schema: z.literal(1),
   /** The desired revision may never fall below, even where `desired.bin` was lost. */
@@ -32,7 +27,7 @@ const fileSchema = z.object({
   previous: installedSchema.nullable(),
   deployment: z
     .object({
-      assignment: storedAssignmentSchema,
+      assignment: assignmentSchema,
       state: z.enum(DEPLOYMENT_STATES),
       error: wireErrorSchema.optional(),
       /** Starts of the agent that found it in this state. */
@@ -74,12 +69,4 @@ export async function saveDeploymentFile(
   point: PersistPoint,
 ): Promise<void> {
   await durable.writeJson(point, path, file);
-}
-
-export function storedAssignment(assignment: Assignment): StoredDeployment["assignment"] {
-  return { ...assignment, statement: Buffer.from(assignment.statement).toString("base64") };
-}
-
-export function readAssignment(stored: StoredDeployment["assignment"]): Assignment {
-  return { ...stored, statement: Uint8Array.from(Buffer.from(stored.statement, "base64")) };
 }

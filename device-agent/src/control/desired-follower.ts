@@ -1,5 +1,6 @@
 import { toFieldloopError, type Desired } from "@fieldloop/protocol";
 import type { DesiredStore } from "./desired-store.js";
+import { isUnknownKey } from "./trust-follower.js";
 import type { Warnings } from "./warnings.js";
 
 export interface DesiredFollowerOptions {
@@ -10,12 +11,16 @@ export interface DesiredFollowerOptions {
   /** Does what the current desired state says. */
   readonly follow: () => Promise<void>;
   readonly onRefused: (error: unknown) => void;
+  /** It was signed by a key that is not known, or not yet; {@link DesiredFollower.retry} looks at it again. */
+  readonly onUnknownKey: () => void;
 }
 
 /** Takes desired states as they come, one after the other, and has them followed. */
 export class DesiredFollower {
   readonly #options: DesiredFollowerOptions;
   #receiving: Promise<void> = Promise.resolve();
+  /** The last one by an unknown key: the broker does not send it again. */
+  #refused: Uint8Array | undefined;
 
   constructor(options: DesiredFollowerOptions) {
     this.#options = options;
@@ -47,8 +52,15 @@ export class DesiredFollower {
     this.#receiving = this.#receiving.then(() => this.#receive(envelope));
   }
 
+  /** The fleet's keys were read anew: what was refused for its key may be the fleet's. */
+  retry(): void {
+    const envelope = this.#refused;
+    this.#refused = undefined;
+    if (envelope) this.receive(envelope);
+  }
+
   async #receive(envelope: Uint8Array): Promise<void> {
-    const { store, warnings, floor, follow, onRefused } = this.#options;
+    const { store, warnings, floor, follow, onRefused, onUnknownKey } = this.#options;
     try {
       const desired = await store.accept(envelope, floor());
       warnings.clear("desired_rollback_refused");
@@ -56,6 +68,9 @@ export class DesiredFollower {
       if (desired) await follow();
     } catch (error) {
       onRefused(error);
+      if (!isUnknownKey(error)) return;
+      this.#refused = envelope;
+      onUnknownKey();
     }
   }
 }

@@ -18,19 +18,19 @@ import { codeOf } from "./files.js";
 export class DesiredStore {
   readonly #path: string;
   readonly #device: string;
-  readonly #fleetKeys: readonly PublicKey[];
+  readonly #directorKeys: () => readonly PublicKey[];
   readonly #durable: Durable;
   #current: Desired | undefined;
 
   constructor(
     directory: string,
     device: string,
-    fleetKeys: readonly PublicKey[],
+    directorKeys: () => readonly PublicKey[],
     durable: Durable = new Durable(),
   ) {
     this.#path = join(directory, "desired.bin");
     this.#device = device;
-    this.#fleetKeys = fleetKeys;
+    this.#directorKeys = directorKeys;
     this.#durable = durable;
   }
 
@@ -76,7 +76,7 @@ export class DesiredStore {
   #read(envelope: Uint8Array): Desired {
     let payload: Uint8Array;
     try {
-      payload = verify(DESIRED_TYPE, envelope, this.#fleetKeys);
+      payload = verify(DESIRED_TYPE, envelope, this.#directorKeys());
     } catch (cause) {
       throw new FieldloopError(
         "desired_signature_invalid",

@@ -1,11 +1,5 @@
-import {
-  decodeMessage,
-  FieldloopError,
-  PACKAGE_TYPE,
-  verify,
-  type Assignment,
-  type PublicKey,
-} from "@fieldloop/protocol";
+import { FieldloopError, type Assignment } from "@fieldloop/protocol";
+import type { TrustClient } from "./trust/trust-client.js";
 
 /** What the maker of a package signed about it. */
 export interface TrustedPackage {
@@ -18,7 +12,7 @@ export interface TrustedPackage {
 
 /** Whom the update believes about packages. Neither broker nor artifact store is: they carry what was signed. */
 export interface PackageTrust {
-  /** @throws FieldloopError `trust_*`, `package_signature_*` */
+  /** @throws FieldloopError `trust_*` */
   package(wanted: Assignment, signal: AbortSignal): Promise<TrustedPackage>;
 }
 
@@ -27,6 +21,7 @@ const NOT_NOW: ReadonlySet<string> = new Set([
   "trust_unreachable",
   "trust_metadata_expired",
   "trust_clock_back",
+  "download_too_slow",
   "unavailable",
 ]);
 /** The metadata does not name the package: it may be on its way still. */
@@ -53,32 +48,7 @@ export function requireSamePackage(wanted: Assignment, trusted: TrustedPackage):
   );
 }
 
-/** Trust in the statement that travels with an assignment. */
-export function statementTrust(fleetKeys: readonly PublicKey[]): PackageTrust {
-  return {
-    package: async (wanted) => {
-      verifyStatement(wanted, fleetKeys);
-      const { packageSha256, manifestBytes } = wanted;
-      return { packageSha256, manifestBytes, deviceClasses: null };
-    },
-  };
-}
-
-/**
- * Checks the maker's signature over the package that an assignment names.
- * @throws FieldloopError `package_signature_*`, `cbor_*`, `message_schema`, `package_hash_mismatch`
- */
-function verifyStatement(assignment: Assignment, fleetKeys: readonly PublicKey[]): void {
-  const statement = decodeMessage("packageStatement", verify(PACKAGE_TYPE, assignment.statement, fleetKeys));
-  const fits =
-    statement.manifestSha256 === assignment.packageSha256 &&
-    statement.manifestBytes === assignment.manifestBytes &&
-    statement.model === assignment.model &&
-    statement.version === assignment.version;
-  if (!fits) {
-    throw new FieldloopError(
-      "package_hash_mismatch",
-      `Verify package: the statement is about ${statement.model}@${statement.version}, the assignment about ${assignment.model}@${assignment.version} or another hash`,
-    );
-  }
+/** What the targets keys of the fleet say, by the trust client of this device. */
+export function targetTrust(client: Pick<TrustClient, "package">): PackageTrust {
+  return { package: ({ model, version }, signal) => client.package(model, version, signal) };
 }

@@ -3,9 +3,9 @@ import { mkdir, readFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
 import { join } from "node:path";
 import {
-  createSigningKey,
   FieldloopError,
   manifestFiles,
+  packageTargetPath,
   type Assignment,
   type DeploymentState,
 } from "@fieldloop/protocol";
@@ -13,6 +13,7 @@ import type { ModelPackage } from "@fieldloop/runtime/node";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { serveRange, TestFleet, until } from "../testing/fleet.test.kit.js";
 import { scratchFolder, writeTestPackage } from "../testing/package.test.kit.js";
+import { makeTufKey } from "../testing/tuf-keys.test.kit.js";
 import { SETTLED, TestDevice } from "../testing/updater.test.kit.js";
 import type { PersistObserver } from "./durable.js";
 
@@ -34,7 +35,8 @@ afterEach(async () => {
 });
 
 function makeDevice(directory = join(folder.path, "state"), onPersist?: PersistObserver): TestDevice {
-  return new TestDevice({ fleet, directory, ...(onPersist ? { onPersist } : {}) });
+  const updater = { times: { trustRetryMinMs: 5 } };
+  return new TestDevice({ fleet, directory, updater, ...(onPersist ? { onPersist } : {}) });
 }
 
 async function makePackage(version: number, options: { goldenError?: number } = {}): Promise<ModelPackage> {
@@ -111,37 +113,68 @@ describe("Updater", { timeout: 120_000 }, () => {
       "package_hash_mismatch",
     ],
     [
-      "a statement by a stranger",
-      async (pkg) => {
-        const stranger = createSigningKey((length) => new Uint8Array(length).fill(3));
-        return fleet.publish(pkg, "d2", { key: stranger });
+      "one that the targets keys know nothing of",
+      (pkg, assignment) => {
+        delete fleet.tuf.targets.targets[packageTargetPath(pkg.manifest.model, 2)];
+        fleet.tuf.publishTargets();
+        return assignment;
       },
       "rejected",
-      "package_signature_unknown_key",
+      "trust_target_unknown",
     ],
     [
-      "a statement with one bit flipped",
-      (_, assignment) => ({
-        ...assignment,
-        statement: Uint8Array.from(flip(Buffer.from(assignment.statement))),
-      }),
+      "one that a stranger vouches for",
+      (pkg) => {
+        fleet.tuf.signers.set("targets", [makeTufKey()]);
+        return fleet.publish(pkg, "d2");
+      },
       "rejected",
-      "",
+      "trust_signature_insufficient",
     ],
     [
-      "a statement about another package",
-      async (_, assignment) => {
-        const other = await fleet.publish(await makePackage(3), "d3");
-        return { ...assignment, statement: other.statement };
+      "one whose targets were altered",
+      async (pkg) => {
+        const assignment = await fleet.publish(pkg, "d2");
+        fleet.tuf.edit("targets", ({ signed }) => (signed["expires"] = "2999-01-01T00:00:00Z"));
+        return assignment;
+      },
+      "rejected",
+      "trust_signature_insufficient",
+    ],
+    [
+      "one whose name the targets keys gave to another package",
+      async (pkg) => {
+        const assignment = await fleet.publish(pkg, "d2");
+        fleet.vouch(await makePackage(3), pkg.manifest.model, 2);
+        return assignment;
       },
       "rejected",
       "package_hash_mismatch",
     ],
     [
-      "a version that is not the statement's",
+      "one under another number than it was vouched for",
       (_, assignment) => ({ ...assignment, version: 9 }),
       "rejected",
-      "package_hash_mismatch",
+      "trust_target_unknown",
+    ],
+    [
+      "one that says another model in its targets than by its name",
+      async (pkg) => {
+        const assignment = await fleet.publish(pkg, "d2");
+        const path = packageTargetPath(pkg.manifest.model, 2);
+        const about = fleet.tuf.targets.targets[path]!["custom"] as { fieldloop: { model: string } };
+        about.fieldloop.model = "other";
+        fleet.tuf.publishTargets();
+        return assignment;
+      },
+      "rejected",
+      "trust_target_mismatch",
+    ],
+    [
+      "one that is made for another device class",
+      (pkg) => fleet.publish(pkg, "d2", { deviceClasses: ["jetson-orin"] }),
+      "rejected",
+      "device_class_mismatch",
     ],
     [
       "files that are not there",
@@ -340,8 +373,7 @@ describe("Updater", { timeout: 120_000 }, () => {
     const second = await makePackage(2);
     const assignment = await fleet.publish(second, "d2");
     const file = JSON.parse(readFileSync(path, "utf8")) as Record<string, unknown>;
-    const statement = Buffer.from(assignment.statement).toString("base64");
-    file["deployment"] = { assignment: { ...assignment, statement }, state: "activating", attempts: 1 };
+    file["deployment"] = { assignment, state: "activating", attempts: 1 };
     writeFileSync(path, JSON.stringify(file));
     device = await makeDevice().start();
     await device.settled();

@@ -16,9 +16,7 @@ import {
   type DeploymentFile,
   type Installed,
   loadDeploymentFile,
-  readAssignment,
   saveDeploymentFile,
-  storedAssignment,
 } from "./deployment-file.js";
 import {
   finalState,
@@ -231,7 +229,7 @@ export class Updater {
   async #offer(assignment: Assignment): Promise<void> {
     // A package that is being removed must not be found half gone.
     await this.#cleaner.idle();
-    const deployment = { assignment: storedAssignment(assignment), attempts: 0, ready: false };
+    const deployment = { assignment, attempts: 0, ready: false };
     await this.#keep({ deployment: { ...deployment, state: "offered" } }, "state:offered");
     this.#report({});
   }
@@ -266,7 +264,7 @@ export class Updater {
 
   /** As it is on disk, with the terms of today: the fleet may have moved its window meanwhile. */
   get #assignment(): Assignment {
-    const stored = readAssignment(this.#file.deployment!.assignment);
+    const stored = this.#file.deployment!.assignment;
     const wanted = this.#wanted;
     const isSame = wanted?.deployment === stored.deployment && wanted.packageSha256 === stored.packageSha256;
     if (!isSame) return stored;

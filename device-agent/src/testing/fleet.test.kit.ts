@@ -4,6 +4,7 @@ import { createServer as createHttpServer, type Server as HttpServer, type Serve
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import {
+  DIRECTOR_TARGET,
   MAIN_LANE,
   UNLIMITED,
   createSigningKey,
@@ -15,7 +16,7 @@ import {
   encodeMessage,
   judgeDelivery,
   manifestFiles,
-  PACKAGE_TYPE,
+  packageTargetPath,
   parseTopic,
   sign,
   toHex,
@@ -31,12 +32,15 @@ import {
 } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { Aedes, type Client } from "aedes";
+import { TufRepository } from "./tuf-repository.test.kit.js";
 
 export type Artifact = (response: ServerResponse, range: string | undefined) => void;
 
 /** A fleet server as small as it can be, over a real broker and real HTTP: enrols, serves artifacts, ingests and acknowledges. */
 export class TestFleet {
   readonly key: SigningKey = createSigningKey((length) => new Uint8Array(randomBytes(length)));
+  /** What this fleet vouches for; the director's key is {@link key}. */
+  readonly tuf = new TufRepository();
   readonly events: EventMessage[] = [];
   readonly predictions: PredictionColumns[] = [];
   readonly profiles: Profile[] = [];
@@ -63,6 +67,7 @@ export class TestFleet {
   static readonly device = "test-1";
 
   async start(): Promise<void> {
+    this.direct(this.key);
     this.#http = createHttpServer((request, response) => {
       const chunks: Buffer[] = [];
       request.on("data", (chunk: Buffer) => chunks.push(chunk));
@@ -160,23 +165,25 @@ export class TestFleet {
     );
   }
 
-  /** Makes the files of a package available and returns the assignment that deploys it. */
+  /** Says by the targets keys whose signature on desired states counts. */
+  direct(...keys: readonly SigningKey[]): void {
+    const content = { keys: keys.map(({ keyId, publicKey }) => ({ keyId, publicKey: toHex(publicKey) })) };
+    this.tuf.addTarget("targets", DIRECTOR_TARGET, JSON.stringify(content));
+    this.tuf.publishTargets();
+  }
+
+  /** Makes the files of a package available, vouches for it, and returns the assignment that deploys it. */
   async publish(
     pkg: ModelPackage,
     deployment: string,
-    options: { key?: SigningKey } = {},
+    options: { readonly deviceClasses?: readonly string[] } = {},
   ): Promise<Assignment> {
     const { model, version } = pkg.manifest;
     this.#artifacts.set(pkg.packageSha256, pkg.manifestBytes);
     for (const file of manifestFiles(pkg.manifest)) {
       this.#artifacts.set(file.sha256, new Uint8Array(await readFile(join(pkg.dir, file.file))));
     }
-    const statement = encodeMessage("packageStatement", {
-      model,
-      version,
-      manifestSha256: pkg.packageSha256,
-      manifestBytes: pkg.manifestBytes.length,
-    });
+    this.vouch(pkg, model, version, options.deviceClasses);
     return {
       deployment,
       lane: MAIN_LANE,
@@ -184,12 +191,26 @@ export class TestFleet {
       version,
       packageSha256: pkg.packageSha256,
       manifestBytes: pkg.manifestBytes.length,
-      statement: sign(PACKAGE_TYPE, statement, options.key ?? this.key) as Uint8Array<ArrayBuffer>,
       probation: { seconds: 0, predictions: 5 },
       shadow: null,
       window: null,
       expires: null,
     };
+  }
+
+  /** Has the targets keys say that a package is this version of this model. */
+  vouch(pkg: ModelPackage, model: string, version: number, deviceClasses?: readonly string[]): void {
+    const custom = {
+      model,
+      version,
+      packageSha256: pkg.packageSha256,
+      deviceClasses: deviceClasses ? [...deviceClasses] : null,
+      evidence: { evaluation: null, verdict: "none" },
+    };
+    this.tuf.addTarget("targets", packageTargetPath(model, version), pkg.manifestBytes, {
+      fieldloop: custom,
+    });
+    this.tuf.publishTargets();
   }
 
   desire(assignments: Assignment[], change: Partial<Desired> = {}): Desired {
@@ -228,12 +249,24 @@ export class TestFleet {
     );
   }
 
+  #tufFile(url: string): Uint8Array | undefined {
+    const metadata = /^\/tuf\/metadata\/(.+)$/.exec(url)?.[1];
+    if (metadata !== undefined) return this.tuf.files.get(metadata);
+    const [, folder = "", name = ""] = /^\/tuf\/targets\/(.*\/)[0-9a-f]{64}\.([^/]+)$/.exec(url) ?? [];
+    return this.tuf.contents.get(`${folder}${name}`);
+  }
+
   #answer(
     url: string,
     headers: Record<string, string | string[] | undefined>,
     response: ServerResponse,
   ): void {
     const range = typeof headers["range"] === "string" ? headers["range"] : undefined;
+    if (url.startsWith("/tuf/")) {
+      const bytes = this.#tufFile(url);
+      response.writeHead(bytes ? 200 : 404).end(bytes);
+      return;
+    }
     this.requests.push({ path: url, range });
     if (url === "/api/v1/enrol") {
       const answer = {
@@ -241,6 +274,7 @@ export class TestFleet {
         credential: CREDENTIAL,
         mqttUrl: `mqtt://127.0.0.1:${this.#mqttPort}`,
         fleetKeys: [{ keyId: this.key.keyId, publicKey: toHex(this.key.publicKey) }],
+        root: this.tuf.factoryRoot.toString("utf8"),
       };
       response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(answer));
       return;

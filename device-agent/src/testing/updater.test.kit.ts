@@ -7,7 +7,8 @@ import { type DeviceFiles, nodeFiles } from "../control/device-files.js";
 import { enrol } from "../control/identity.js";
 import { inScratchHost } from "../control/host-process.js";
 import { PackageStore } from "../control/package-store.js";
-import { statementTrust } from "../control/package-trust.js";
+import { targetTrust } from "../control/package-trust.js";
+import { TrustClient } from "../control/trust/trust-client.js";
 import { Updater } from "../control/updater.js";
 import type { UpdaterOptions } from "../control/updater-options.js";
 import type { Activation, PackageToRun, SelfTest } from "../ipc.js";
@@ -110,10 +111,20 @@ export class TestDevice {
     this.packages = new PackageStore(directory, new Durable(files, onPersist));
     await this.packages.open();
     this.bandwidth = await openTestBandwidth(directory);
+    const trust = new TrustClient({
+      directory,
+      ...identity,
+      factoryRoot: identity.root,
+      enrolledKeys: identity.fleetKeys,
+      fetch,
+      clock: systemClock,
+      random: () => 0,
+    });
+    await trust.open();
     this.updater = new Updater({
       directory,
       ...identity,
-      trust: statementTrust(identity.fleetKeys),
+      trust: targetTrust(trust),
       facts: TEST_FACTS,
       packages: this.packages,
       bandwidth: this.bandwidth,

@@ -1,15 +1,11 @@
 import {
-  encodeMessage,
   FieldloopError,
   formatModelVersion,
   LIMITS,
   manifestFiles,
-  PACKAGE_TYPE,
-  sign,
   type Manifest,
   type Model,
   type ModelVersion,
-  type SigningKey,
   decidingHeadOf,
 } from "@fieldloop/protocol";
 import { checkModel, parseManifest } from "@fieldloop/runtime";
@@ -30,7 +26,6 @@ export interface RegistryOptions {
   readonly running: { runningOn(model: string, version: number): Promise<number> };
   readonly live: { publish(event: { type: "model"; id: string }): void };
   readonly trust: {
-    readonly directorKey: SigningKey;
     settle(): Promise<void>;
     wake(): void;
     isSigned(model: string, version: number, packageSha256: string): Promise<boolean>;
@@ -39,7 +34,7 @@ export interface RegistryOptions {
 
 /**
  * Published versions. A version is a manifest blob and the blobs it names; publishing checks all of them, gives the version its
- * number's place and signs the package statement with the fleet key. Nothing of it changes afterwards.
+ * number's place and makes it a target of the trust repository. Nothing of it changes afterwards.
  */
 export class RegistryService {
   readonly #options: RegistryOptions;
@@ -70,14 +65,12 @@ export class RegistryService {
     const { manifest, manifestBytes } = await this.#readManifest(model, manifestSha256);
     await this.#checkNumber(manifest);
     const bytes = await this.#checkFiles(manifest);
-    const statement = this.#sign(manifest, manifestSha256, manifestBytes);
     const version: StoredVersion = {
       model,
       version: manifest.version,
       packageSha256: manifestSha256,
       manifestBytes,
       manifest,
-      statement,
       bytes: bytes + manifestBytes,
       deviceClasses,
       created: Date.parse(manifest.created),
@@ -226,15 +219,6 @@ export class RegistryService {
     }
     for (const variant of manifest.variants) checkModel(await this.#options.blobs.get(variant.sha256));
     return sum;
-  }
-
-  #sign(
-    { model, version }: Manifest,
-    manifestSha256: string,
-    manifestBytes: number,
-  ): Uint8Array<ArrayBuffer> {
-    const payload = encodeMessage("packageStatement", { model, version, manifestSha256, manifestBytes });
-    return new Uint8Array(sign(PACKAGE_TYPE, payload, this.#options.trust.directorKey));
   }
 
   async #modelView(model: string, versions: readonly StoredVersion[]): Promise<Model> {

@@ -34,7 +34,6 @@ export class RolloutAssigner {
         version,
         packageSha256: stored.packageSha256,
         manifestBytes: stored.manifestBytes,
-        statement: stored.statement,
         probation: rollout.request.probation,
       });
       return undefined;

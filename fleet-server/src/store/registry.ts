@@ -12,15 +12,13 @@ export const REGISTRY_MIGRATION: Migration = {
   ],
 };
 
-/** A published version: its manifest, its size, and the statement that the fleet key signed. */
+/** A published version: its manifest, its size, what it is made for. */
 export interface StoredVersion {
   readonly model: string;
   readonly version: number;
   readonly packageSha256: string;
   readonly manifestBytes: number;
   readonly manifest: Manifest;
-  /** Signed package statement (an envelope). */
-  readonly statement: Uint8Array<ArrayBuffer>;
   /** All files of the package and its manifest. */
   readonly bytes: number;
   /** What it is made for; null: any device class. */
@@ -37,7 +35,7 @@ type Row = Omit<StoredVersion, "manifest" | "deviceClasses"> & {
 
 const columns =
   sql.raw(`model, version, package_sha256 as "packageSha256", manifest_bytes as "manifestBytes", manifest,
-  statement, bytes, device_classes as "deviceClasses", created, published, published_by as "publishedBy"`);
+  bytes, device_classes as "deviceClasses", created, published, published_by as "publishedBy"`);
 
 /** Versions only come; nothing of one changes but the reason for which it was let through. */
 export class RegistryStore {
@@ -50,9 +48,9 @@ export class RegistryStore {
   /** @throws FieldloopError `already_exists` for a number or package that is there */
   async add(version: StoredVersion): Promise<void> {
     await this.#database.run(sql`insert into model_versions (model, version, package_sha256, manifest_bytes, manifest,
-        statement, bytes, device_classes, created, published, published_by)
+        bytes, device_classes, created, published, published_by)
       values (${version.model}, ${version.version}, ${version.packageSha256}, ${version.manifestBytes},
-        ${JSON.stringify(version.manifest)}, ${version.statement}, ${version.bytes},
+        ${JSON.stringify(version.manifest)}, ${version.bytes},
         ${version.deviceClasses === null ? null : JSON.stringify(version.deviceClasses)}, ${version.created},
         ${version.published}, ${version.publishedBy})`);
   }
@@ -106,8 +104,6 @@ export class RegistryStore {
 function fromRow(row: Row): StoredVersion {
   return {
     ...row,
-    // Drivers answer with Buffers; what is signed and hashed elsewhere is a plain Uint8Array.
-    statement: new Uint8Array(row.statement),
     manifest: JSON.parse(row.manifest) as Manifest,
     deviceClasses: row.deviceClasses === null ? null : (JSON.parse(row.deviceClasses) as string[]),
   };

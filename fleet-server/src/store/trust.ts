@@ -19,6 +19,7 @@ export const TRUST_MIGRATION: Migration = {
 export const REGISTRY_TRUST_MIGRATION: Migration = {
   name: "trust_0002_registry",
   statements: () => [
+    "alter table model_versions drop column statement",
     "alter table model_versions add column device_classes text",
     "alter table model_versions add column force_reason text",
   ],

@@ -42,9 +42,9 @@ const newest = await database.get<{ latest: number | null }>(
 for (let version = (newest?.latest ?? 0) + 1; ; version++) {
   const bytes = Buffer.from(`parts ${version}`);
   const { sha256 } = await blobs.put(bytes);
-  await database.run(sql`insert into model_versions (model, version, package_sha256, manifest_bytes, manifest, statement, bytes, created,
+  await database.run(sql`insert into model_versions (model, version, package_sha256, manifest_bytes, manifest, bytes, created,
       published, published_by)
-    values ('parts', ${version}, ${sha256}, ${bytes.length}, '{}', ${new Uint8Array(1)}, ${bytes.length}, 0, 0, 'ann')`);
+    values ('parts', ${version}, ${sha256}, ${bytes.length}, '{}', ${bytes.length}, 0, 0, 'ann')`);
   await trust.settle();
   const role = TRUST_ROLES[version % 5];
   if (role) await ceremony.changeKeys({ role, create: 1, revokeAll: true }, "ann");

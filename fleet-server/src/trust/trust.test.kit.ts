@@ -114,9 +114,9 @@ export class TrustKit {
   async addVersion(model: string, version: number, text = `${model} ${version}`): Promise<string> {
     const bytes = Buffer.from(text);
     const { sha256 } = await this.blobs.put(bytes);
-    await this.database.run(sql`insert into model_versions (model, version, package_sha256, manifest_bytes, manifest, statement, bytes, created,
+    await this.database.run(sql`insert into model_versions (model, version, package_sha256, manifest_bytes, manifest, bytes, created,
         published, published_by)
-      values (${model}, ${version}, ${sha256}, ${bytes.length}, '{}', ${new Uint8Array(1)}, ${bytes.length}, ${START}, ${START}, 'ann')`);
+      values (${model}, ${version}, ${sha256}, ${bytes.length}, '{}', ${bytes.length}, ${START}, ${START}, 'ann')`);
     return sha256;
   }
 

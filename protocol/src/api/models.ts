@@ -2,6 +2,7 @@ import { z } from "zod";
 import { manifestSchema } from "../manifest/manifest.js";
 import {
   countSchema,
+  deviceClassSchema,
   labelSchema,
   modelNameSchema,
   sha256Schema,
@@ -9,7 +10,6 @@ import {
   versionSchema,
 } from "../names.js";
 import { TRAINING_STATES } from "../states.js";
-import { deviceClassSchema } from "../trust.js";
 import { proportionSchema } from "./common.js";
 
 export const modelVersionSchema = z.object({

@@ -8,18 +8,8 @@ import {
   versionSchema,
 } from "../names.js";
 
-/** Statement types of {@link sign}. */
+/** Statement type of {@link sign}. */
 export const DESIRED_TYPE = "fieldloop.desired.v1";
-export const PACKAGE_TYPE = "fieldloop.package.v1";
-
-/** A package as its maker signed it; served beside the manifest. */
-export const packageStatementSchema = z.object({
-  model: modelNameSchema,
-  version: versionSchema,
-  manifestSha256: sha256Schema,
-  manifestBytes: z.int().positive(),
-});
-export type PackageStatement = z.output<typeof packageStatementSchema>;
 
 /** One source of a device and what it runs; a device with one source has the lane `main`. */
 export const laneNameSchema = z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/);
@@ -58,8 +48,6 @@ export const assignmentSchema = z.object({
   /** SHA-256 of manifest.json: the package's identity. */
   packageSha256: sha256Schema,
   manifestBytes: z.int().positive(),
-  /** The signed package statement (an Envelope). */
-  statement: z.instanceof(Uint8Array).refine((bytes) => bytes.length <= 1024),
   /** The new version is committed after both. */
   probation: z.object({ seconds: countSchema, predictions: countSchema }),
   /** Left out where there are none. */

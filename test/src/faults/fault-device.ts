@@ -51,7 +51,6 @@ export function assignmentOf(made: ModelPackage, deployment: string, change: Par
     version: made.manifest.version,
     packageSha256: made.packageSha256,
     manifestBytes: made.manifestBytes.length,
-    statement: new Uint8Array(1),
     probation: { seconds: 0, predictions: PREDICTIONS },
     shadow: null,
     window: null,
@@ -115,7 +114,7 @@ export class FaultDevice {
     const durable = new Durable(files, onPersist);
     const onCorrupt = (): void => undefined;
     this.#packages = new PackageStore(directory, durable);
-    this.#desired = new DesiredStore(directory, DEVICE, [KEY], durable);
+    this.#desired = new DesiredStore(directory, DEVICE, () => [KEY], durable);
     this.#bandwidth = await openBandwidth({ directory, durable, clock, bytesPerSecond: 1e9, log, onCorrupt });
     this.#providers = await ProviderPlans.load(directory, "auto", 1, durable, onCorrupt);
     this.updater = new Updater({
