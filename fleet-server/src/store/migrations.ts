@@ -2,7 +2,7 @@ import type { Migration } from "./database.js";
 import { AUTH_MIGRATION } from "./auth.js";
 import { DEPLOYMENTS_MIGRATION } from "./deployments.js";
 import { DESIRED_MIGRATION } from "./desired.js";
-import { DEVICE_LANES_MIGRATION, DEVICES_MIGRATION } from "./devices.js";
+import { DEVICE_IDENTITY_MIGRATION, DEVICE_LANES_MIGRATION, DEVICES_MIGRATION } from "./devices.js";
 import { EVENTS_MIGRATION } from "./events.js";
 import { IDEMPOTENCY_MIGRATION } from "./idempotency.js";
 import { LABELS_MIGRATION } from "./labels.js";
@@ -30,4 +30,5 @@ export const MIGRATIONS: readonly Migration[] = [
   REGISTRY_TRUST_MIGRATION,
   ROLLOUT_ENGINE_MIGRATION,
   SHADOW_MIGRATION,
+  DEVICE_IDENTITY_MIGRATION,
 ];
