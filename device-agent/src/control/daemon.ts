@@ -152,6 +152,7 @@ export class Daemon implements AgentHandle {
   async #stop(): Promise<void> {
     clearInterval(this.#tickTimer);
     await this.#localApi.stop();
+    await this.#desired.stop();
     await this.#updaters.stop();
     await this.#host.stop();
     try {
