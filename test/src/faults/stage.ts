@@ -67,7 +67,7 @@ export class Stage {
       await device.start();
       for (const version of [0, 1]) {
         const assignment = assignmentOf(this.packages[version]!, `d${version}`);
-        await device.receive(desiredOf(version + 1, [assignment]));
+        device.receive(desiredOf(version + 1, [assignment]));
         await device.settled(`d${version}`);
       }
       await device.stop();
