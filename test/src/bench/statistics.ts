@@ -214,21 +214,27 @@ function goodFigures(runs: number): Figure[] {
   ];
 }
 
+/** Rollouts in which plain limits are tried too: they let bad versions into second waves, which take long. */
+const COMPARED_RUNS = 40;
+
 function badFigures(name: string, effect: VersionEffect, runs: number): Figure[] {
-  progress(`gates: the ${name} version, ${runs} rollouts`);
-  const all = Array.from({ length: runs }, (_, run) => runRollout([SEED, 300, run], effect, GATES));
-  const [ours, ...plain] = GATES.map((_, at) => all.map((outcomes) => outcomes[at]!));
+  const compared = Math.min(runs, COMPARED_RUNS);
+  progress(`gates: the ${name} version, ${runs} rollouts, ${compared} of them by plain limits too`);
+  const all = Array.from({ length: runs }, (_, run) =>
+    runRollout([SEED, 300, run], effect, run < compared ? GATES : GATES.slice(0, 1)),
+  );
+  const ours = all.map((outcomes) => outcomes[0]!);
+  const [, strict, , wide] = GATES.map((_, at) => all.slice(0, compared).map((outcomes) => outcomes[at]!));
   const firstOf = (outcomes: readonly RolloutOutcome[]): WaveOutcome[] => outcomes.map(({ first }) => first);
   const exposed = (outcomes: readonly RolloutOutcome[]): number => median(outcomes.map((one) => one.exposed));
-  const wide = plain.at(-1)!;
-  const stopping = firstOf(ours!).filter(({ verdict }) => verdict === "fail");
+  const stopping = firstOf(ours).filter(({ verdict }) => verdict === "fail");
   return [
     {
       id: `gate.${name}.stopped`,
       what: `${name} version stopped in its first wave`,
-      value: share(firstOf(ours!), "fail"),
+      value: share(firstOf(ours), "fail"),
       unit: "%",
-      peer: { what: "% by wide plain limits", value: share(firstOf(wide), "fail") },
+      peer: { what: "% by wide plain limits", value: share(firstOf(wide!), "fail") },
       bar: { at: "least", value: 95 },
     },
     {
@@ -240,14 +246,14 @@ function badFigures(name: string, effect: VersionEffect, runs: number): Figure[]
     {
       id: `gate.${name}.exposed`,
       what: "  devices of 10,000 exposed, median",
-      value: exposed(ours!),
+      value: exposed(ours),
       unit: "devices",
-      peer: { what: "by wide plain limits", value: exposed(wide) },
+      peer: { what: "by wide plain limits", value: exposed(wide!) },
     },
     {
       id: `gate.${name}.exposed.plain`,
       what: `  by ${PLAIN[0]}, which stop good versions too`,
-      value: exposed(plain[0]!),
+      value: exposed(strict!),
       unit: "devices",
     },
   ];
