@@ -40,15 +40,23 @@ export async function runStatisticsSuite({ quick }: { readonly quick: boolean })
   const part = quick ? 0.1 : 1;
   return [
     ...measurePeeking(Math.round(10_000 * part)),
-    ...measureLabels(Math.round(2_000 * part)),
+    ...tell(measureLabels(Math.round(2_000 * part))),
     ...measureGates(Math.round(200 * part)),
   ];
+}
+
+/** The whole takes long: each figure is said as soon as it is there. */
+function tell(figures: Figure[]): Figure[] {
+  for (const { id, value, unit, peer } of figures) {
+    progress(`  ${id}: ${value} ${unit}${peer ? `, ${peer.what} ${peer.value}` : ""}`);
+  }
+  return figures;
 }
 
 function measurePeeking(runs: number): Figure[] {
   return PEEKED.flatMap((comparison, at) => {
     progress(`false stops: ${comparison.what}, ${runs} runs of ${LOOKS} daily looks`);
-    return peekingFigures(comparison, at, runs);
+    return tell(peekingFigures(comparison, at, runs));
   });
 }
 
@@ -169,8 +177,10 @@ const GATES: readonly (() => Judge)[] = [
 const PLAIN = ["plain limits", "plain limits that forgive three measurements", "wide plain limits"] as const;
 
 function measureGates(runs: number): Figure[] {
-  const figures = goodFigures(runs);
-  for (const [name, effect] of Object.entries(BAD_VERSIONS)) figures.push(...badFigures(name, effect, runs));
+  const figures = tell(goodFigures(runs));
+  for (const [name, effect] of Object.entries(BAD_VERSIONS)) {
+    figures.push(...tell(badFigures(name, effect, runs)));
+  }
   return figures;
 }
 
