@@ -54,7 +54,7 @@ export interface WaveSizes {
   readonly control: number;
 }
 export const FIRST_WAVE: WaveSizes = { canary: 500, control: 3000 };
-const SECOND_WAVE: WaveSizes = { canary: 2000, control: 3000 };
+const SECOND_WAVE: WaveSizes = { canary: 2000, control: 1000 };
 
 export interface WaveOutcome {
   readonly verdict: "pass" | "fail" | "inconclusive";
