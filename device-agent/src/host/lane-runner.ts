@@ -64,6 +64,7 @@ export class LaneRunner {
   readonly #reporter: Reporter;
   readonly #mark: FrameMark;
   readonly #quarantined: ReadonlySet<string>;
+  readonly #suspects: ReadonlySet<string>;
   readonly #fresh = new FreshStreams();
   /** Streams of which the model that runs has seen a frame. */
   readonly #begun = new Set<string>();
@@ -77,6 +78,7 @@ export class LaneRunner {
     this.#reporter = new Reporter(send, lane.spec.name, new LaneNumbers(blocks, lane.numbers));
     this.#mark = new FrameMark(lane.frameMarkPath);
     this.#quarantined = new Set(start.quarantined);
+    this.#suspects = new Set(start.suspects);
     this.sampler = new Sampler(sampling, random, clock.monotonic(), (candidate, decision) => {
       this.#takeSample(candidate, decision).catch((error: unknown) =>
         options.onTrouble(toFieldloopError(error)),
@@ -98,22 +100,23 @@ export class LaneRunner {
 
   /** Never rejects: a frame that fails is counted, told and answered. */
   async run(model: HostModel, items: readonly SourceFrame[]): Promise<TurnResult> {
-    const hashes = items.map((item) => hashFrame(item.frame));
-    const allowed = items
-      .filter((item, index) => this.#admit(item, hashes[index]!))
-      .map((item) => this.#fresh.pass(item));
-    if (allowed.length === 0) return { predicted: 0, runError: undefined };
-    const outcomes = await this.#predict(model, allowed, hashes);
+    const marked = items.map((item) => ({ item, sha256: hashFrame(item.frame) }));
+    const allowed = marked
+      .filter((frame) => this.#admit(frame))
+      .map(({ item, sha256 }) => ({ item: this.#fresh.pass(item), sha256 }));
     let predicted = 0;
     let runError: FieldloopError | undefined;
-    for (const [index, outcome] of outcomes.entries()) {
-      const item = allowed[index]!;
-      if (outcome.ok) {
-        predicted++;
-        await this.#succeeded(model, item, outcome.prediction);
-      } else {
-        runError = outcome.error;
-        this.#failed(item, outcome.error);
+    for (const together of this.#groups(allowed)) {
+      const outcomes = await this.#predict(model, together);
+      for (const [index, outcome] of outcomes.entries()) {
+        const { item } = together[index]!;
+        if (outcome.ok) {
+          predicted++;
+          await this.#succeeded(model, item, outcome.prediction);
+        } else {
+          runError = outcome.error;
+          this.#failed(item, outcome.error);
+        }
       }
     }
     return { predicted, runError };
@@ -133,7 +136,7 @@ export class LaneRunner {
   }
 
   /** A frame that killed a host is not run again. */
-  #admit(item: SourceFrame, sha256: string): boolean {
+  #admit({ item, sha256 }: MarkedFrame): boolean {
     if (!this.#quarantined.has(sha256)) return true;
     this.#fresh.lost(item);
     const message = `Predict: frame ${sha256.slice(0, 16)} killed the host before`;
@@ -141,16 +144,20 @@ export class LaneRunner {
     return false;
   }
 
-  async #predict(
-    model: HostModel,
-    items: readonly SourceFrame[],
-    hashes: readonly string[],
-  ): Promise<readonly BatchItem[]> {
+  /** All together; one by one where one of them is under suspicion. */
+  #groups(frames: readonly MarkedFrame[]): (readonly MarkedFrame[])[] {
+    if (frames.length === 0) return [];
+    const isApart = frames.some(({ sha256 }) => this.#suspects.has(sha256));
+    return isApart ? frames.map((frame) => [frame]) : [frames];
+  }
+
+  async #predict(model: HostModel, frames: readonly MarkedFrame[]): Promise<readonly BatchItem[]> {
     const { clock, lane } = this.#options;
     const begin = clock.monotonic();
+    const items = frames.map(({ item }) => item);
     this.#busySince = begin;
     this.#running = items.length;
-    this.#mark.begin(hashes);
+    this.#mark.begin(frames.map(({ sha256 }) => sha256));
     try {
       const outcomes: BatchItem[] = [];
       for (const { stream, fresh, frames } of byStream(items, lane.spec.name)) {
@@ -215,6 +222,11 @@ export class LaneRunner {
     this.sampler.spent(decision.stratum, payload.length, clock.monotonic());
     await send({ kind: "sample", metadata, payload });
   }
+}
+
+interface MarkedFrame {
+  readonly item: SourceFrame;
+  readonly sha256: string;
 }
 
 interface StreamRun {
