@@ -54,6 +54,9 @@ export const AGENT_LIMITS = {
   probationTimeoutMinMs: 10 * 60_000,
   probationSlack: 20,
 
+  /** Hosts that a version is activated in, where something else may have ended the one before. */
+  hostActivationsMax: 2,
+
   // Lanes
   lanesMax: 8,
   laneBatchMax: 64,

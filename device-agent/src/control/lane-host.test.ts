@@ -83,6 +83,26 @@ describe("a host that must go", () => {
     await until(() => stage.stored(stage.agent.boot, "loudness").length > 10, "and the other lane too");
     expect(stage.agent.state().counters.hostRestarts).toBe(hostRestarts);
   }, 300_000);
+
+  it("fails no version that is only just being activated in another lane", async () => {
+    const images = join(stage.path, "images");
+    await mkdir(images);
+    await writeFile(join(images, "a.png"), await pngOf(0));
+    await writeFile(join(images, "b.png"), await pngOf(128));
+    const endless = writeTestPackage(join(stage.path, "endless"), { version: 1, endlessWithoutBlack: true });
+    const hanging = {
+      ...(await stage.publish(endless, "d1")),
+      probation: { seconds: 0, predictions: 0 },
+    };
+    const other = await stage.publish(stage.sound(), "s1", "spindle");
+    stage.fleet.desire([hanging]);
+    await stage.start([`folder:${images}?fps=10`, SPINDLE]);
+    await stage.isActive("d1");
+    // The second frame hangs already; on a quiet machine the other version is tested long before the watchdog bites.
+    stage.fleet.desire([hanging, other]);
+    await until(() => stage.fleet.deploymentStates("s1").includes("active"), "it is active", HANG_MS);
+    expect(stage.fleet.deploymentStates("s1")).not.toContain("failed");
+  }, 300_000);
 });
 
 describe("heat", () => {
