@@ -207,7 +207,9 @@ describe("fieldloop model", () => {
     const run = JSON.parse((await fieldloop("run", out, join(dir, "windows.csv"), "--json")).out);
     const levels = run.predictions.map((one: { heads: { values: number[] }[] }) => one.heads[0]!.values[0]);
     expect(levels).toEqual([10, 30, 90]);
-    expect((await fieldloop("import", file, "--preset", "regression", "--state", "h", "--out", out)).code).toBe(2);
+    expect(
+      (await fieldloop("import", file, "--preset", "regression", "--state", "h", "--out", out)).code,
+    ).toBe(2);
   });
 
   it("imports what no preset says by the part of a manifest that says it", async () => {

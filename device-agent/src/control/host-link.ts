@@ -176,7 +176,11 @@ export class HostLink {
         // A dead host is told about in #crashed, which wants to know what was being loaded.
         if (code === "host_crashed") {
           await setImmediate();
-          if (attempt < AGENT_LIMITS.hostActivationsMax && this.#lastCrash && ranBeside(this.#lastCrash, lane))
+          if (
+            attempt < AGENT_LIMITS.hostActivationsMax &&
+            this.#lastCrash &&
+            ranBeside(this.#lastCrash, lane)
+          )
             continue;
           throw error;
         }

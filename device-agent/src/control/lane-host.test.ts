@@ -49,40 +49,47 @@ describe("a host that must go", () => {
   }, 120_000);
 
   // With more frames than it can take, two are in hand when it hangs: which of them it was, the next host finds out.
-  it.each([10, 200])("is killed when a run never ends, and the frame is not run again (%i fps)", async (fps) => {
-    const images = join(stage.path, "images");
-    await mkdir(images);
-    // Gray without black: what this graph loops over for ever. The other one has black pixels, and shows how long a run takes.
-    const endlessImage = await pngOf(128);
-    await writeFile(join(images, "a.png"), await pngOf(0));
-    await writeFile(join(images, "b.png"), endlessImage);
-    const endless = writeTestPackage(join(stage.path, "endless"), { version: 1, endlessWithoutBlack: true });
-    const assignment = await stage.publish(endless, "d1");
-    stage.fleet.desire([
-      { ...assignment, probation: { seconds: 0, predictions: 0 } },
-      await stage.publish(stage.sound(), "s1", "spindle"),
-    ]);
-    await stage.start([`folder:${images}?fps=${fps}`, SPINDLE]);
-    const quarantine = join(stage.path, "state", "quarantine.json");
-    await until(() => existsSync(quarantine), "the frame is put away", HANG_MS);
-    expect(stage.fleet.online).toBe(true);
-    const { frames } = JSON.parse(await readFile(quarantine, "utf8")) as { frames: string[] };
-    expect(frames).toEqual([createHash("sha256").update(endlessImage).digest("hex")]);
-    await until(
-      () => stage.fleet.events.some(({ data }) => data.type === "crash" && data.frameSha256 === frames[0]),
-      "the crash is told",
-    );
-    const crash = stage.fleet.events.find(({ data }) => data.type === "crash");
-    expect(crash?.data).toMatchObject({ reason: expect.stringContaining("unresponsive") });
-    const { hostRestarts } = stage.agent.state().counters;
-    const before = stage.stored(stage.agent.boot, "brightness").length;
-    await until(
-      () => stage.stored(stage.agent.boot, "brightness").length > before + 10,
-      "the other frame is predicted on",
-    );
-    await until(() => stage.stored(stage.agent.boot, "loudness").length > 10, "and the other lane too");
-    expect(stage.agent.state().counters.hostRestarts).toBe(hostRestarts);
-  }, 300_000);
+  it.each([10, 200])(
+    "is killed when a run never ends, and the frame is not run again (%i fps)",
+    async (fps) => {
+      const images = join(stage.path, "images");
+      await mkdir(images);
+      // Gray without black: what this graph loops over for ever. The other one has black pixels, and shows how long a run takes.
+      const endlessImage = await pngOf(128);
+      await writeFile(join(images, "a.png"), await pngOf(0));
+      await writeFile(join(images, "b.png"), endlessImage);
+      const endless = writeTestPackage(join(stage.path, "endless"), {
+        version: 1,
+        endlessWithoutBlack: true,
+      });
+      const assignment = await stage.publish(endless, "d1");
+      stage.fleet.desire([
+        { ...assignment, probation: { seconds: 0, predictions: 0 } },
+        await stage.publish(stage.sound(), "s1", "spindle"),
+      ]);
+      await stage.start([`folder:${images}?fps=${fps}`, SPINDLE]);
+      const quarantine = join(stage.path, "state", "quarantine.json");
+      await until(() => existsSync(quarantine), "the frame is put away", HANG_MS);
+      expect(stage.fleet.online).toBe(true);
+      const { frames } = JSON.parse(await readFile(quarantine, "utf8")) as { frames: string[] };
+      expect(frames).toEqual([createHash("sha256").update(endlessImage).digest("hex")]);
+      await until(
+        () => stage.fleet.events.some(({ data }) => data.type === "crash" && data.frameSha256 === frames[0]),
+        "the crash is told",
+      );
+      const crash = stage.fleet.events.find(({ data }) => data.type === "crash");
+      expect(crash?.data).toMatchObject({ reason: expect.stringContaining("unresponsive") });
+      const { hostRestarts } = stage.agent.state().counters;
+      const before = stage.stored(stage.agent.boot, "brightness").length;
+      await until(
+        () => stage.stored(stage.agent.boot, "brightness").length > before + 10,
+        "the other frame is predicted on",
+      );
+      await until(() => stage.stored(stage.agent.boot, "loudness").length > 10, "and the other lane too");
+      expect(stage.agent.state().counters.hostRestarts).toBe(hostRestarts);
+    },
+    300_000,
+  );
 
   it("fails no version that is only just being activated in another lane", async () => {
     const images = join(stage.path, "images");

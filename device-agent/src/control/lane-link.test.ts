@@ -1,14 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { PackageToRun } from "../ipc.js";
 import { parseLaneSpecs } from "../lane-spec.js";
-import {
-  forgetHost,
-  type LaneLink,
-  laneLinks,
-  providerToBlame,
-  ranBeside,
-  suspectsOf,
-} from "./lane-link.js";
+import { forgetHost, type LaneLink, laneLinks, providerToBlame, ranBeside, suspectsOf } from "./lane-link.js";
 import type { HostCrash } from "./supervisor.js";
 
 const SHA = "a".repeat(64);

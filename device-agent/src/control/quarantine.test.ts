@@ -17,7 +17,11 @@ describe("Quarantine", () => {
     ["a native crash", { reason: "SIGFPE", unresponsive: false, isOnlyOne: true }, true],
     ["a run that never ended", { reason: "SIGKILL", unresponsive: true, isOnlyOne: true }, true],
     ["an end from outside", { reason: "SIGKILL", unresponsive: false, isOnlyOne: true }, false],
-    ["a native crash with others in hand", { reason: "SIGFPE", unresponsive: false, isOnlyOne: false }, false],
+    [
+      "a native crash with others in hand",
+      { reason: "SIGFPE", unresponsive: false, isOnlyOne: false },
+      false,
+    ],
   ])("after %s puts the frame away, or looks at it the next time", async (_, end, isCertain) => {
     const quarantine = await Quarantine.load(folder.path, ignore);
     expect(await quarantine.judge(A, end)).toBe(isCertain);

@@ -268,7 +268,11 @@ function pictureOrTensor(
   if (options.sampleRateHz !== undefined) {
     const window = windowInput(info, options, quantizationOf(signature, info, options.inputQuantization));
     if (window === undefined) {
-      throw unsuitable(name, signature, `a window of a known length, ${options.channels ?? 1} values a sample`);
+      throw unsuitable(
+        name,
+        signature,
+        `a window of a known length, ${options.channels ?? 1} values a sample`,
+      );
     }
     return { input: window, image: false };
   }
