@@ -73,6 +73,8 @@ export interface StartMessage {
   readonly profileIntervalSeconds: number;
   /** Frames that killed a host before; they are not run again. */
   readonly quarantined: readonly string[];
+  /** Frames of which one may have killed a host: each runs alone, so that the next end names the one. */
+  readonly suspects: readonly string[];
   /** Threads that run models at the same time, over all lanes. */
   readonly threadCount: number;
   /** Folder of the `thermal_zone*` files; undefined where temperatures are not looked at. */

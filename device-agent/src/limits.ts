@@ -98,6 +98,9 @@ export const AGENT_LIMITS = {
   probationTimeoutMinMs: 10 * 60_000,
   probationSlack: 20,
 
+  /** Hosts that a version is activated in, where something else may have ended the one before. */
+  hostActivationsMax: 2,
+
   // Trust
   /** Between two refreshes of the trust metadata; the first is within so long after the start. */
   trustRefreshMs: 6 * 3_600_000,

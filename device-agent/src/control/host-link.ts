@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import {
   encodeMessage,
   toFieldloopError,
@@ -12,7 +13,15 @@ import { FrameCounters } from "./counters.js";
 import { DEFAULT_PREDICTIONS_SECONDS, type HostLinkOptions, readsStdin } from "./host-link-options.js";
 import { inScratchHost } from "./host-process.js";
 import { frameMarkPath } from "./lane-files.js";
-import { forgetHost, type LaneLink, laneLinks, providerToBlame, runningOf, suspectsOf } from "./lane-link.js";
+import {
+  forgetHost,
+  type LaneLink,
+  laneLinks,
+  providerToBlame,
+  ranBeside,
+  runningOf,
+  suspectsOf,
+} from "./lane-link.js";
 import { MemoryCeiling } from "./memory-ceiling.js";
 import { PredictionBatches } from "./prediction-batcher.js";
 import { judgeFrames } from "./quarantine.js";
@@ -45,6 +54,7 @@ export class HostLink {
   readonly #told = new Map<string, { readonly code: ErrorCode; readonly scope: string }>();
   /** Hosts in a row that ended before they were ready. */
   #startsFailed = 0;
+  #lastCrash: HostCrash | undefined;
   #samplesTaken = 0;
   #upSince = 0;
   #predictionsTimer: NodeJS.Timeout | undefined;
@@ -159,7 +169,10 @@ export class HostLink {
     return this.#shadows.run(lane, updater(lane).toRun, { ...request, candidate }, signal);
   }
 
-  /** Loads beside the running session and swaps; undefined unloads. @throws FieldloopError with the old one still running */
+  /**
+   * Loads beside the running session and swaps; undefined unloads. A host that ends meanwhile with a frame of another lane in hand says
+   * nothing of this version: the next host is asked again. @throws FieldloopError with the old one still running
+   */
   async activate(lane: string, target: PackageToRun | undefined): Promise<Activation | undefined> {
     const link = this.#lanes.get(lane)!;
     if (!target) {
@@ -168,21 +181,32 @@ export class HostLink {
       this.#options.onChange();
       return undefined;
     }
-    const planned = this.#options.providers.planFor(target);
-    link.activating = planned;
-    try {
-      const request = { kind: "activate", lane, package: planned } as const;
-      const activation = await this.supervisor.request(request, AGENT_LIMITS.activateTimeoutMs);
-      this.#setRunning(link, activation);
-      link.activating = undefined;
-      return activation;
-    } catch (error) {
-      const { code } = toFieldloopError(error);
-      // A dead host is told about in #crashed, which wants to know.
-      if (code === "host_crashed") throw error;
-      link.activating = undefined;
-      if (code === "timed_out") await this.#loadHangs(planned);
-      throw error;
+    for (let attempt = 1; ; attempt++) {
+      const planned = this.#options.providers.planFor(target);
+      link.activating = planned;
+      try {
+        const request = { kind: "activate", lane, package: planned } as const;
+        const activation = await this.supervisor.request(request, AGENT_LIMITS.activateTimeoutMs);
+        this.#setRunning(link, activation);
+        link.activating = undefined;
+        return activation;
+      } catch (error) {
+        const { code } = toFieldloopError(error);
+        // A dead host is told about in #crashed, which wants to know what was being loaded.
+        if (code === "host_crashed") {
+          await setImmediate();
+          if (
+            attempt < AGENT_LIMITS.hostActivationsMax &&
+            this.#lastCrash &&
+            ranBeside(this.#lastCrash, lane)
+          )
+            continue;
+          throw error;
+        }
+        link.activating = undefined;
+        if (code === "timed_out") await this.#loadHangs(planned);
+        throw error;
+      }
     }
   }
 
@@ -346,6 +370,7 @@ export class HostLink {
   async #crashed(crash: HostCrash): Promise<void> {
     const { log, emit, warnings, quarantine } = this.#options;
     const { reason, unresponsive, frames } = crash;
+    this.#lastCrash = crash;
     if (!crash.wasReady) this.#startsFailed++;
     const suspects = suspectsOf(crash, [...this.#lanes.values()]);
     const [suspect] = suspects;

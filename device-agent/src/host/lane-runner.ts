@@ -82,6 +82,7 @@ export class LaneRunner {
   readonly #reporter: Reporter;
   readonly #mark: FrameMark;
   readonly #quarantined: ReadonlySet<string>;
+  readonly #suspects: ReadonlySet<string>;
   readonly #fresh = new FreshStreams();
   /** Streams of which the model that runs has seen a frame. */
   readonly #begun = new Set<string>();
@@ -98,6 +99,7 @@ export class LaneRunner {
     this.#reporter = new Reporter(send, lane.spec.name, new LaneNumbers(blocks, lane.numbers));
     this.#mark = new FrameMark(lane.frameMarkPath);
     this.#quarantined = new Set(start.quarantined);
+    this.#suspects = new Set(start.suspects);
     this.sampler = new Sampler(sampling, random, clock.monotonic(), (candidate, decision) => {
       this.#takeSample(candidate, decision).catch((error: unknown) =>
         options.onTrouble(toFieldloopError(error)),
@@ -123,17 +125,18 @@ export class LaneRunner {
       .map((item) => ({ item, sha256: hashFrame(item.frame) }))
       .filter((entry) => this.#admit(entry))
       .map(({ item, sha256 }) => ({ item: this.#fresh.pass(item), sha256 }));
-    if (allowed.length === 0) return { predicted: 0, runError: undefined };
     let predicted = 0;
     let runError: FieldloopError | undefined;
-    for (const answered of await this.#predict(model, allowed)) {
-      const { outcome, item } = answered;
-      if (outcome.ok) {
-        predicted++;
-        await this.#succeeded(model, answered, outcome.prediction);
-      } else {
-        runError = outcome.error;
-        this.#failed(item, outcome.error);
+    for (const together of this.#groups(allowed)) {
+      for (const answered of await this.#predict(model, together)) {
+        const { outcome, item } = answered;
+        if (outcome.ok) {
+          predicted++;
+          await this.#succeeded(model, answered, outcome.prediction);
+        } else {
+          runError = outcome.error;
+          this.#failed(item, outcome.error);
+        }
       }
     }
     return { predicted, runError };
@@ -188,6 +191,13 @@ export class LaneRunner {
     const message = `Predict: frame ${sha256.slice(0, 16)} killed the host before`;
     this.#failed(item, new FieldloopError("frame_quarantined", message));
     return false;
+  }
+
+  /** All together; one by one where one of them is under suspicion. */
+  #groups(entries: readonly Entry[]): (readonly Entry[])[] {
+    if (entries.length === 0) return [];
+    const isApart = entries.some(({ sha256 }) => this.#suspects.has(sha256));
+    return isApart ? entries.map((entry) => [entry]) : [entries];
   }
 
   async #predict(model: HostModel, entries: readonly Entry[]): Promise<readonly Answered[]> {
@@ -287,6 +297,7 @@ export class LaneRunner {
     await send({ kind: "sample", metadata, payload });
   }
 }
+
 
 interface StreamRun {
   readonly stream: string;

@@ -84,6 +84,7 @@ export class ShadowStage {
         sampling,
         profileIntervalSeconds: 1,
         quarantined: [],
+        suspects: [],
         threadCount: 1,
         thermalPath: undefined,
         governorTimes: undefined,

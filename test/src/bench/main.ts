@@ -22,7 +22,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   },
   runtime: {
     describes:
-      "what the runtime adds to bare ONNX Runtime: from tensors and JPEG files, through the host's worker, pipelines, backends (2 minutes, a quiet machine)",
+      "what the runtime adds to bare ONNX Runtime: from tensors and JPEG files, through the host's worker, pipelines, backends, operator cases (3 minutes, a quiet machine)",
     run: runRuntimeSuite,
   },
   agent: {
