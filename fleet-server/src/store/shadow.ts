@@ -134,9 +134,10 @@ function whoWasRight({ activeRight, candidateRight }: LabelledRow): keyof Shadow
   return candidateRight === 1 ? "onlyCandidateRight" : "bothWrong";
 }
 
-function stretchOf({ deployment: _, againstVersion, againstSha256, classFlips, ...row }: Row): ShadowStretch {
+function stretchOf({ againstVersion, againstSha256, classFlips, ...row }: Row): ShadowStretch {
+  const { deployment: _deployment, ...counts } = row;
   return {
-    ...row,
+    ...counts,
     against: { version: againstVersion, packageSha256: againstSha256 },
     classFlips: JSON.parse(classFlips) as ShadowStretch["classFlips"],
   };
