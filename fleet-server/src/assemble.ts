@@ -191,7 +191,8 @@ function createFleet(given: {
   policy: ServerOptions["policy"];
   onGroups: () => void;
 }): { desired: DesiredService; devices: DeviceService; enrolment: EnrolmentService } {
-  const { database, stores, broker, trust, clock, live, rates, telemetry, silenceMs, policy, onGroups } = given;
+  const { database, stores, broker, trust, clock, live, rates, telemetry, silenceMs, policy, onGroups } =
+    given;
   const desired = new DesiredService({
     database,
     desired: stores.desired,

@@ -31,6 +31,8 @@ import { DeviceStore } from "./store/devices.js";
 import { SampleStore } from "./store/samples-annotations.js";
 import { DeviceStatsStore } from "./store/device-stats.js";
 import { FleetStore } from "./store/fleet.js";
+import { ShadowStore } from "./store/shadow.js";
+import { ShadowService } from "./services/shadow.js";
 import type { TrustService } from "./trust/service.js";
 
 /** What the improvement loop (registry, rollouts, samples, datasets, training, evaluation) gets from the rest of the server. */
@@ -86,6 +88,7 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
   });
   const samples = new SampleService({ database, blobs, clock, newId, labels, live });
   const datasets = new DatasetService({ database, clock, newId });
+  const shadows = new ShadowService({ deployments, shadow: new ShadowStore(database) });
   const feed = new FleetFeed({ store: new FleetStore(database), groups: deviceStore });
   const rollouts = new RolloutService({
     database,
@@ -95,6 +98,7 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
     feed,
     deployments,
     configs: new DesiredStore(database),
+    shadowOf: (deployment) => shadows.shadowOf(deployment),
     stats: new DeviceStatsStore(database, (model, version) => labels.get(model, version)),
     registry,
     desired,

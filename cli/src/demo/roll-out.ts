@@ -96,7 +96,9 @@ class RolloutTeller {
   }
 
   #tellGate(wave: WaveView): void {
-    this.#narrator.say(`wave ${wave.wave} (${wave.name || `${wave.counts.total} devices`}) ${wave.state}, look ${wave.looks}:`);
+    this.#narrator.say(
+      `wave ${wave.wave} (${wave.name || `${wave.counts.total} devices`}) ${wave.state}, look ${wave.looks}:`,
+    );
     for (const test of wave.gate?.tests ?? []) {
       const marks = { pass: "✔", fail: "✖", inconclusive: "…" };
       this.#narrator.say(`   ${marks[test.verdict]} ${test.test.replaceAll("_", " ")}: ${test.detail}`);

@@ -38,7 +38,9 @@ const limits = (bytesPerDay: number | null, downloadBytesPerSecond: number | nul
 
 describe("bytes a second", () => {
   /** Both want the link all the time, in parts of 100 bytes; what travelled for each in 100 seconds. */
-  async function contest(kind: Exclude<Traffic, "download">): Promise<{ telemetry: number; download: number }> {
+  async function contest(
+    kind: Exclude<Traffic, "download">,
+  ): Promise<{ telemetry: number; download: number }> {
     const bandwidth = await open();
     const sent = { telemetry: 0, download: 0 };
     const stop = new AbortController();
@@ -114,7 +116,9 @@ describe("bytes a day", () => {
     killed.setLimits(limits(1_000_000));
     killed.take("sample", 950_000);
     await expect
-      .poll(async () => JSON.parse(await readFile(join(folder.path, "bandwidth.json"), "utf8").catch(() => "{}")))
+      .poll(async () =>
+        JSON.parse(await readFile(join(folder.path, "bandwidth.json"), "utf8").catch(() => "{}")),
+      )
       .toMatchObject({ day: 20_000 });
     const next = await open();
     next.setLimits(limits(1_000_000));

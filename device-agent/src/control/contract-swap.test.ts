@@ -29,7 +29,9 @@ function writeOtherImagePackage(dir: string, version: number): Promise<ModelPack
   const share = graph.input("share", "float32", [1, 1]);
   const before = graph.input("memory_in", "float32", [1, 1]);
   const [flat] = graph.node("Flatten", [frame], { axis: { i: 1 } });
-  const mean = graph.initializer(float32Tensor("mean", [1, VALUES], new Array<number>(VALUES).fill(1 / VALUES / 255)));
+  const mean = graph.initializer(
+    float32Tensor("mean", [1, VALUES], new Array<number>(VALUES).fill(1 / VALUES / 255)),
+  );
   const [level] = graph.node("Gemm", [flat!, mean], { transB: { i: 1 } });
   const [now] = graph.node("Mul", [level!, share]);
   const [kept] = graph.node("Mul", [before, share]);
@@ -49,7 +51,15 @@ function writeOtherImagePackage(dir: string, version: number): Promise<ModelPack
       { kind: "constant", name: "share", elementType: "float32", dims: [1, 1], values: [0.5] },
       { kind: "state", name: "memory_in", output: "memory_out", dims: [1, 1] },
     ],
-    heads: [{ kind: "classification", name: "time of day", output: "chances", labels: LABELS, values: "probabilities" }],
+    heads: [
+      {
+        kind: "classification",
+        name: "time of day",
+        output: "chances",
+        labels: LABELS,
+        values: "probabilities",
+      },
+    ],
   });
 }
 
@@ -60,7 +70,8 @@ function writeOtherWindowPackage(dir: string, version: number): Promise<ModelPac
   const graph = new GraphBuilder();
   const samples = graph.input("samples", "float32", [1, length + context]);
   const [magnitudes] = graph.node("Abs", [samples]);
-  const rows = (count: number): number[] => new Array<number>(count * (length + context)).fill(1 / (length + context));
+  const rows = (count: number): number[] =>
+    new Array<number>(count * (length + context)).fill(1 / (length + context));
   const weight = graph.initializer(float32Tensor("weight", [5, length + context], rows(5)));
   const offset = graph.initializer(float32Tensor("offset", [5], [0, 1, 2, 3, 4]));
   const level = graph.initializer(float32Tensor("level", [1, length + context], rows(1)));
@@ -74,7 +85,13 @@ function writeOtherWindowPackage(dir: string, version: number): Promise<ModelPac
     version,
     inputs: [{ ...window, normalization: "none", dims: [1, length + context] }],
     heads: [
-      { kind: "classification", name: "step", output: "steps", labels: ["a", "b", "c", "d", "e"], values: "logits" },
+      {
+        kind: "classification",
+        name: "step",
+        output: "steps",
+        labels: ["a", "b", "c", "d", "e"],
+        values: "logits",
+      },
       { kind: "regression", name: "mean", output: "mean", targets: [{ name: "mean" }] },
     ],
   });
@@ -86,8 +103,20 @@ function write(
   own: Pick<ManifestDraft, "model" | "version" | "inputs" | "heads">,
 ): Promise<ModelPackage> {
   const variant = { name: "fp32", file: "model.onnx", precision: "fp32", opset: 17 } as const;
-  const lineage = { base: null, snapshot: null, trainer: "by hand", settings: {}, libraries: {}, metrics: {} };
-  const common = { schema: 1, created: "2026-11-20T00:00:00Z", task: "classification", licence: "Apache-2.0" } as const;
+  const lineage = {
+    base: null,
+    snapshot: null,
+    trainer: "by hand",
+    settings: {},
+    libraries: {},
+    metrics: {},
+  };
+  const common = {
+    schema: 1,
+    created: "2026-11-20T00:00:00Z",
+    task: "classification",
+    licence: "Apache-2.0",
+  } as const;
   return writePackage(
     dir,
     { ...common, ...own, variants: [{ ...variant, executionProviders: ["cpu"] }], lineage },
@@ -98,12 +127,25 @@ function write(
 describe("versions with another contract", { timeout: 180_000 }, () => {
   it("are taken in and left again, in both lanes at once, without a lost frame", async () => {
     const { fleet } = stage;
-    const sources = ["simulator:parts?fps=30&model=brightness", "spindle=simulator:bearing?fps=30&model=loudness"];
+    const sources = [
+      "simulator:parts?fps=30&model=brightness",
+      "spindle=simulator:bearing?fps=30&model=loudness",
+    ];
     const steps: [string, string, () => Promise<ModelPackage>, () => Promise<ModelPackage>][] = [
       ["a", "light", () => stage.image(1), () => stage.sound(1)],
-      ["b", "day", () => writeOtherImagePackage(join(stage.path, "b"), 2), () => writeOtherWindowPackage(join(stage.path, "bw"), 2)],
+      [
+        "b",
+        "day",
+        () => writeOtherImagePackage(join(stage.path, "b"), 2),
+        () => writeOtherWindowPackage(join(stage.path, "bw"), 2),
+      ],
       ["c", "light", () => stage.image(3), () => stage.sound(3)],
-      ["d", "day", () => writeOtherImagePackage(join(stage.path, "d"), 4), () => writeOtherWindowPackage(join(stage.path, "dw"), 4)],
+      [
+        "d",
+        "day",
+        () => writeOtherImagePackage(join(stage.path, "d"), 4),
+        () => writeOtherWindowPackage(join(stage.path, "dw"), 4),
+      ],
     ];
     const agent = await stage.start(sources);
     for (const [name, label, image, sound] of steps) {
@@ -115,14 +157,17 @@ describe("versions with another contract", { timeout: 180_000 }, () => {
       await stage.isActive(`${name}-image`, `${name}-sound`);
       for (const { model, version } of assignments) {
         const isStored = (): boolean =>
-          fleet.predictions.some(({ versionRef }) => versionRef.model === model && versionRef.version === version);
+          fleet.predictions.some(
+            ({ versionRef }) => versionRef.model === model && versionRef.version === version,
+          );
         await until(isStored, `${model}@${version} predicts`);
       }
       await expectLabel(agent.localUrl, label);
       if (name === "a") continue;
       for (const deployment of [`${name}-image`, `${name}-sound`]) {
         const swap = fleet.events.find(
-          ({ data }) => data.type === "deployment" && data.deployment === deployment && data.state === "probation",
+          ({ data }) =>
+            data.type === "deployment" && data.deployment === deployment && data.state === "probation",
         );
         expect(swap?.data).toMatchObject({ measured: { framesDroppedDuringSwap: 0 } });
       }
@@ -138,7 +183,11 @@ async function expectLabel(localUrl: string, label: string): Promise<void> {
   const body = await pngOf(255);
   const ask = async (): Promise<string> => {
     const headers = { "content-type": "image/png" };
-    const response = await fetch(`${localUrl}/v1/predict`, { method: "POST", headers, body: body as Uint8Array<ArrayBuffer> });
+    const response = await fetch(`${localUrl}/v1/predict`, {
+      method: "POST",
+      headers,
+      body: body as Uint8Array<ArrayBuffer>,
+    });
     return ((await response.json()) as { label: string }).label;
   };
   await expect.poll(ask, { timeout: 30_000 }).toBe(label);

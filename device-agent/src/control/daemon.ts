@@ -231,6 +231,7 @@ export class Daemon implements AgentHandle {
       random: options.random ?? Math.random,
       log: options.log,
       selfTest: (candidate, signal) => this.#host.selfTest(candidate, signal),
+      shadow: (lane, request, signal) => this.#host.shadow(lane, request, signal),
       activate: (lane, target) => this.#host.activate(lane, target),
       running: (lane) => this.#host.running(lane) ?? undefined,
       emit: (event) => this.#emit(event),

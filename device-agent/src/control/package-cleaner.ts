@@ -66,7 +66,7 @@ async function untilSettled(work: Promise<unknown>, signal: AbortSignal): Promis
       resolve();
     };
     signal.addEventListener("abort", gone, { once: true });
-    work.then(done, done);
+    void work.catch(() => undefined).finally(done);
     if (signal.aborted) gone();
   });
 }

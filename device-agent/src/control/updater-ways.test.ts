@@ -77,7 +77,10 @@ describe("a deployment with a window", { timeout: 60_000 }, () => {
     await offer({ window: NIGHT });
     await until(() => device.updater.deployment?.waiting !== undefined, "it waits");
     const until2 = Date.parse("2026-11-24T01:00:00Z");
-    expect(device.updater.deployment).toMatchObject({ state: "installed", waiting: { reason: "window", until: until2 } });
+    expect(device.updater.deployment).toMatchObject({
+      state: "installed",
+      waiting: { reason: "window", until: until2 },
+    });
     expect(device.running).toBe(first.packageSha256);
     clock.at = until2;
     await device.settled("d2");
@@ -122,7 +125,8 @@ describe("trust", { timeout: 60_000 }, () => {
     const trust = {
       asked: 0,
       package: ({ packageSha256, manifestBytes }: Assignment) => {
-        if (trust.asked++ < times) return Promise.reject(new FieldloopError(code as "unavailable", "not now"));
+        if (trust.asked++ < times)
+          return Promise.reject(new FieldloopError(code as "unavailable", "not now"));
         return Promise.resolve({ packageSha256, manifestBytes, deviceClasses: null });
       },
     };
@@ -150,7 +154,12 @@ describe("trust", { timeout: 60_000 }, () => {
 describe("before anything large travels", { timeout: 60_000 }, () => {
   const unfit: [string, Partial<typeof TEST_FACTS>, string, string][] = [
     ["an opset of today", { opsetMax: 9 }, "package_incompatible", "opset 17, this device reads up to 9"],
-    ["the execution provider", { executionProviders: ["npu"] }, "package_incompatible", "this device has npu"],
+    [
+      "the execution provider",
+      { executionProviders: ["npu"] },
+      "package_incompatible",
+      "this device has npu",
+    ],
   ];
   it.each(unfit)("a device without %s says so", async (_, facts, code, text) => {
     await withFirst({ facts: { ...TEST_FACTS, ...facts } });
@@ -185,7 +194,10 @@ describe("a package that runs already", { timeout: 60_000 }, () => {
     await device.settled("d2");
     expect(device.states()).toEqual(["offered", "active"]);
     expect(device.last()?.measured).toEqual({ alreadyRunning: 1 });
-    expect({ activated: device.activated, requests: fleet.requests }).toEqual({ activated: [], requests: [] });
+    expect({ activated: device.activated, requests: fleet.requests }).toEqual({
+      activated: [],
+      requests: [],
+    });
   });
 
   it("goes the whole way where the host does not say that it runs it", async () => {
@@ -214,7 +226,8 @@ describe("a cancelled deployment", { timeout: 60_000 }, () => {
     const clock = movable();
     await withFirst({ clock, timeZone: () => "UTC", ...updater });
     device.predicting = state !== "probation";
-    if (state === "downloading") fleet.tampered.set(manifestFiles(second.manifest)[0]!.sha256, () => undefined);
+    if (state === "downloading")
+      fleet.tampered.set(manifestFiles(second.manifest)[0]!.sha256, () => undefined);
     await offer(change);
     await inState(state);
     await device.updater.follow([], 3);
@@ -247,7 +260,11 @@ describe("a return to the version before", { timeout: 60_000 }, () => {
     await device.settled("d2");
     await device.updater.returnPrevious();
     expect(device.running).toBe(first.packageSha256);
-    expect(device.last()).toMatchObject({ deployment: "d2", state: "rolled_back", error: { code: "returned_locally" } });
+    expect(device.last()).toMatchObject({
+      deployment: "d2",
+      state: "rolled_back",
+      error: { code: "returned_locally" },
+    });
     await device.follow(await fleet.publish(second, "d2"), 3);
     await device.stop();
     device = await makeDevice().start();

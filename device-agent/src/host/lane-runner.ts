@@ -298,7 +298,6 @@ export class LaneRunner {
   }
 }
 
-
 interface StreamRun {
   readonly stream: string;
   /** The first of its frames follows on nothing. */

@@ -1,5 +1,11 @@
-import type { Assignment, DeploymentWaiting, EventData, Facts } from "@fieldloop/protocol";
-import { FieldloopError, UNLIMITED } from "@fieldloop/protocol";
+import {
+  UNLIMITED,
+  type Assignment,
+  type DeploymentWaiting,
+  type EventData,
+  type Facts,
+  type FieldloopError,
+} from "@fieldloop/protocol";
 import { type Clock, systemClock } from "../clock.js";
 import { type Bandwidth, openBandwidth } from "../control/bandwidth.js";
 import { Durable, type PersistObserver } from "../control/durable.js";

@@ -1,4 +1,4 @@
-import { Fleet, type FleetDevice } from "./fleet.js";
+import type { Fleet, FleetDevice } from "./fleet.js";
 import type { FitCheck } from "./compatibility.js";
 import { isDynamic, targetKey, targetTest, type SelectableDevice } from "./groups.js";
 import type { EvidenceSource } from "./rollout-evidence.js";

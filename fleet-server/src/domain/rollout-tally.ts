@@ -43,15 +43,8 @@ export class Tally {
 type Group = "waiting" | "updating" | "active" | "failed" | "silent" | "skipped";
 
 function groupOf({ state }: RolloutDevice): Group {
-  switch (state) {
-    case "waiting":
-    case "active":
-    case "silent":
-    case "skipped":
-      return state;
-    default:
-      return hasFailed(state) ? "failed" : "updating";
-  }
+  if (state === "waiting" || state === "active" || state === "silent" || state === "skipped") return state;
+  return hasFailed(state) ? "failed" : "updating";
 }
 
 /** Sums counts, for a rollout out of its waves. */

@@ -71,18 +71,11 @@ function viewWave(live: LiveRollout, wave: RolloutWave): WaveView {
 
 /** Why a device that nothing was found against is not asked. */
 function unheldReason(live: LiveRollout, wave: RolloutWave): HoldReason | null {
-  switch (live.state) {
-    case "awaiting_approval":
-      return "approval";
-    case "draft":
-    case "scheduled":
-      return "schedule";
-    case "paused":
-      return "paused";
-    default:
-      if (wave.state !== "pending") return "rate";
-      return wave.plan === null ? "control" : "wave";
-  }
+  if (live.state === "awaiting_approval") return "approval";
+  if (live.state === "draft" || live.state === "scheduled") return "schedule";
+  if (live.state === "paused") return "paused";
+  if (wave.state !== "pending") return "rate";
+  return wave.plan === null ? "control" : "wave";
 }
 
 /** What it waits for now, in words. */

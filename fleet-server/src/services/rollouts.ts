@@ -192,10 +192,7 @@ export class RolloutService {
   }
 
   /** In the order of the plan. */
-  async devices(
-    rollout: string,
-    options: DevicesQuery = {},
-  ): Promise<Page<RolloutDeviceView>> {
+  async devices(rollout: string, options: DevicesQuery = {}): Promise<Page<RolloutDeviceView>> {
     const live = await this.#find(rollout);
     const limit = Math.min(options.limit ?? 100, PAGE_MAX);
     const { wave: inWave, state: inState, cursor = -1, order = "plan" } = options;
@@ -208,8 +205,7 @@ export class RolloutService {
       .sort((a, b) => rank(a) - rank(b) || a.position - b.position)
       .slice(0, limit);
     // The worst come as one page: what is behind it is well.
-    const next =
-      order === "plan" && entries.length === limit ? String(entries.at(-1)!.position) : null;
+    const next = order === "plan" && entries.length === limit ? String(entries.at(-1)!.position) : null;
     return { items: entries.map((entry) => viewDevice(live, entry)), next };
   }
 

@@ -58,7 +58,10 @@ async function update(
     const { state, error } = device.updater.deployment!;
     const version = stage.versionOf(device.running);
     expect(states, `${injected.row}: ${error?.code} ${error?.message}`).toContain(state);
-    expect({ row: injected.row, version }).toEqual({ row: injected.row, version: state === "active" ? 2 : 1 });
+    expect({ row: injected.row, version }).toEqual({
+      row: injected.row,
+      version: state === "active" ? 2 : 1,
+    });
     await device.predicts();
     await device.until("it is tidy", () => namesIn(root, "staging").length === 0);
     table.count(injected.row, `${state}${error ? ` (${error.code})` : ""}, version ${version}`);
@@ -120,7 +123,8 @@ describe("a disk", { timeout: 120_000 }, () => {
   });
 
   it("that has too little room is found out before a byte of the model travels, and while it does", async () => {
-    const files = (root: string): DeviceFiles => new PowerCutFiles({ root, freeBytes: () => 32 * 1024 * 1024 });
+    const files = (root: string): DeviceFiles =>
+      new PowerCutFiles({ root, freeBytes: () => 32 * 1024 * 1024 });
     const { server, code } = await update({ row: "too little room", files }, ["failed"]);
     expect(code).toBe("storage_full");
     expect(server.bytesSent).toBeLessThan(64 * 1024);
@@ -152,11 +156,15 @@ function flipped(bytes: Uint8Array, at: number): Uint8Array {
 }
 
 describe("a link", { timeout: 120_000 }, () => {
-  const pieces = (): number[] => Array.from({ length: Math.ceil(large.bytes / PIECE) }, (_, index) => index * PIECE);
+  const pieces = (): number[] =>
+    Array.from({ length: Math.ceil(large.bytes / PIECE) }, (_, index) => index * PIECE);
 
   it("that is cut at every 64 KiB goes on there, and nothing travels twice", async () => {
     for (const at of pieces()) {
-      const { server } = await update({ row: "cut at a piece of 64 KiB", answer: once((bytes, from) => partOf(bytes, from, at)) });
+      const { server } = await update({
+        row: "cut at a piece of 64 KiB",
+        answer: once((bytes, from) => partOf(bytes, from, at)),
+      });
       expect(server.bytesSent - 2 * large.bytes).toBeLessThanOrEqual(PIECE - at);
     }
     const everywhere: Answer = (bytes, from) => partOf(bytes, from, from + PIECE);
@@ -165,7 +173,10 @@ describe("a link", { timeout: 120_000 }, () => {
 
   it("that corrupts a piece is asked once more", async () => {
     for (const at of pieces()) {
-      await update({ row: "corrupt chunk, once", answer: once((bytes, from) => partOf(flipped(bytes, at), from)) });
+      await update({
+        row: "corrupt chunk, once",
+        answer: once((bytes, from) => partOf(flipped(bytes, at), from)),
+      });
     }
   });
 
@@ -181,18 +192,27 @@ describe("a link", { timeout: 120_000 }, () => {
       "gives another range",
       (bytes, from) =>
         from > 0
-          ? new Response(bytes.slice(), { status: 206, headers: { "content-range": `bytes 0-9/${bytes.length}` } })
+          ? new Response(bytes.slice(), {
+              status: 206,
+              headers: { "content-range": `bytes 0-9/${bytes.length}` },
+            })
           : undefined,
     ],
     ["gives the whole again", (bytes, from) => (from > 0 ? partOf(bytes, 0) : undefined)],
   ];
   it.each(refusals)("whose server %s for a range is asked for the whole", async (name, refuse) => {
     const cut = once((bytes, from) => partOf(bytes, from, 3 * PIECE));
-    await update({ row: `server ${name}`, answer: (bytes, from, n) => cut(bytes, from, n) ?? refuse(bytes, from, n) });
+    await update({
+      row: `server ${name}`,
+      answer: (bytes, from, n) => cut(bytes, from, n) ?? refuse(bytes, from, n),
+    });
   });
 
   const passing: [string, () => Answer][] = [
-    ["429 with a time to wait", () => once(() => new Response(null, { status: 429, headers: { "retry-after": "1" } }))],
+    [
+      "429 with a time to wait",
+      () => once(() => new Response(null, { status: 429, headers: { "retry-after": "1" } })),
+    ],
     ["503", () => once(() => new Response(null, { status: 503 }))],
     ["no body", () => once(() => new Response(null, { status: 200 }))],
   ];
@@ -203,13 +223,30 @@ describe("a link", { timeout: 120_000 }, () => {
   const ends: [string, Answer, string][] = [
     ["is gone", () => new Response(null, { status: 503 }), "download_failed"],
     ["does not know the file", () => new Response(null, { status: 404 }), "download_failed"],
-    ["never comes to an end", (bytes) => new Response(new Uint8Array(bytes.length * 2)), "download_length_mismatch"],
-    ["says nothing", () => new Response(new ReadableStream({ pull: () => new Promise(() => undefined) })), "download_failed"],
+    [
+      "never comes to an end",
+      (bytes) => new Response(new Uint8Array(bytes.length * 2)),
+      "download_length_mismatch",
+    ],
+    [
+      "says nothing",
+      () => new Response(new ReadableStream({ pull: () => new Promise(() => undefined) })),
+      "download_failed",
+    ],
     ["gives a byte now and then", () => new Response(trickle()), "download_too_slow"],
   ];
   it.each(ends)("whose server %s is left in the end", async (name, answer, code) => {
-    const download = { attemptsMax: 2, retryMinMs: 1, retryMaxMs: 2, stallMs: 60, windowMs: 40, bytesPerSecondMin: 10_000 };
-    const ended = await update({ row: `server ${name}`, answer, updater: { times: { download } } }, ["failed"]);
+    const download = {
+      attemptsMax: 2,
+      retryMinMs: 1,
+      retryMaxMs: 2,
+      stallMs: 60,
+      windowMs: 40,
+      bytesPerSecondMin: 10_000,
+    };
+    const ended = await update({ row: `server ${name}`, answer, updater: { times: { download } } }, [
+      "failed",
+    ]);
     expect(ended.code).toBe(code);
   });
 });
@@ -228,7 +265,15 @@ function trickle(): ReadableStream<Uint8Array> {
 }
 
 describe("a clock", { timeout: 120_000 }, () => {
-  const STATES = ["offered", "downloading", "verifying", "installed", "self_testing", "activating", "probation"] as const;
+  const STATES = [
+    "offered",
+    "downloading",
+    "verifying",
+    "installed",
+    "self_testing",
+    "activating",
+    "probation",
+  ] as const;
   const DAY_MS = 24 * 3_600_000;
   const jumps = STATES.flatMap((state) => [-30, 400, -20_000].map((days) => ({ state, days })));
 
@@ -236,7 +281,9 @@ describe("a clock", { timeout: 120_000 }, () => {
     let offset = 0;
     const clock: Clock = { now: () => Math.max(0, Date.now() + offset), monotonic: () => performance.now() };
     const meanwhile = async (device: FaultDevice): Promise<void> => {
-      await device.until(`it is ${state} or beyond`, () => device.events.some((event) => event.deployment === "d9" && event.state === state));
+      await device.until(`it is ${state} or beyond`, () =>
+        device.events.some((event) => event.deployment === "d9" && event.state === state),
+      );
       offset = days * DAY_MS;
     };
     await update({ row: "clock jumps", clock, meanwhile });

@@ -53,7 +53,9 @@ function ended(plan: KillPlan, onMessage: (message: unknown) => void = () => und
   writeFileSync(path, JSON.stringify(plan));
   const child = fork(ENTRY, [path], { stdio: ["ignore", "ignore", "inherit", "ipc"] });
   child.on("message", onMessage);
-  return new Promise((resolve) => child.once("exit", (code, signal) => resolve(signal ?? `exit ${code ?? 0}`)));
+  return new Promise((resolve) =>
+    child.once("exit", (code, signal) => resolve(signal ?? `exit ${code ?? 0}`)),
+  );
 }
 
 async function killUpdater(point: PersistPoint, phase: "before" | "after"): Promise<void> {
@@ -90,7 +92,8 @@ describe("kill -9", { timeout: 240_000 }, () => {
     // Two at a time: half of it is the start of a process.
     await Promise.all(
       [0, 1].map(async (half) => {
-        for (const [point, phase] of cases.filter((_, index) => index % 2 === half)) await killUpdater(point, phase);
+        for (const [point, phase] of cases.filter((_, index) => index % 2 === half))
+          await killUpdater(point, phase);
       }),
     );
   });

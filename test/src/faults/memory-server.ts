@@ -29,7 +29,7 @@ export class MemoryServer {
 
   readonly fetch: typeof fetch = (url, init) => {
     this.requests++;
-    const sha256 = /\/artifacts\/sha256\/([0-9a-f]{64})$/.exec(String(url))?.[1] ?? "";
+    const sha256 = /\/artifacts\/sha256\/([0-9a-f]{64})$/.exec(url instanceof Request ? url.url : url.toString())?.[1] ?? "";
     const bytes = this.#artifacts.get(sha256);
     if (!bytes) return Promise.resolve(new Response(null, { status: 404 }));
     const range = new Headers(init?.headers).get("range");
@@ -54,7 +54,8 @@ export async function artifactsOf(packages: readonly ModelPackage[]): Promise<Ma
 
 /** What an honest server says; the body ends after `until` bytes of the file where that is given, as when the connection is cut. */
 export function partOf(bytes: Uint8Array, from: number, until = bytes.length): Response {
-  const headers: Record<string, string> = from === 0 ? {} : { "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}` };
+  const headers: Record<string, string> =
+    from === 0 ? {} : { "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}` };
   let at = from;
   const body = new ReadableStream<Uint8Array>(
     {

@@ -61,7 +61,9 @@ export function tinyModel(seed = 1, hidden = 0): Uint8Array {
   let features = "embedding";
   let width = CHANNELS;
   if (hidden > 0) {
-    const [wide] = graph.node("Gemm", [features, weights("wide.weight", [hidden, width])], { transB: { i: 1 } });
+    const [wide] = graph.node("Gemm", [features, weights("wide.weight", [hidden, width])], {
+      transB: { i: 1 },
+    });
     features = graph.node("Tanh", [wide!])[0]!;
     width = hidden;
   }
