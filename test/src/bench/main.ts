@@ -37,7 +37,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   },
   statistics: {
     describes:
-      "the gates: false stops under daily looks, labels to see one point lost, bad and good versions in a fleet that differs (30 minutes; --quick: 3)",
+      "the gates: false stops under daily looks, labels to see one point lost, bad and good versions in a fleet that differs (40 minutes; --quick: 5)",
     run: runStatisticsSuite,
   },
   rollout: {
