@@ -5,7 +5,6 @@ import {
   sha256Schema,
   versionSchema,
   wireErrorSchema,
-  type Assignment,
 } from "@fieldloop/protocol";
 import { z } from "zod";
 import type { Durable, PersistPoint } from "./durable.js";

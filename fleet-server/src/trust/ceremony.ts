@@ -49,11 +49,9 @@ export interface RequestOptions {
  */
 export class KeyCeremony {
   readonly #options: KeyCeremonyOptions;
-  readonly #store: TrustStore;
 
   constructor(options: KeyCeremonyOptions) {
     this.#options = options;
-    this.#store = new TrustStore(options.database);
   }
 
   /**

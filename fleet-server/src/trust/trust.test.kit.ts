@@ -29,7 +29,7 @@ import { privateFiles } from "../private-files.js";
 import { KeyCeremony } from "./ceremony.js";
 import { DirectorKeys } from "./director.js";
 import { createKeyFile, openKeyFile } from "./key-file.js";
-import { Killer, MortalDatabase, mortalBlobs, mortalFiles } from "./faults.test.kit.js";
+import { type Killer, MortalDatabase, mortalBlobs, mortalFiles } from "./faults.test.kit.js";
 import { KeyRing } from "./key-ring.js";
 import { signRequest } from "./request.js";
 import { TrustService } from "./service.js";
