@@ -17,6 +17,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   keys: async () => (await import("./commands/keys.js")).registerKeysCommand,
   train: async () => (await import("./commands/train.js")).registerTrainCommand,
   evaluate: async () => (await import("./commands/evaluate.js")).registerEvaluateCommand,
+  "tuf-client": async () => (await import("./commands/tuf-client.js")).registerTufClientCommand,
   tap: async () => (await import("./commands/tap.js")).registerTapCommand,
 };
 

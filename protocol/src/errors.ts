@@ -96,6 +96,7 @@ export const ERROR_CODES = {
   // Device
   enrolment_refused: { status: 403, title: "The enrolment token is unknown, used or expired" },
   device_suspended: { status: 403, title: "The device is suspended" },
+  identity_conflict: { status: 409, title: "Two agents use the identity of one device" },
   desired_rollback_refused: { status: 409, title: "A desired state older than the applied one was refused" },
   desired_signature_invalid: { status: 400, title: "The desired state is not signed by the fleet" },
   download_failed: { status: 502, title: "The download could not be completed" },

@@ -1,5 +1,6 @@
 import type { Ack, LiveEvent, Stream } from "@fieldloop/protocol";
 import type { BlobStore } from "../blob/blob.js";
+import type { IdentityConflict } from "../domain/identity.js";
 import type { LabelService } from "../services/labels.js";
 import type { DeploymentStore } from "../store/deployments.js";
 import type { DeviceStore } from "../store/devices.js";
@@ -29,6 +30,8 @@ export interface Origin {
 /** What one unit of work adds up, and what is told to others after it became durable. */
 export class CommitEffects {
   readonly rollups = new Rollups();
+  /** Identities that two agents were seen to use. */
+  readonly conflicts = new Map<string, IdentityConflict>();
   readonly #acks = new Map<string, Map<Stream, Ack>>();
   readonly #live = new Map<string, LiveEvent>();
   readonly #predictions = new Map<string, number>();
@@ -37,6 +40,10 @@ export class CommitEffects {
     let streams = this.#acks.get(device);
     if (!streams) this.#acks.set(device, (streams = new Map()));
     streams.set(ack.stream, ack);
+  }
+
+  conflict(device: string, conflict: IdentityConflict): void {
+    this.conflicts.set(device, conflict);
   }
 
   live(event: LiveEvent): void {

@@ -6,6 +6,7 @@ import {
   type Page,
 } from "@fieldloop/protocol";
 import type { Clock } from "../context.js";
+import { active, conflictWarning } from "../domain/identity.js";
 import { wilson } from "../domain/intervals.js";
 import { SERVER_LIMITS } from "../limits.js";
 import type { DeploymentStore } from "../store/deployments.js";
@@ -95,12 +96,22 @@ export class DeviceService {
   }
 
   /** Worst thing that is wrong with a device now. */
-  health(record: Pick<DeviceRecord, "online" | "lastSeen" | "warnings">): DeviceSummary["health"] {
+  health(
+    record: Pick<DeviceRecord, "online" | "lastSeen" | "warnings" | "conflict">,
+  ): DeviceSummary["health"] {
     const { clock, silenceMs } = this.#options;
+    // Two agents take the connection from each other: whether it is there at the moment says nothing.
+    if (active(record.conflict, clock.now())) return "error";
     if (record.lastSeen !== null && !record.online) return "offline";
     if (record.lastSeen === null || clock.now() - record.lastSeen > silenceMs) return "silent";
     if (record.warnings.some((warning) => warning.severity === "error")) return "error";
     return record.warnings.some((warning) => warning.severity === "warning") ? "warning" : "ok";
+  }
+
+  /** What the device says of itself, and what only the server can see. */
+  #warnings({ warnings, conflict }: Pick<DeviceRecord, "warnings" | "conflict">): DeviceRecord["warnings"] {
+    const seen = active(conflict, this.#options.clock.now());
+    return seen ? [conflictWarning(seen), ...warnings] : warnings;
   }
 
   async setTags(device: string, tags: Tags): Promise<DeviceSummary> {
@@ -218,7 +229,7 @@ export class DeviceService {
             ? { model: wanted.model, version: wanted.version, packageSha256: wanted.packageSha256 }
             : null,
           health: this.health(record),
-          warnings: record.warnings,
+          warnings: this.#warnings(record),
           predictionsTotal: totals.get(device) ?? 0,
           predictionsPerSecond: rates.rate(device, clock.now()),
           meanConfidence: statistics.get(device)?.meanConfidence ?? null,

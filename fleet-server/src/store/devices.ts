@@ -1,5 +1,6 @@
 import { deviceIdSchema, stateSchema, type DeviceState, type Facts } from "@fieldloop/protocol";
 import { sql, type SQL } from "drizzle-orm";
+import type { IdentityConflict, KnownAgent } from "../domain/identity.js";
 import type { Database, Migration } from "./database.js";
 
 export const DEVICES_MIGRATION: Migration = {
@@ -20,13 +21,22 @@ export const DEVICES_MIGRATION: Migration = {
 export type Tags = Record<string, string>;
 export type Warnings = DeviceState["warnings"];
 
-/** A device as stored. */
 /** What a rollout looks at of a device with several sources. */
 export const DEVICE_LANES_MIGRATION: Migration = {
   name: "0010_device_lanes",
   statements: () => ["alter table devices add column lanes text"],
 };
 
+/** Which agent was last heard under the identity, and whether another one was. */
+export const DEVICE_IDENTITY_MIGRATION: Migration = {
+  name: "0011_device_identity",
+  statements: () => [
+    "alter table devices add column presence_instance text",
+    "alter table devices add column identity_conflict text",
+  ],
+};
+
+/** A device as stored. */
 export interface DeviceRecord {
   readonly device: string;
   readonly tags: Tags;
@@ -37,6 +47,7 @@ export interface DeviceRecord {
   readonly lastSeen: number | null;
   readonly state: DeviceState | null;
   readonly warnings: Warnings;
+  readonly conflict: IdentityConflict | null;
 }
 
 interface Row {
@@ -49,10 +60,11 @@ interface Row {
   lastSeen: number | null;
   state: string | null;
   warnings: string;
+  conflict: string | null;
 }
 
 const COLUMNS: SQL = sql.raw(
-  `device, tags, facts, enrolled, suspended, online, last_seen as "lastSeen", state, warnings`,
+  `device, tags, facts, enrolled, suspended, online, last_seen as "lastSeen", state, warnings, identity_conflict as "conflict"`,
 );
 
 /** Devices and groups. A method that takes a `Database` first is part of its caller's unit of work. */
@@ -86,14 +98,19 @@ export class DeviceStore {
   }
 
   /** What health is judged by, of every device; the large columns are not read. */
-  async signs(): Promise<Pick<DeviceRecord, "online" | "lastSeen" | "warnings" | "suspended">[]> {
-    const rows = await this.#database.all<Pick<Row, "online" | "lastSeen" | "warnings" | "suspended">>(
-      sql`select online, last_seen as "lastSeen", warnings, suspended from devices`,
+  async signs(): Promise<
+    Pick<DeviceRecord, "online" | "lastSeen" | "warnings" | "conflict" | "suspended">[]
+  > {
+    const rows = await this.#database.all<
+      Pick<Row, "online" | "lastSeen" | "warnings" | "conflict" | "suspended">
+    >(
+      sql`select online, last_seen as "lastSeen", warnings, identity_conflict as "conflict", suspended from devices`,
     );
     return rows.map((row) => ({
       online: row.online === 1,
       lastSeen: row.lastSeen,
       warnings: JSON.parse(row.warnings) as Warnings,
+      conflict: conflictOf(row.conflict),
       suspended: row.suspended === 1,
     }));
   }
@@ -155,6 +172,20 @@ export class DeviceStore {
     const changed = await tx.run(sql`update devices set online = ${online}, presence_boot = ${boot}
       where device = ${device} and presence_boot <= ${boot}`);
     return changed === 1;
+  }
+
+  /** Who was last heard under the identity of a device; undefined where there is none. */
+  async agent(tx: Database, device: string): Promise<KnownAgent | undefined> {
+    const row = await tx.get<{ boot: number; instance: string | null; conflict: string | null }>(
+      sql`select presence_boot as "boot", presence_instance as "instance", identity_conflict as "conflict"
+        from devices where device = ${device}`,
+    );
+    return row && { boot: Number(row.boot), instance: row.instance, conflict: conflictOf(row.conflict) };
+  }
+
+  async setAgent(tx: Database, device: string, { instance, conflict }: KnownAgent): Promise<void> {
+    await tx.run(sql`update devices set presence_instance = ${instance},
+      identity_conflict = ${conflict && JSON.stringify(conflict)} where device = ${device}`);
   }
 
   /** A state of an older boot, or older within its boot, changes nothing. */
@@ -229,7 +260,12 @@ function record(row: Row): DeviceRecord {
     lastSeen: row.lastSeen,
     state: state?.success ? state.data : null,
     warnings: JSON.parse(row.warnings) as Warnings,
+    conflict: conflictOf(row.conflict),
   };
+}
+
+function conflictOf(text: string | null): IdentityConflict | null {
+  return text === null ? null : (JSON.parse(text) as IdentityConflict);
 }
 
 /** Pattern of what {@link lanesOf} writes for a lane that runs this version: SQLite and PostgreSQL share no JSON functions. */

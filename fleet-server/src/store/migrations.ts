@@ -2,7 +2,7 @@ import type { Migration } from "./database.js";
 import { AUTH_MIGRATION } from "./auth.js";
 import { DEPLOYMENTS_MIGRATION } from "./deployments.js";
 import { DESIRED_MIGRATION } from "./desired.js";
-import { DEVICE_LANES_MIGRATION, DEVICES_MIGRATION } from "./devices.js";
+import { DEVICE_IDENTITY_MIGRATION, DEVICE_LANES_MIGRATION, DEVICES_MIGRATION } from "./devices.js";
 import { EVENTS_MIGRATION } from "./events.js";
 import { IDEMPOTENCY_MIGRATION } from "./idempotency.js";
 import { LABELS_MIGRATION } from "./labels.js";
@@ -26,4 +26,5 @@ export const MIGRATIONS: readonly Migration[] = [
   DEVICE_LANES_MIGRATION,
   TRUST_MIGRATION,
   REGISTRY_TRUST_MIGRATION,
+  DEVICE_IDENTITY_MIGRATION,
 ];

@@ -64,8 +64,8 @@ export class FileSink implements Sink {
     });
     this.#length = 0;
   }
-  /** On the medium, and closed. */
-  async finish(): Promise<void> {
+  /** What was appended is on the medium. */
+  async sync(): Promise<void> {
     await this.#handle.sync();
   }
   async close(): Promise<void> {

@@ -1,9 +1,9 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { rename, rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { FieldloopError, hashedTargetPath, toFieldloopError } from "@fieldloop/protocol";
-import { syncDirectory } from "../files.js";
+import { ensureDirectory, syncDirectory } from "../files.js";
 import { urlBelow } from "./repository.js";
 import { FileSink, MemorySink } from "./sinks.js";
 import { transfer, type TransferOptions } from "./transfer.js";
@@ -16,6 +16,7 @@ export interface TargetInfo {
   readonly hashes: Readonly<Record<string, string>>;
 }
 
+const PARTS = ".parts";
 const ALGORITHMS = ["sha256", "sha512"] as const;
 
 /**
@@ -53,7 +54,7 @@ export async function fetchTargetBytes(
 }
 
 /**
- * Fetches a target into `path`, whole and verified or not at all; what an earlier try left in `{path}.part` is gone on with.
+ * Fetches a target into `path`, whole and verified or not at all; what an earlier try left in `.parts/` beside it is gone on with.
  * @throws FieldloopError `trust_target_mismatch`, or as {@link transfer}
  */
 export async function fetchTargetFile(
@@ -62,29 +63,47 @@ export async function fetchTargetFile(
   path: string,
   options: TransferOptions,
 ): Promise<void> {
-  const part = `${path}.part`;
-  for (let resumed = true; ; ) {
-    const sink = await FileSink.open(part);
+  const parts = join(dirname(path), PARTS);
+  const part = join(parts, basename(path));
+  await ensureDirectory(parts);
+  for (let mayBeOther = true; ; mayBeOther = false) {
+    const resumed = mayBeOther && (await sizeOf(part)) > 0;
     try {
-      if (sink.length > target.length) await sink.clear();
-      resumed = resumed && sink.length > 0;
-      if (sink.length < target.length) await transferTarget(target, url, sink, { ...options, hashed: true });
-      await sink.finish();
-    } finally {
-      await sink.close();
-    }
-    try {
-      await verifyFile(target, part);
+      await fetchPart(target, url, part, options);
       break;
     } catch (error) {
+      if (!(error instanceof FieldloopError) || error.code !== "trust_target_mismatch") throw error;
       await rm(part, { force: true });
       // What was begun earlier may be of another file: once more, in one go.
       if (!resumed) throw error;
-      resumed = false;
     }
   }
   await rename(part, path);
   await syncDirectory(dirname(path));
+}
+
+async function fetchPart(
+  target: TargetInfo,
+  url: string,
+  part: string,
+  options: TransferOptions,
+): Promise<void> {
+  const sink = await FileSink.open(part);
+  try {
+    if (sink.length > target.length) await sink.clear();
+    if (sink.length < target.length) await transferTarget(target, url, sink, { ...options, hashed: true });
+    await sink.sync();
+  } finally {
+    await sink.close();
+  }
+  await verifyFile(target, part);
+}
+
+function sizeOf(path: string): Promise<number> {
+  return stat(path).then(
+    (info) => info.size,
+    () => 0,
+  );
 }
 
 /** True where `path` holds exactly this target. */

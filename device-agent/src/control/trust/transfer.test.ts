@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { createHash, randomBytes } from "node:crypto";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -175,16 +175,21 @@ describe("targets", () => {
   beforeEach(async () => (directory = await mkdtemp(join(tmpdir(), "fieldloop-target-"))));
   afterEach(() => rm(directory, { recursive: true }));
 
+  async function begin(bytes: Uint8Array): Promise<void> {
+    await mkdir(join(directory, ".parts"), { recursive: true });
+    await writeFile(join(directory, ".parts", "content"), bytes);
+  }
+
   it("goes on with what an earlier process began, and begins anew where that was of another file", async () => {
     const path = join(directory, "content");
     answers = [whole];
-    await writeFile(`${path}.part`, CONTENT.subarray(0, 1_000));
+    await begin(CONTENT.subarray(0, 1_000));
     await fetchTargetFile(TARGET, url, path, options());
     expect(ranges).toEqual(["bytes=1000-"]);
     expect((await readFile(path)).equals(CONTENT)).toBe(true);
     for (const begun of [randomBytes(1_000), randomBytes(CONTENT.length), randomBytes(CONTENT.length + 5)]) {
       await rm(path);
-      await writeFile(`${path}.part`, begun);
+      await begin(begun);
       await fetchTargetFile(TARGET, url, path, options());
       expect((await readFile(path)).equals(CONTENT)).toBe(true);
     }
@@ -201,7 +206,8 @@ describe("targets", () => {
       await expect(fetchTargetBytes(TARGET, url, options())).rejects.toMatchObject({
         code: "trust_target_mismatch",
       });
-      await expect(readFile(path)).rejects.toThrow("ENOENT");
+      expect(await readdir(directory)).toEqual([".parts"]);
+      expect(await readdir(join(directory, ".parts"))).toEqual([]);
     }
   });
 
