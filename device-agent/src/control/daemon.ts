@@ -166,6 +166,7 @@ export class Daemon implements AgentHandle {
     clearInterval(this.#tickTimer);
     await this.#trust.follower.stop();
     await this.#localApi.stop();
+    await this.#desired.stop();
     await this.#updaters.stop();
     await this.#host.stop();
     try {

@@ -22,7 +22,7 @@ export class PackageCleaner {
 
   clean(): Promise<void> {
     const needed = { has: (packageSha256: string) => this.#needs.some((needs) => needs(packageSha256)) };
-    const cleaned = this.#cleaning.then(() => this.#packages.keepOnly(needed));
+    const cleaned = this.#cleaning.then(() => this.#packages.keepOnly(needed, this.#turns));
     this.#cleaning = cleaned.catch(() => undefined);
     return cleaned;
   }

@@ -19,6 +19,8 @@ export const MANIFEST_FILE = "manifest.json";
 const MANIFEST_SCHEMA_MAX = 1;
 const SHA256_NAME = /^[0-9a-f]{64}$/;
 
+type Named = Pick<ReadonlySet<string>, "has">;
+
 /**
  * The packages on this device's disk: `packages/{sha256}/` holds whole, verified ones only; `staging/` what is on its way in
  * (`{sha256}`, `{sha256}.parts`) and out (`{sha256}.gone`). A package moves from one to the other by a single rename, both ways: no power
@@ -139,7 +141,7 @@ export class PackageStore {
 
   /** Everything of it is made durable before one rename: from then on the package is whole and stays so. */
   async install(packageSha256: string): Promise<void> {
-    if (await this.isInstalled(packageSha256)) return;
+    if (await this.isInstalled(packageSha256)) return this.discardStaged(packageSha256);
     const staged = this.stagedPath(packageSha256);
     const target = this.installedPath(packageSha256);
     await this.durable.remove("package_clear", target);
@@ -161,13 +163,18 @@ export class PackageStore {
     await this.durable.remove("staging_drop", gone);
   }
 
-  /** Removes every package but those named, and all staging but theirs. */
-  async keepOnly(packages: Pick<ReadonlySet<string>, "has">): Promise<void> {
+  /**
+   * Removes every package but those named, and all staging but theirs. Of a package that is here whole the staging is left over, unless
+   * it is worked on (`busy`) at this moment.
+   */
+  async keepOnly(packages: Named, busy: Named): Promise<void> {
     for (const name of await readdir(this.#packages)) {
       if (!packages.has(name)) await this.retire(name);
     }
     for (const name of await readdir(this.#staging)) {
-      if (!name.endsWith(".gone") && packages.has(name.replace(/\.parts$/, ""))) continue;
+      const packageSha256 = name.replace(/\.parts$/, "");
+      const isWanted = packages.has(packageSha256) && !(await this.isInstalled(packageSha256));
+      if (isWanted || busy.has(packageSha256)) continue;
       await this.durable.remove("staging_drop", join(this.#staging, name));
     }
   }

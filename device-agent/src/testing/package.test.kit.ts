@@ -24,6 +24,8 @@ export interface TestPackageOptions {
   readonly withInt8?: boolean;
   /** The variant in floats takes a thousand times as long as it has to. */
   readonly slowFloats?: boolean;
+  /** What the variant may cost, by device class. */
+  readonly budgets?: ManifestDraft["variants"][number]["budgets"];
   /** Added to the expected logits of the golden case: above 0.1 it fails. */
   readonly goldenError?: number;
   /**
@@ -89,6 +91,7 @@ export async function writeTestPackage(
         precision: "fp32",
         opset: 17,
         executionProviders: ["cpu"],
+        ...(options.budgets === undefined ? {} : { budgets: options.budgets }),
       },
       ...(options.withInt8 === true ? [INT8_VARIANT] : []),
     ],

@@ -95,6 +95,8 @@ export class TestDevice {
   running: string | undefined;
   activationError: FieldloopError | undefined;
   predicting = true;
+  /** What loading a package waits for. */
+  beforeActivation: (packageSha256: string | undefined) => Promise<void> = () => Promise.resolve();
   updater!: Updater;
   packages!: PackageStore;
   bandwidth!: Bandwidth;
@@ -167,25 +169,20 @@ export class TestDevice {
     return inScratchHost(options, { kind: "self_test", package: candidate, threadCount: 1 }, 30_000, signal);
   }
 
-  #activate(target: PackageToRun | undefined): Promise<Activation | undefined> {
-    if (this.activationError) return Promise.reject(this.activationError);
+  async #activate(target: PackageToRun | undefined): Promise<Activation | undefined> {
+    if (this.activationError) throw this.activationError;
+    await this.beforeActivation(target?.packageSha256);
     this.activated.push(target?.packageSha256);
     this.running = target?.packageSha256;
-    if (!target) return Promise.resolve(undefined);
+    if (!target) return undefined;
     const origin = { model: "brightness", version: 1, packageSha256: target.packageSha256, signalNames: [] };
     // Predictions come when the swap is done, as long as the device predicts.
     const timer = setInterval(() => {
       if (this.predicting) this.updater.notePredictions(target.packageSha256, 10, 10);
     }, 5);
     setTimeout(() => clearInterval(timer), 3_000).unref();
-    return Promise.resolve({
-      origin,
-      variant: "fp32",
-      executionProvider: "cpu",
-      loadMs: 1,
-      swapGapMs: 0,
-      framesDroppedDuringSwap: 0,
-    });
+    const where = { variant: "fp32", executionProvider: "cpu" };
+    return { origin, ...where, loadMs: 1, swapGapMs: 0, framesDroppedDuringSwap: 0 };
   }
 
   follow(assignment: Assignment, revision = 1): Promise<void> {

@@ -3,6 +3,7 @@ import {
   type Bandwidth,
   type Clock,
   createAgentLog,
+  DesiredFollower,
   DesiredStore,
   type DeviceFiles,
   Durable,
@@ -15,6 +16,7 @@ import {
   systemClock,
   Updater,
   type UpdaterOptions,
+  Warnings,
 } from "@fieldloop/device-agent";
 import {
   createSigningKey,
@@ -96,7 +98,7 @@ export class FaultDevice {
   isSilent = false;
   updater!: Updater;
   readonly #options: FaultDeviceOptions;
-  #desired!: DesiredStore;
+  #desired!: DesiredFollower;
   #packages!: PackageStore;
   #providers!: ProviderPlans;
   #bandwidth!: Bandwidth;
@@ -114,7 +116,15 @@ export class FaultDevice {
     const durable = new Durable(files, onPersist);
     const onCorrupt = (): void => undefined;
     this.#packages = new PackageStore(directory, durable);
-    this.#desired = new DesiredStore(directory, DEVICE, () => [KEY], durable);
+    this.#desired = new DesiredFollower({
+      store: new DesiredStore(directory, DEVICE, () => [KEY], durable),
+      warnings: new Warnings(clock, () => undefined),
+      floor: () => this.updater.revisionFloor,
+      follow: () => this.updater.follow(this.#desired.current!.assignments, this.#desired.revision),
+      onRefused: () => undefined,
+      onUnknownKey: () => undefined,
+      retryMinMs: 1,
+    });
     this.#bandwidth = await openBandwidth({ directory, durable, clock, bytesPerSecond: 1e9, log, onCorrupt });
     this.#providers = await ProviderPlans.load(directory, "auto", 1, durable, onCorrupt);
     this.updater = new Updater({
@@ -154,22 +164,18 @@ export class FaultDevice {
     await this.#activate(this.updater.toRun);
     this.#timer = setInterval(() => this.#predict(), 1);
     await this.updater.resume();
-    if (this.#desired.current) await this.updater.follow(this.#desired.current.assignments, this.#desired.revision);
+    await this.#desired.followCurrent();
   }
 
   /** What the broker brings; it may bring an older one again. */
-  async receive(envelope: Uint8Array): Promise<void> {
-    try {
-      const desired = await this.#desired.accept(envelope, this.updater.revisionFloor);
-      if (desired) await this.updater.follow(desired.assignments, desired.revision);
-    } catch (error) {
-      if (toFieldloopError(error).code !== "desired_rollback_refused") throw error;
-    }
+  receive(envelope: Uint8Array): void {
+    this.#desired.receive(envelope);
   }
 
   async stop(): Promise<void> {
     this.#stopped = true;
     clearInterval(this.#timer);
+    await this.#desired?.stop();
     await this.updater?.stop();
     await this.#bandwidth?.close();
     await this.#model?.release();
@@ -196,7 +202,9 @@ export class FaultDevice {
   settled(deployment: string): Promise<void> {
     return this.until(`${deployment} is settled`, () => {
       const current = this.updater.deployment;
-      return current?.deployment === deployment && SETTLED.has(current.state);
+      if (current?.deployment !== deployment || !SETTLED.has(current.state)) return false;
+      // What is said first on disk is done right after: the old version is loaded again.
+      return this.running === this.updater.toRun?.packageSha256;
     });
   }
 

@@ -15,13 +15,10 @@ export class MemoryServer {
   readonly answers = new Map<string, Answer>();
   requests = 0;
   bytesSent = 0;
-  readonly #artifacts = new Map<string, Uint8Array>();
+  readonly #artifacts: ReadonlyMap<string, Uint8Array>;
 
-  async add(made: ModelPackage): Promise<void> {
-    this.#artifacts.set(made.packageSha256, made.manifestBytes);
-    for (const { file, sha256 } of manifestFiles(made.manifest)) {
-      this.#artifacts.set(sha256, new Uint8Array(await readFile(join(made.dir, file))));
-    }
+  constructor(artifacts: ReadonlyMap<string, Uint8Array>) {
+    this.#artifacts = artifacts;
   }
 
   /** For every artifact, until the next call. */
@@ -41,6 +38,18 @@ export class MemoryServer {
     this.bytesSent += bytes.length - from;
     return Promise.resolve(answer);
   };
+}
+
+/** Every file of these packages, by its hash. */
+export async function artifactsOf(packages: readonly ModelPackage[]): Promise<Map<string, Uint8Array>> {
+  const artifacts = new Map<string, Uint8Array>();
+  for (const made of packages) {
+    artifacts.set(made.packageSha256, made.manifestBytes);
+    for (const { file, sha256 } of manifestFiles(made.manifest)) {
+      artifacts.set(sha256, new Uint8Array(await readFile(join(made.dir, file))));
+    }
+  }
+  return artifacts;
 }
 
 /** What an honest server says; the body ends after `until` bytes of the file where that is given, as when the connection is cut. */

@@ -5,19 +5,21 @@ import type { PersistPoint } from "@fieldloop/device-agent";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { writeTinyPackage } from "../kit/tiny-package.js";
 import { assignmentOf, desiredOf, FaultDevice, type FaultDeviceOptions } from "./fault-device.js";
-import { MemoryServer } from "./memory-server.js";
+import { artifactsOf, MemoryServer } from "./memory-server.js";
 
 /** Packages, a server that has them, and state folders as devices leave them: what every injection begins with. */
 export class Stage {
   readonly path = mkdtempSync(join(tmpdir(), "fieldloop-faults-"));
   readonly packages: ModelPackage[] = [];
   #count = 0;
+  #artifacts: ReadonlyMap<string, Uint8Array> | undefined;
   readonly #templates = new Map<string, string>();
 
-  async open(): Promise<void> {
+  /** `hidden` makes the file of version 2 larger, see `TinyPackageOptions`. */
+  async open(hidden = 0): Promise<void> {
     // Version 3 has the files of version 0, and nothing but its number is new.
     for (const [version, seed] of [1, 2, 3, 1].entries()) {
-      const options = { version: version + 1, seed };
+      const options = { version: version + 1, seed, ...(version === 2 ? { hidden } : {}) };
       this.packages.push(await writeTinyPackage(join(this.path, `package-${version}`), options));
     }
   }
@@ -28,9 +30,8 @@ export class Stage {
 
   /** A server of its own for each injection: what it does to answers is this one's alone. */
   async server(): Promise<MemoryServer> {
-    const server = new MemoryServer();
-    for (const made of this.packages) await server.add(made);
-    return server;
+    this.#artifacts ??= await artifactsOf(this.packages);
+    return new MemoryServer(this.#artifacts);
   }
 
   folder(): string {
@@ -51,6 +52,10 @@ export class Stage {
     return copy;
   }
 
+  versionOf(packageSha256: string | undefined): number {
+    return this.packages.findIndex((made) => made.packageSha256 === packageSha256);
+  }
+
   device(server: MemoryServer, directory: string, options: Partial<FaultDeviceOptions> = {}): FaultDevice {
     return new FaultDevice({ server, directory, ...options });
   }
@@ -62,7 +67,7 @@ export class Stage {
       await device.start();
       for (const version of [0, 1]) {
         const assignment = assignmentOf(this.packages[version]!, `d${version}`);
-        await device.receive(desiredOf(version + 1, [assignment]));
+        device.receive(desiredOf(version + 1, [assignment]));
         await device.settled(`d${version}`);
       }
       await device.stop();
