@@ -60,11 +60,13 @@ export class DesiredFollower {
     this.#receiving = this.#receiving.then(() => this.#receive(envelope, number));
   }
 
-  /** The fleet's keys were read anew: what was refused for its key may be the fleet's. */
+  /** The fleet's keys were read anew: what was refused for its key may be the fleet's. It is looked at once more, no oftener. */
   retry(): void {
     const envelope = this.#refused;
     this.#refused = undefined;
-    if (envelope) this.receive(envelope);
+    if (!envelope) return;
+    const number = ++this.#received;
+    this.#receiving = this.#receiving.then(() => this.#receive(envelope, number, true));
   }
 
   async stop(): Promise<void> {
@@ -72,7 +74,7 @@ export class DesiredFollower {
     await this.#receiving;
   }
 
-  async #receive(envelope: Uint8Array, number: number): Promise<void> {
+  async #receive(envelope: Uint8Array, number: number, again = false): Promise<void> {
     const { store, warnings, floor, follow, onRefused, onUnknownKey } = this.#options;
     let waitMs = this.#options.retryMinMs ?? AGENT_LIMITS.storageRetryMinMs;
     for (;;) {
@@ -84,7 +86,7 @@ export class DesiredFollower {
         return;
       } catch (error) {
         onRefused(error);
-        if (isUnknownKey(error)) {
+        if (isUnknownKey(error) && !again) {
           this.#refused = envelope;
           onUnknownKey();
         }

@@ -1,9 +1,9 @@
 import {
-  changeKeysRequestSchema,
   FieldloopError,
   LIMITS,
   TRUST_ROLES,
   trustKeySchema,
+  type changeKeysRequestSchema,
   type TrustKey,
 } from "@fieldloop/protocol";
 import { z } from "zod";
