@@ -28,14 +28,27 @@ import {
   type Desired,
   type EventData,
 } from "@fieldloop/protocol";
-import { checkGolden, type LoadedModel, type ModelPackage, openModel, openPackage } from "@fieldloop/runtime/node";
+import {
+  checkGolden,
+  type LoadedModel,
+  type ModelPackage,
+  openModel,
+  openPackage,
+} from "@fieldloop/runtime/node";
 import { TEST_FACTS } from "../kit/api.js";
 import type { MemoryServer } from "./memory-server.js";
 
 const DEVICE = "fault-1";
 const KEY = createSigningKey((length) => new Uint8Array(length).fill(5));
 const log = createAgentLog({ level: "error", write: () => undefined });
-const SETTLED: ReadonlySet<string> = new Set(["active", "rejected", "failed", "timed_out", "rolled_back", "cancelled"]);
+const SETTLED: ReadonlySet<string> = new Set([
+  "active",
+  "rejected",
+  "failed",
+  "timed_out",
+  "rolled_back",
+  "cancelled",
+]);
 /** So many predictions a poll are enough for the probation of one assignment. */
 const PREDICTIONS = 5;
 const WAIT_MS = 20_000;
@@ -43,7 +56,11 @@ const WAIT_MS = 20_000;
 export type DeploymentEvent = Extract<EventData, { type: "deployment" }>;
 
 /** What a device is asked to run. Its terms are the shortest, unless a scenario says otherwise. */
-export function assignmentOf(made: ModelPackage, deployment: string, change: Partial<Assignment> = {}): Assignment {
+export function assignmentOf(
+  made: ModelPackage,
+  deployment: string,
+  change: Partial<Assignment> = {},
+): Assignment {
   return {
     deployment,
     lane: MAIN_LANE,
@@ -122,7 +139,10 @@ export class FaultDevice {
       server: "http://fleet",
       credential: "none",
       // Whether a package is the fleet's is another test's matter: here it is always.
-      trust: { package: ({ packageSha256, manifestBytes }) => Promise.resolve({ packageSha256, manifestBytes, deviceClasses: null }) },
+      trust: {
+        package: ({ packageSha256, manifestBytes }) =>
+          Promise.resolve({ packageSha256, manifestBytes, deviceClasses: null }),
+      },
       facts: TEST_FACTS,
       packages: this.#packages,
       bandwidth: this.#bandwidth,
@@ -154,7 +174,8 @@ export class FaultDevice {
     await this.#activate(this.updater.toRun);
     this.#timer = setInterval(() => this.#predict(), 1);
     await this.updater.resume();
-    if (this.#desired.current) await this.updater.follow(this.#desired.current.assignments, this.#desired.revision);
+    if (this.#desired.current)
+      await this.updater.follow(this.#desired.current.assignments, this.#desired.revision);
   }
 
   /** What the broker brings; it may bring an older one again. */

@@ -45,7 +45,8 @@ export class MemoryServer {
 
 /** What an honest server says; the body ends after `until` bytes of the file where that is given, as when the connection is cut. */
 export function partOf(bytes: Uint8Array, from: number, until = bytes.length): Response {
-  const headers: Record<string, string> = from === 0 ? {} : { "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}` };
+  const headers: Record<string, string> =
+    from === 0 ? {} : { "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}` };
   let at = from;
   const body = new ReadableStream<Uint8Array>(
     {

@@ -211,7 +211,13 @@ export class PowerCutFiles implements DeviceFiles {
       return content.subarray(0, lastWriteAt + Math.floor(random.uniform() * (content.length - lastWriteAt)));
     }
     if (isCut && remains === "zeros") return Buffer.from(file.content).fill(0, file.lastWriteAt);
-    return choose(remains === "names" ? "lost" : remains === "contents" ? "kept" : remains, file.content, file.synced, file.versions, random);
+    return choose(
+      remains === "names" ? "lost" : remains === "contents" ? "kept" : remains,
+      file.content,
+      file.synced,
+      file.versions,
+      random,
+    );
   }
 
   /** Counts an operation; at the chosen one the power goes. @throws PowerCut */
@@ -255,7 +261,8 @@ export class PowerCutFiles implements DeviceFiles {
   }
   #folder(path: string): FolderNode {
     const node = this.#node(path);
-    if (!(node instanceof FolderNode)) throw new Error(`No folder "${path}" is known: something was written past the disk`);
+    if (!(node instanceof FolderNode))
+      throw new Error(`No folder "${path}" is known: something was written past the disk`);
     return node;
   }
 }

@@ -79,14 +79,22 @@ async function recover(scenario: Scenario, directory: string, context: string): 
     if (atStart >= 0) await device.predicts();
     await scenario.drive(device, stage, driven.clock);
     const atEnd = versionOf(device.running);
-    expect({ context, atEnd, state: device.state }).toEqual({ context, atEnd: scenario.atEnd[0], state: scenario.state });
+    expect({ context, atEnd, state: device.state }).toEqual({
+      context,
+      atEnd: scenario.atEnd[0],
+      state: scenario.state,
+    });
     await device.predicts();
   } finally {
     await device.stop();
   }
   const needed = [device.updater.toRun!.packageSha256, device.updater.previous?.packageSha256];
   const stray = namesIn(directory, "packages").filter((name) => !needed.includes(name));
-  expect({ context, stray, staging: namesIn(directory, "staging") }).toEqual({ context, stray: [], staging: [] });
+  expect({ context, stray, staging: namesIn(directory, "staging") }).toEqual({
+    context,
+    stray: [],
+    staging: [],
+  });
   return versionOf(device.running ?? needed[0]);
 }
 

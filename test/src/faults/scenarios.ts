@@ -111,7 +111,10 @@ export const SCENARIOS: readonly Scenario[] = [
     serve: hang,
     drive: async (device, stage) => {
       await device.receive(wanted(stage, 2));
-      await device.until("it downloads", () => device.updater.deployment?.deployment === "d9" && device.state !== "offered");
+      await device.until(
+        "it downloads",
+        () => device.updater.deployment?.deployment === "d9" && device.state !== "offered",
+      );
       await device.receive(desiredOf(REVISION + 1, []));
       await device.settled("d9");
     },
@@ -137,7 +140,9 @@ export const SCENARIOS: readonly Scenario[] = [
     name: "rejected for its bytes",
     prepare: (stage) => stage.updated(),
     serve: (server) =>
-      server.answerAll((bytes) => (bytes[0] === 0x7b ? undefined : new Response(new Uint8Array(bytes.length)))),
+      server.answerAll((bytes) =>
+        bytes[0] === 0x7b ? undefined : new Response(new Uint8Array(bytes.length)),
+      ),
     drive: (device, stage) => toTheEnd(device, wanted(stage, 2)),
     atStart: [1],
     atEnd: [1],
@@ -158,7 +163,14 @@ export const SCENARIOS: readonly Scenario[] = [
     updater: {
       timeZone: () => "UTC",
       shadow: () =>
-        Promise.resolve({ frames: 9, compared: 9, disagreements: 0, skipped: 0, candidateMeanMs: 1, activeMeanMs: 1 }),
+        Promise.resolve({
+          frames: 9,
+          compared: 9,
+          disagreements: 0,
+          skipped: 0,
+          candidateMeanMs: 1,
+          activeMeanMs: 1,
+        }),
     },
     drive: async (device, stage, clock) => {
       const shadow = { seconds: 0, predictions: 1, cpuShareMax: 0.5 };

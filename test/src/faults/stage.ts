@@ -92,7 +92,10 @@ export class Table {
   }
 
   get total(): number {
-    return [...this.#rows.values()].reduce((sum, ends) => sum + [...ends.values()].reduce((a, b) => a + b, 0), 0);
+    return [...this.#rows.values()].reduce(
+      (sum, ends) => sum + [...ends.values()].reduce((a, b) => a + b, 0),
+      0,
+    );
   }
 
   toString(): string {
@@ -101,6 +104,10 @@ export class Table {
       const parts = [...ends].sort().map(([end, count]) => `${end} ${count}`);
       return `${row.padEnd(34)} ${String(total).padStart(5)}   ${parts.join("   ")}`;
     });
-    return [`${"injection".padEnd(34)} count   how they ended`, ...lines, `${"all".padEnd(34)} ${String(this.total).padStart(5)}`].join("\n");
+    return [
+      `${"injection".padEnd(34)} count   how they ended`,
+      ...lines,
+      `${"all".padEnd(34)} ${String(this.total).padStart(5)}`,
+    ].join("\n");
   }
 }
