@@ -14,7 +14,6 @@ export type { RunShadow, UpdaterOptions, UpdaterTimes } from "./control/updater-
 export type { Activation, PackageToRun, SelfTest } from "./ipc.js";
 export { startAgent, type AgentHandle, type AgentOptions } from "./control/agent.js";
 export {
-  requireDeviceClass,
   TrustClient,
   type TrustClientOptions,
   type TrustedPackage,

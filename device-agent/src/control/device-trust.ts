@@ -31,6 +31,7 @@ export function deviceTrust(
     random,
     budget: async (bytes) => given.spent(bytes),
     onHarmed: given.onHarmed,
+    ...(options.updateTimes?.trust ? { limits: options.updateTimes.trust } : {}),
   });
   const follower = new TrustFollower({ client, clock, random, log: options.log, warnings, onRefreshed });
   return { client, follower };

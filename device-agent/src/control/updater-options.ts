@@ -8,6 +8,7 @@ import type { PackageCleaner } from "./package-cleaner.js";
 import type { FetchByDelta } from "./package-fetch.js";
 import type { PackageStore } from "./package-store.js";
 import type { PackageTrust } from "./package-trust.js";
+import type { TransferLimits } from "./trust/transfer.js";
 
 /** What the host says a lane runs at this moment: hash and variant of the session that answers. */
 export interface RunningPackage {
@@ -76,6 +77,8 @@ export interface UpdaterOptions {
 
 export interface UpdaterTimes {
   readonly download: Partial<DownloadTerms>;
+  /** Of one transfer of trust metadata. */
+  readonly trust: Partial<TransferLimits>;
   readonly trustRetryMinMs: number;
   readonly storageRetryMinMs: number;
   readonly windowPollMs: number;

@@ -49,6 +49,8 @@ export class TestFleet {
   readonly requests: { path: string; range: string | undefined }[] = [];
   /** Answers for one artifact that are not those of an honest server. */
   readonly tampered = new Map<string, Artifact>();
+  /** The same of the trust repository, by path: `/tuf/metadata/timestamp.json`. */
+  readonly tufTampered = new Map<string, Artifact>();
   state: DeviceState | undefined;
   online: boolean | undefined;
   /** Whether what is stored is acknowledged, and what chance loses an acknowledgement. */
@@ -178,12 +180,18 @@ export class TestFleet {
     deployment: string,
     options: { readonly deviceClasses?: readonly string[] } = {},
   ): Promise<Assignment> {
+    const assignment = await this.store(pkg, deployment);
+    this.vouch(pkg, assignment.model, assignment.version, options.deviceClasses);
+    return assignment;
+  }
+
+  /** Makes the files of a package available without a word about it, and returns the assignment that would deploy it. */
+  async store(pkg: ModelPackage, deployment: string): Promise<Assignment> {
     const { model, version } = pkg.manifest;
     this.#artifacts.set(pkg.packageSha256, pkg.manifestBytes);
     for (const file of manifestFiles(pkg.manifest)) {
       this.#artifacts.set(file.sha256, new Uint8Array(await readFile(join(pkg.dir, file.file))));
     }
-    this.vouch(pkg, model, version, options.deviceClasses);
     return {
       deployment,
       lane: MAIN_LANE,
@@ -265,7 +273,9 @@ export class TestFleet {
     const range = typeof headers["range"] === "string" ? headers["range"] : undefined;
     if (url.startsWith("/tuf/")) {
       const bytes = this.#tufFile(url);
-      response.writeHead(bytes ? 200 : 404).end(bytes);
+      const tampered = this.tufTampered.get(url);
+      if (tampered) tampered(response, range);
+      else response.writeHead(bytes ? 200 : 404).end(bytes);
       return;
     }
     this.requests.push({ path: url, range });

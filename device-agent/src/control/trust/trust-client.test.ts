@@ -6,7 +6,7 @@ import { createSigningKey } from "@fieldloop/protocol";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { TufRepository } from "../../testing/tuf-repository.test.kit.js";
 import { type Mount, TufServer } from "../../testing/tuf-server.test.kit.js";
-import { requireDeviceClass, TrustClient, type TrustClientOptions } from "./trust-client.js";
+import { TrustClient, type TrustClientOptions } from "./trust-client.js";
 
 const DAY = 86_400_000;
 const DIRECTOR = "fieldloop/director.json";
@@ -112,16 +112,6 @@ describe("trust client", () => {
     expect(await codeOf(client.package("parts", 9, signal))).toBe("trust_target_mismatch");
     expect(await codeOf(client.package("parts", 10, signal))).toBe("trust_metadata_malformed");
     expect(await codeOf(client.package("parts", 7, signal))).toBe("accepted");
-  });
-
-  it("asks for the device class where the package names some", async () => {
-    addPackage("parts", 8, { deviceClasses: ["linux-arm64", "linux-x64"] });
-    repository.publishTargets();
-    const trusted = await (await device()).package("parts", 8, signal);
-    requireDeviceClass(trusted, "linux-x64");
-    expect(() => requireDeviceClass(trusted, "win32-x64")).toThrow(
-      expect.objectContaining({ code: "device_class_mismatch" }) as Error,
-    );
   });
 
   it("goes on offline with what it knew, refuses what is new, and is well again with the network", async () => {

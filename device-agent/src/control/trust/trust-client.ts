@@ -249,15 +249,3 @@ function parseDirector(bytes: Uint8Array): readonly PublicKey[] {
     return key;
   });
 }
-
-/**
- * @throws FieldloopError `device_class_mismatch` where a package is not made for devices of this class
- */
-export function requireDeviceClass(trusted: TrustedPackage, deviceClass: string): void {
-  const { deviceClasses } = trusted;
-  if (deviceClasses === null || deviceClasses.includes(deviceClass)) return;
-  throw new FieldloopError(
-    "device_class_mismatch",
-    `Install package: made for ${deviceClasses.map((name) => `"${name}"`).join(", ")}, this device is "${deviceClass}"`,
-  );
-}
