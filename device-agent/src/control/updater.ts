@@ -441,12 +441,15 @@ export class Updater {
     this.#options.onChange();
   }
 
+  /** Removes what no lane needs; where the disk does not let it, again later. */
   async #clean(): Promise<void> {
     try {
       await this.#cleaner.clean();
     } catch (error) {
       const { code, message } = toFieldloopError(error);
       this.#options.log.warn({ code }, message);
+      const waitMs = this.#options.times?.storageRetryMinMs ?? AGENT_LIMITS.storageRetryMaxMs;
+      void sleep(waitMs, this.#stop.signal).then(() => (this.#stopped ? undefined : this.#clean()));
     }
   }
 

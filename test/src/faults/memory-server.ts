@@ -29,7 +29,9 @@ export class MemoryServer {
 
   readonly fetch: typeof fetch = (url, init) => {
     this.requests++;
-    const sha256 = /\/artifacts\/sha256\/([0-9a-f]{64})$/.exec(url instanceof Request ? url.url : url.toString())?.[1] ?? "";
+    const sha256 =
+      /\/artifacts\/sha256\/([0-9a-f]{64})$/.exec(url instanceof Request ? url.url : url.toString())?.[1] ??
+      "";
     const bytes = this.#artifacts.get(sha256);
     if (!bytes) return Promise.resolve(new Response(null, { status: 404 }));
     const range = new Headers(init?.headers).get("range");
