@@ -129,12 +129,7 @@ describe("a disk", { timeout: 120_000 }, () => {
   });
 
   it("that has too little room is found out before a byte of the model travels, and while it does", async () => {
-<<<<<<< HEAD
-    const files = (root: string): DeviceFiles =>
-      new PowerCutFiles({ root, freeBytes: () => 32 * 1024 * 1024 });
-=======
     const files = (root: string): DeviceFiles => new PowerCutFiles({ root, freeBytes: () => RESERVE });
->>>>>>> updater
     const { server, code } = await update({ row: "too little room", files }, ["failed"]);
     expect(code).toBe("storage_full");
     // The manifest alone, once.
