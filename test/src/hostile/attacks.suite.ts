@@ -51,6 +51,7 @@ async function evilDesired(stage: AttackStage, change: Partial<Desired>): Promis
     predictionsIntervalSeconds: 0.2,
     profileIntervalSeconds: 30,
     limits: UNLIMITED,
+    configId: null,
     ...change,
   };
 }
