@@ -42,14 +42,14 @@ export const AGENT_LIMITS = {
   enrolResponseBytesMax: LIMITS.rootBytesMax + 64 * 1024,
   downloadStallMs: 20_000,
   /** Tries in a row that bring nothing; tries that bring next to nothing; tries in which the server was too slow. */
-  downloadAttemptsMax: 12,
+  downloadAttemptsMax: 8,
   downloadDripsMax: 64,
   downloadSlowMax: 3,
   downloadProgressBytesMin: 16 * 1024,
   /** Whole files with another hash: the second time the server itself has it, not a proxy. */
   downloadMismatchesMax: 2,
   downloadRetryMinMs: 250,
-  downloadRetryMaxMs: 60_000,
+  downloadRetryMaxMs: 15_000,
   /** Slower than that over such a time of waiting for it, a server is left. */
   downloadBytesPerSecondMin: 2 * 1024,
   downloadRateWindowMs: 30_000,

@@ -34,8 +34,8 @@ export async function resolveRequest(
   const { change } = request;
   if (change.kind === "config" && request.shadow)
     throw new FieldloopError("invalid_argument", "Create rollout: a configuration cannot run in shadow");
-  const target = resolveTarget(request, fleet);
   if (change.kind === "config") {
+    const target = resolveTarget(request, fleet);
     const subject: RolloutSubject = {
       kind: "config",
       configId: configIdOf(change.policy),
@@ -52,6 +52,7 @@ export async function resolveRequest(
       `Create rollout of "${formatModelVersion(model, version)}": its evidence is "${evidence}"; evaluate it, or say why not (forceReason, on the command line --force)`,
     );
   }
+  const target = resolveTarget(request, fleet);
   const subject: RolloutSubject = { kind: "package", model, version, packageSha256 };
   if (request.forceReason === undefined) refuseOtherModels(target, model);
   return { subject, target, from: fromOf(target, subject), evidence };

@@ -101,8 +101,7 @@ describe("trust over HTTP", () => {
     });
     expect(await updater().getTargetInfo(packageTargetPath("shapes", 1))).toBeUndefined();
     const rollout = {
-      model: "shapes",
-      version: 1,
+      change: { kind: "package", model: "shapes", version: 1 },
       target: { devices: ["cam-1"] },
       forceReason: "the first version of all",
     };

@@ -94,6 +94,8 @@ async function closeSite(name: string, site: Site, said: string): Promise<void> 
 
 /** The version that runs is the one that ran, and it still answers. */
 async function expectRuns(agent: AgentProgram, packageSha256: string): Promise<void> {
+  // A host that was ended with its version is on its way.
+  await until("a host runs", async () => (await agent.state()).running !== null);
   expect((await agent.state()).running?.packageSha256).toBe(packageSha256);
   await agent.predicts(5);
 }

@@ -254,8 +254,8 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
           <NumberField
             label="Latency, at most"
             unit="× of its own before"
-            min={0.1}
-            step={0.1}
+            min={0.05}
+            step={0.05}
             {...bound("latencyRatioMax")}
           />
           <NumberField label="Soak" unit="s" min={0} {...bound("soakSeconds")} />
