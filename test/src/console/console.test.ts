@@ -218,7 +218,7 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
     await page.getByRole("region", { name: "Wave 1" }).waitFor();
     await page.getByRole("button", { name: "Abort" }).click();
     const confirm = page.getByRole("dialog", { name: /Abort shapes@2/ });
-    await confirm.getByText(/Not asked yet, stay as they are/).waitFor();
+    await confirm.getByText(/can’t be resumed/).waitFor();
     await confirm.getByRole("button", { name: "Abort" }).click();
     await until(
       "the rollout is aborted",

@@ -127,6 +127,8 @@ export class PowerCuts {
       const { state } = device;
       expect({ context, atEnd, state }).toEqual({ context, atEnd: scenario.atEnd, state: scenario.state });
       await device.predicts();
+      // A deployment has ended before what it leaves is removed.
+      await device.until("nothing is left on its way in", () => namesIn(directory, "staging").length === 0);
       return atEnd;
     } finally {
       await device.stop();

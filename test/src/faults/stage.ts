@@ -13,7 +13,7 @@ export class Stage {
   readonly packages: ModelPackage[] = [];
   #count = 0;
   #artifacts: ReadonlyMap<string, Uint8Array> | undefined;
-  readonly #templates = new Map<string, string>();
+  readonly #templates = new Map<string, Promise<string>>();
 
   /** `hidden` makes the file of version 2 larger, see `TinyPackageOptions`. */
   async open(hidden = 0): Promise<void> {
@@ -42,13 +42,14 @@ export class Stage {
   async copyOf(name: string, make: (directory: string) => Promise<void>): Promise<string> {
     let template = this.#templates.get(name);
     if (template === undefined) {
-      template = join(this.path, `template-${name}`);
-      mkdirSync(template, { mode: 0o700 });
-      await make(template);
+      const directory = join(this.path, `template-${name}`);
+      mkdirSync(directory, { mode: 0o700 });
+      // Kept before it is made: two tests at once share it.
+      template = make(directory).then(() => directory);
       this.#templates.set(name, template);
     }
     const copy = this.folder();
-    cpSync(template, copy, { recursive: true });
+    cpSync(await template, copy, { recursive: true });
     return copy;
   }
 
