@@ -137,9 +137,12 @@ export class DeploymentSteps {
     const { assignment } = context;
     // What was trusted when it was offered may have been withdrawn since.
     await this.#trusted(context);
+    const { packages } = this.#options;
     await this.#inTurn(context, async () => {
-      await this.#options.packages.verify(assignment);
-      await this.#options.packages.install(assignment.packageSha256);
+      // A power cut in the midst of its move may have left the package in neither place.
+      if (await packages.isGone(assignment.packageSha256)) await this.#fetch(context).files();
+      await packages.verify(assignment);
+      await packages.install(assignment.packageSha256);
     });
     return { next: "installed" };
   }

@@ -50,6 +50,11 @@ export class PackageStore {
     return isThere(join(this.installedPath(packageSha256), MANIFEST_FILE));
   }
 
+  /** Neither installed nor on its way in. */
+  async isGone(packageSha256: string): Promise<boolean> {
+    return !(await this.isInstalled(packageSha256)) && !(await isThere(this.stagedPath(packageSha256)));
+  }
+
   /** The packages that are here whole. */
   async list(): Promise<string[]> {
     return (await readdir(this.#packages)).filter((name) => SHA256_NAME.test(name));
