@@ -1,5 +1,9 @@
 import { defineConfig } from "vitest/config";
 
+// Output is compared as text, whatever terminal or pipeline runs the tests.
+delete process.env["FORCE_COLOR"];
+process.env["NO_COLOR"] = "1";
+
 /** Tests run as compiled JavaScript, so that worker threads and child processes are the ones that ship. */
 export default defineConfig({
   test: {
@@ -7,8 +11,6 @@ export default defineConfig({
     exclude: ["**/node_modules/**", "fleet-server/dist/console*/**"],
     pool: "forks",
     maxWorkers: 2,
-    // Output is compared as text, whatever terminal or pipeline runs the tests.
-    env: { NO_COLOR: "1" },
     // Many times what a test takes: it ends one that hangs, and says nothing of how fast a loaded machine is.
     testTimeout: 60_000,
     hookTimeout: 60_000,

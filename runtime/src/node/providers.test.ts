@@ -159,8 +159,8 @@ describe("a probing process", SPAWNING, () => {
     const pid = Number(String(line));
     const lives = (): boolean =>
       existsSync(`/proc/${pid}/cmdline`) && readFileSync(`/proc/${pid}/cmdline`, "utf8") !== "";
-    expect(lives()).toBe(true);
-    parent.kill("SIGKILL");
+    // Forked, a process has no command line of its own yet.
+    await vi.waitFor(() => expect(lives()).toBe(true)).finally(() => parent.kill("SIGKILL"));
     await vi.waitFor(() => expect(lives()).toBe(false), { timeout: 30_000 });
   });
 
