@@ -4,7 +4,6 @@ import {
   formatPredictionId,
   toFieldloopError,
   type Ack,
-  type Command,
   type DeviceState,
   type EventData,
 } from "@fieldloop/protocol";
@@ -20,6 +19,7 @@ import { DesiredStore } from "./desired-store.js";
 import { nodeFiles } from "./device-files.js";
 import { Durable } from "./durable.js";
 import { FeedbackGatherer, type FeedbackItem, unknownPrediction } from "./feedback.js";
+import { healthOf } from "./health.js";
 import { HostLink } from "./host-link.js";
 import { LaneUpdaters } from "./lane-updaters.js";
 import { LocalApi } from "./local-api.js";
@@ -34,6 +34,7 @@ import { targetTrust } from "./package-trust.js";
 import { PredictionFeed } from "./prediction-feed.js";
 import { ProviderPlans } from "./provider-plans.js";
 import { Quarantine } from "./quarantine.js";
+import { runCommand } from "./run-command.js";
 import { Sender } from "./sender.js";
 import { Spool } from "./spool/spool.js";
 import { Troubles } from "./troubles.js";
@@ -82,9 +83,8 @@ export class Daemon implements AgentHandle {
       this.#emit(event);
       this.#changed();
     });
-    const { device } = identity;
     const { directory, log } = options;
-    this.#troubles = new Troubles({ directory, device, boot, log, warnings: this.#warnings });
+    this.#troubles = new Troubles({ directory, device: this.device, boot, log, warnings: this.#warnings });
     this.#durable = new Durable(nodeFiles, options.onPersist);
     this.#trust = deviceTrust(parts, {
       clock: this.#clock,
@@ -175,20 +175,13 @@ export class Daemon implements AgentHandle {
     } catch (error) {
       this.#log.error({ code: toFieldloopError(error).code }, "what was left could not be written");
     }
-    await this.#drain();
+    await this.#uplink?.drain(DRAIN_MS);
     await this.#uplink?.stop();
     await this.#bandwidth.close();
     await this.#spool.close().catch((error: unknown) => {
       this.#log.error({ code: toFieldloopError(error).code }, "the spool could not be closed in order");
     });
     await this.#parts.unlock();
-  }
-
-  async #drain(): Promise<void> {
-    const until = this.#clock.monotonic() + DRAIN_MS;
-    while (this.#uplink?.connected && !this.#sender.idle && this.#clock.monotonic() < until) {
-      await new Promise((resolve) => setTimeout(resolve, 25));
-    }
   }
 
   // The parts
@@ -306,7 +299,7 @@ export class Daemon implements AgentHandle {
       ),
       state: () => this.state(),
       hostPid: this.hostPid,
-      health: () => this.#health(),
+      health: () => healthOf(this.#host.supervisor.ready, this.#warnings),
       feedback: (boot, items) => this.#takeFeedback(boot, items),
       returnPrevious: (lane) => this.#updaters.returnPrevious(lane),
       setCondition: async (condition, lane) =>
@@ -323,7 +316,12 @@ export class Daemon implements AgentHandle {
       directorKeys: this.#trust.follower.keys,
       clock: this.#clock,
       emit: (event) => this.#emit(event),
-      run: (action) => this.#runCommand(action),
+      run: (action) =>
+        runCommand(action, {
+          host: this.#host,
+          updaters: this.#updaters,
+          reportState: () => this.#changed(),
+        }),
     });
     return new Uplink({
       device: this.device,
@@ -357,23 +355,6 @@ export class Daemon implements AgentHandle {
     this.#changed();
   }
 
-  async #runCommand(action: Command["action"]): Promise<void> {
-    switch (action.kind) {
-      case "capture":
-        await this.#host.supervisor.request({ kind: "capture", count: action.count });
-        return;
-      case "restart_host":
-        await this.#host.restart();
-        return;
-      case "report_state":
-        this.#changed();
-        return;
-      case "return_previous":
-        await this.#updaters.returnPrevious(action.lane);
-        return;
-    }
-  }
-
   #acknowledged(acks: readonly Ack[]): void {
     const newest = Math.max(0, ...acks.map((ack) => ack.boot));
     if (newest > this.boot) void this.#troubles.overtaken(newest);
@@ -387,15 +368,6 @@ export class Daemon implements AgentHandle {
     const unknown = items.find((item) => boot > this.boot || (boot === this.boot && !numbers.has(item.n)));
     if (unknown) throw unknownPrediction(formatPredictionId(boot, unknown.n));
     await this.#feedback.add(boot, items);
-  }
-
-  #health(): { healthy: boolean; reasons: string[] } {
-    const reasons: string[] = [];
-    if (!this.#host.supervisor.ready) reasons.push("the inference host is not running");
-    for (const warning of this.#warnings.list()) {
-      if (warning.severity === "error") reasons.push(`${warning.code}: ${warning.message}`);
-    }
-    return { healthy: reasons.length === 0, reasons };
   }
 
   // What is reported

@@ -92,15 +92,16 @@ export class DeploymentSteps {
     this.#refuseExpired(assignment);
     const trusted = await this.#trusted(context);
     const { packages, facts, lane = MAIN_LANE, laneModel = null } = this.#options;
+    const fetch = this.#fetch(context);
     await this.#inTurn(context, async () => {
-      const fetch = this.#fetch(context);
       const manifest = await fetch.manifest();
       const { deviceClasses } = trusted;
       requireCompatible(manifest, facts, { deviceClasses, lane: { name: lane, model: laneModel } });
       if (await packages.isInstalled(assignment.packageSha256)) return;
       await this.#requireSpace(context, () => fetch.requireSpace(manifest));
     });
-    return { next: "downloading" };
+    // The manifest's: each transition tells what its own step took.
+    return { next: "downloading", measured: { bytesDownloaded: fetch.bytesDownloaded } };
   }
 
   /** The host's own word for the session that answers at this moment, about the version that was committed. */

@@ -49,6 +49,11 @@ export class PackageFetch {
     this.#parts = store.partsPath(assignment.packageSha256);
   }
 
+  /** What travelled for it so far, in this try. */
+  get bytesDownloaded(): number {
+    return this.#bytesDownloaded;
+  }
+
   /** The manifest alone: it says whether the rest is worth its bytes. @throws FieldloopError as {@link downloadArtifact}; `manifest_invalid` */
   async manifest(): Promise<Manifest> {
     const { packageSha256, manifestBytes } = this.#assignment;

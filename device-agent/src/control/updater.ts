@@ -2,22 +2,16 @@ import {
   canTransition,
   DEPLOYMENT,
   FieldloopError,
-  MAIN_LANE,
   toFieldloopError,
   type Assignment,
   type DeploymentState,
-  type DeploymentWaiting,
   type DeviceState,
   type WireError,
 } from "@fieldloop/protocol";
 import type { PackageToRun } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
-import {
-  type DeploymentFile,
-  type Installed,
-  loadDeploymentFile,
-  saveDeploymentFile,
-} from "./deployment-file.js";
+import type { DeploymentFile, Installed } from "./deployment-file.js";
+import { DeploymentKeeper } from "./deployment-keeper.js";
 import {
   finalState,
   giveUp,
@@ -31,9 +25,6 @@ import {
 } from "./deployment-rules.js";
 import { DeploymentSteps, type StepContext, type StepEnd } from "./deployment-steps.js";
 import { cancelled } from "./download.js";
-import type { PersistPoint } from "./durable.js";
-import { deploymentPath } from "./lane-files.js";
-import { PackageCleaner } from "./package-cleaner.js";
 import type { Probation } from "./probation.js";
 import { StepTimer } from "./step-timer.js";
 import type { UpdaterOptions } from "./updater-options.js";
@@ -54,27 +45,20 @@ interface Returning {
  */
 export class Updater {
   readonly #options: UpdaterOptions;
-  readonly #path: string;
-  readonly #cleaner: PackageCleaner;
+  readonly #keeper: DeploymentKeeper;
   readonly #steps: DeploymentSteps;
-  #file!: DeploymentFile;
-  /** What the file said was lost: no package is removed before it is known again what is needed. */
-  #lost = false;
-  #saving: Promise<void> = Promise.resolve();
   /** What the fleet wants; null: nothing, undefined: it has not said so in this start. */
   #wanted: Assignment | null | undefined;
   #returning: Returning | undefined;
-  #waiting: DeploymentWaiting | undefined;
   #abort = new AbortController();
-  #stop = new AbortController();
+  readonly #stop = new AbortController();
   #working: Promise<void> | undefined;
   #probation: Probation | undefined;
 
   constructor(options: UpdaterOptions) {
     this.#options = options;
-    this.#path = deploymentPath(options.directory, options.lane ?? MAIN_LANE);
-    this.#cleaner = options.cleaner ?? new PackageCleaner(options.packages);
-    this.#steps = new DeploymentSteps(options, this.#cleaner);
+    this.#keeper = new DeploymentKeeper(options, this.#stop.signal);
+    this.#steps = new DeploymentSteps(options, this.#keeper.cleaner);
   }
 
   /**
@@ -82,18 +66,15 @@ export class Updater {
    * not find itself running again for ever. Packages that no lane needs go with {@link resume}: then every lane has said what it needs.
    */
   async load(): Promise<void> {
-    const { packages, onCorrupt } = this.#options;
-    const { file, lost } = await loadDeploymentFile(this.#path, packages.durable, onCorrupt);
-    this.#file = file;
-    this.#lost = lost;
-    this.#cleaner.register((packageSha256) => this.#needs(packageSha256));
-    const current = file.deployment;
+    await this.#keeper.load();
+    this.#keeper.cleaner.register((packageSha256) => this.#needs(packageSha256));
+    const current = this.#file.deployment;
     if (!current || isSettled(current.state)) return;
     // A state that only waits for its window is not to blame for a stop.
     const attempts = current.ready ? current.attempts : current.attempts + 1;
     const reason = giveUp(current.state, attempts);
-    if (reason) await this.#tryKeep(this.#ended(current.state, reason), "start");
-    else await this.#tryKeep({ deployment: { ...current, attempts } }, "start");
+    if (reason) await this.#keeper.tryKeep(this.#ended(current.state, reason), "start");
+    else await this.#keeper.tryKeep({ deployment: { ...current, attempts } }, "start");
   }
 
   /** What a host has to run: the candidate in probation, else the active version. */
@@ -114,7 +95,7 @@ export class Updater {
       deployment: current.assignment.deployment,
       state: current.state,
       ...(current.error ? { error: current.error } : {}),
-      ...(this.#waiting ? { waiting: this.#waiting } : {}),
+      ...(this.#keeper.waiting ? { waiting: this.#keeper.waiting } : {}),
     };
   }
   /** In probation the version that runs is the candidate, and the one before it is still `active`. */
@@ -124,7 +105,7 @@ export class Updater {
 
   /** Says where an earlier start stopped, and goes on from there. */
   async resume(): Promise<void> {
-    await this.#clean();
+    await this.#keeper.clean();
     if (!this.#file.deployment) return;
     this.#report({ resumed: 1 });
     this.#work();
@@ -132,7 +113,8 @@ export class Updater {
 
   /** The desired state was accepted: follow this lane's assignment, the first where there are several. */
   async follow(assignments: readonly Assignment[], revision: number): Promise<void> {
-    if (revision > this.#file.revisionFloor) await this.#tryKeep({ revisionFloor: revision }, "revision");
+    if (revision > this.#file.revisionFloor)
+      await this.#keeper.tryKeep({ revisionFloor: revision }, "revision");
     this.#wanted = assignments[0] ?? null;
     if (this.#isUnwanted()) this.#abort.abort();
     this.#work();
@@ -179,6 +161,9 @@ export class Updater {
     this.#returning = undefined;
   }
 
+  get #file(): DeploymentFile {
+    return this.#keeper.file;
+  }
   get #stopped(): boolean {
     return this.#stop.signal.aborted;
   }
@@ -228,9 +213,9 @@ export class Updater {
 
   async #offer(assignment: Assignment): Promise<void> {
     // A package that is being removed must not be found half gone.
-    await this.#cleaner.idle();
+    await this.#keeper.cleaner.idle();
     const deployment = { assignment, attempts: 0, ready: false };
-    await this.#keep({ deployment: { ...deployment, state: "offered" } }, "state:offered");
+    await this.#keeper.keep({ deployment: { ...deployment, state: "offered" } }, "state:offered");
     this.#report({});
   }
 
@@ -257,7 +242,7 @@ export class Updater {
       return;
     } finally {
       timer.stop();
-      this.#setWaiting(undefined);
+      this.#keeper.setWaiting(undefined);
     }
     await this.#to(end);
   }
@@ -280,11 +265,11 @@ export class Updater {
       waiting: (waiting) => {
         // A server that does not answer takes the state's own time: its tries are counted.
         timer.waits(waiting !== undefined && waiting.reason !== "server");
-        this.#setWaiting(waiting);
+        this.#keeper.setWaiting(waiting);
       },
       allow: (workMs) => timer.allow(workMs),
       ready: async () => {
-        await this.#tryKeep({ deployment: { ...this.#file.deployment!, ready: true } }, "ready");
+        await this.#keeper.tryKeep({ deployment: { ...this.#file.deployment!, ready: true } }, "ready");
       },
       makeRoom: (bytesMissing) => this.#makeRoom(bytesMissing),
       onProbation: (probation) => {
@@ -298,8 +283,8 @@ export class Updater {
     if (!previous || (await this.#options.packages.bytesOf(previous.packageSha256)) < bytesMissing)
       return false;
     this.#options.log.warn({ package: `${previous.model}@${previous.version}` }, "removed to make room");
-    await this.#keep({ previous: null }, "returned");
-    await this.#clean();
+    await this.#keeper.keep({ previous: null }, "returned");
+    await this.#keeper.clean();
     return true;
   }
 
@@ -312,10 +297,10 @@ export class Updater {
     const change = { ...also, deployment: { ...current, state: next, attempts, ready: false } };
     // A disk that takes nothing must not keep somebody from ending what is in hand.
     const isMoot = (): boolean => this.#returning !== undefined || this.#isUnwanted();
-    if (!(await this.#keep(change, `state:${next}`, isMoot))) return;
-    if (next === "active") this.#lost = false;
+    if (!(await this.#keeper.keep(change, `state:${next}`, isMoot))) return;
+    if (next === "active") this.#keeper.lost = false;
     this.#report(measured);
-    if (isSettled(next)) await this.#clean();
+    if (isSettled(next)) await this.#keeper.clean();
   }
 
   /** A step failed: which final state that is, and what runs then. */
@@ -324,12 +309,12 @@ export class Updater {
     const final = change.deployment!.state;
     this.#options.log.warn({ code: error.code, state, final }, error.message);
     // Where the disk takes nothing, what runs goes back all the same, and what is on disk follows.
-    const kept = await this.#tryKeep(change, `state:${final}`);
+    const kept = await this.#keeper.tryKeep(change, `state:${final}`);
     const measured = isTaken(state) ? await this.#runActive() : {};
     if (this.#returning && isTaken(state)) this.#returning.isDone = true;
     this.#report(measured);
-    if (!kept) await this.#keep(change, `state:${final}`, () => this.#returning !== undefined);
-    await this.#clean();
+    if (!kept) await this.#keeper.keep(change, `state:${final}`, () => this.#returning !== undefined);
+    await this.#keeper.clean();
   }
 
   #ended(state: DeploymentState, error: FieldloopError): Partial<DeploymentFile> {
@@ -372,85 +357,9 @@ export class Updater {
     const { code, message } = returned();
     const left = current?.state === "active" ? { ...current, state: "rolled_back" as const } : current;
     const deployment = left && { ...left, error: { code, message } };
-    await this.#keep({ active: previous, previous: null, deployment }, "returned");
+    await this.#keeper.keep({ active: previous, previous: null, deployment }, "returned");
     if (deployment?.state === "rolled_back") this.#report(activation ? measuredOf(activation) : {});
-    await this.#clean();
-  }
-
-  #setWaiting(waiting: DeploymentWaiting | undefined): void {
-    const before = this.#waiting;
-    if (
-      before?.reason === waiting?.reason &&
-      before?.until === waiting?.until &&
-      before?.code === waiting?.code
-    )
-      return;
-    this.#waiting = waiting;
-    if (waiting && before?.reason !== waiting.reason) {
-      const { deployment } = this.#file.deployment?.assignment ?? {};
-      this.#options.log.info({ deployment, ...waiting }, "deployment waits");
-    }
-    this.#options.onChange();
-  }
-
-  /**
-   * Changes what is on disk, as often as it takes: nothing goes on before it is there. False where it is moot before that.
-   * @throws FieldloopError `cancelled` at a stop
-   */
-  async #keep(
-    change: Partial<DeploymentFile>,
-    point: PersistPoint,
-    isMoot: () => boolean = () => false,
-  ): Promise<boolean> {
-    let waitMs = this.#options.times?.storageRetryMinMs ?? AGENT_LIMITS.storageRetryMinMs;
-    while (!(await this.#tryKeep(change, point))) {
-      if (this.#stopped) throw cancelled(this.#stop.signal);
-      if (isMoot()) return false;
-      this.#setWaiting({ reason: "storage", until: Math.round(this.#options.clock.now() + waitMs) });
-      await sleep(waitMs, this.#stop.signal);
-      waitMs = Math.min(waitMs * 2, AGENT_LIMITS.storageRetryMaxMs);
-    }
-    if (this.#waiting?.reason === "storage") this.#setWaiting(undefined);
-    return true;
-  }
-
-  /** The same, once. What could not be written is true for this start all the same where it undoes something: see the callers. */
-  async #tryKeep(change: Partial<DeploymentFile>, point: PersistPoint): Promise<boolean> {
-    try {
-      await this.#save(change, point);
-      return true;
-    } catch (error) {
-      const { code, message } = toFieldloopError(error);
-      this.#options.log.error({ code, point }, message);
-      if (!canGoAhead(point)) return false;
-      this.#file = { ...this.#file, ...change };
-      return false;
-    }
-  }
-
-  /** One after the other: a change made while another is being written (a new revision during a step) must not undo it. */
-  #save(change: Partial<DeploymentFile>, point: PersistPoint): Promise<void> {
-    const saved = this.#saving.then(() => this.#write({ ...this.#file, ...change }, point));
-    this.#saving = saved.catch(() => undefined);
-    return saved;
-  }
-
-  async #write(file: DeploymentFile, point: PersistPoint): Promise<void> {
-    await saveDeploymentFile(this.#path, file, this.#options.packages.durable, point);
-    this.#file = file;
-    this.#options.onChange();
-  }
-
-  /** Removes what no lane needs; where the disk does not let it, again later. */
-  async #clean(): Promise<void> {
-    try {
-      await this.#cleaner.clean();
-    } catch (error) {
-      const { code, message } = toFieldloopError(error);
-      this.#options.log.warn({ code }, message);
-      const waitMs = this.#options.times?.storageRetryMinMs ?? AGENT_LIMITS.storageRetryMaxMs;
-      void sleep(waitMs, this.#stop.signal).then(() => (this.#stopped ? undefined : this.#clean()));
-    }
+    await this.#keeper.clean();
   }
 
   #report(measured: Measured): void {
@@ -465,7 +374,7 @@ export class Updater {
 
   #needs(packageSha256: string): boolean {
     const { active, previous, deployment } = this.#file;
-    if (this.#lost) return true;
+    if (this.#keeper.lost) return true;
     if (active?.packageSha256 === packageSha256 || previous?.packageSha256 === packageSha256) return true;
     // What is about to be offered, and was begun under another deployment, is gone on with.
     if (this.#next?.packageSha256 === packageSha256) return true;
@@ -473,18 +382,6 @@ export class Updater {
     return deployment.assignment.packageSha256 === packageSha256;
   }
 }
-
-/** Ends and counts hold for this start also where they could not be written; a state that goes forward does not. */
-function canGoAhead(point: PersistPoint): boolean {
-  return ["start", "revision", "returned", ...ENDS].includes(point);
-}
-const ENDS: readonly PersistPoint[] = [
-  "state:rejected",
-  "state:failed",
-  "state:timed_out",
-  "state:rolled_back",
-  "state:cancelled",
-];
 
 function returned(): FieldloopError {
   return new FieldloopError(

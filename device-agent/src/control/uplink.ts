@@ -68,6 +68,15 @@ export class Uplink {
     this.#stateTimer = setInterval(() => this.#publishState(), AGENT_LIMITS.stateIntervalMs);
   }
 
+  /** Resolves when the server has acknowledged everything, at the latest after so many milliseconds or when the link is gone. */
+  async drain(timeoutMs: number): Promise<void> {
+    const { clock, sender } = this.#options;
+    const until = clock.monotonic() + timeoutMs;
+    while (this.connected && !sender.idle && clock.monotonic() < until) {
+      await new Promise((resolve) => setTimeout(resolve, 25));
+    }
+  }
+
   /** Says offline, closes, and waits for the broker's PUBACK for at most a second. */
   async stop(): Promise<void> {
     this.#stopped = true;

@@ -110,6 +110,22 @@ export class FrameQueue {
     return frame && this.#fresh.pass(frame);
   }
 
+  /** The last of the waiting frames that passes. */
+  findLast(test: (frame: SourceFrame) => boolean): SourceFrame | undefined {
+    return this.#frames.findLast(test);
+  }
+
+  /** How many frames wait up to this one, with it; 0 where it does not wait any more. */
+  countTo(frame: SourceFrame): number {
+    return this.#frames.indexOf(frame) + 1;
+  }
+
+  /** Drops the frames up to this one, with it. */
+  dropTo(frame: SourceFrame): void {
+    for (let count = this.countTo(frame); count > 0; count--) this.#drop(this.#shift()!);
+    this.#wakeWaiters();
+  }
+
   /** No frame comes out any more; those inside are dropped. */
   close(): void {
     this.#closed = true;

@@ -47,9 +47,13 @@ export class LaneSource {
     return this.#source?.counts?.() ?? {};
   }
 
-  /** The model that runs from now on: the source is opened with the first, and cuts its windows as each wants them. */
-  async shapeFor(manifest: Manifest): Promise<void> {
+  /** Frames from now on are for this model: windows are cut as it wants them. */
+  shapeFor(manifest: Manifest): void {
     this.#manifest = manifest;
+  }
+
+  /** There is a model: the source is opened with the first. */
+  async openOnce(): Promise<void> {
     if (this.#isOpen) return;
     this.#isOpen = true;
     await this.#open();

@@ -7,6 +7,7 @@ import { sourceName } from "../source-spec.js";
 import type { Outcome } from "./sources/source.js";
 import { activationOf } from "./activation.js";
 import { FrameQueue } from "./frame-queue.js";
+import { Handover } from "./handover.js";
 import { LaneProfile } from "./lane-profile.js";
 import { LaneRunner } from "./lane-runner.js";
 import { LaneSource } from "./lane-source.js";
@@ -46,6 +47,7 @@ export class Lane implements Task {
   readonly priority: number;
   readonly #options: LaneOptions;
   readonly #queue: FrameQueue;
+  readonly #handover: Handover;
   readonly #gate: RateGate;
   readonly #runner: LaneRunner;
   readonly #profile: LaneProfile;
@@ -56,8 +58,6 @@ export class Lane implements Task {
   #model: HostModel | undefined;
   #target: PackageToRun | undefined;
   #changing: Promise<unknown> = Promise.resolve();
-  #inTurn = false;
-  #betweenTurns: (() => void) | undefined;
   #waitingSince: number | undefined;
   #runFailures = 0;
   /** Frames in a row that became predictions. */
@@ -76,6 +76,7 @@ export class Lane implements Task {
     this.#queueMax = Math.max(AGENT_LIMITS.frameQueueMax, Math.min(spec.batch, AGENT_LIMITS.laneBatchMax));
     this.#queue = new FrameQueue(this.#queueMax);
     this.#queue.onFrame = () => this.#frameCame();
+    this.#handover = new Handover(this.#queue);
     this.#gate = new RateGate(spec.rateMax, clock.monotonic());
     this.#profile = new LaneProfile(send, clock);
     this.#source = new LaneSource({
@@ -140,9 +141,9 @@ export class Lane implements Task {
 
   async run(): Promise<void> {
     const model = this.#model;
-    this.#inTurn = true;
+    const batch = this.#runner.times.batchOf(this.#queue.length, this.#options.lane.spec.batch);
+    const count = this.#handover.turnBegins(batch);
     if (model) {
-      const count = this.#runner.times.batchOf(this.#queue.length, this.#options.lane.spec.batch);
       const items = Array.from({ length: count }, () => this.#queue.tryTake()).filter(
         (item) => item !== undefined,
       );
@@ -154,11 +155,8 @@ export class Lane implements Task {
         this.#warn(toFieldloopError(error));
       }
     }
-    this.#inTurn = false;
     this.#waitingSince = this.#options.clock.monotonic();
-    const swap = this.#betweenTurns;
-    this.#betweenTurns = undefined;
-    swap?.();
+    this.#handover.turnEnds();
   }
 
   /**
@@ -250,6 +248,7 @@ export class Lane implements Task {
     clearTimeout(this.#catchUpTimer);
     await this.#source.close();
     this.#queue.close();
+    this.#handover.settle();
   }
 
   /** After the last turn: says what is left, and gives the model back. */
@@ -292,7 +291,7 @@ export class Lane implements Task {
       ).unref();
     }
     const framesDropped = this.#queue.dropped - droppedBefore;
-    await this.#source.shapeFor(next.manifest);
+    await this.#source.openOnce();
     return activationOf(next, Math.round(next.loadMs), swapGapMs, framesDropped);
   }
 
@@ -309,8 +308,8 @@ export class Lane implements Task {
         else this.#refuseAll();
         resolve(performance.now() - begin);
       };
-      if (this.#inTurn) this.#betweenTurns = swap;
-      else swap();
+      if (next) this.#source.shapeFor(next.manifest);
+      this.#handover.begin(swap, next?.manifest.inputs);
     });
   }
 

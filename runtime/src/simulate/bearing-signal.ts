@@ -33,8 +33,9 @@ export interface BearingTruth {
 
 export interface BearingWindow {
   readonly seed: number;
+  /** Place in the stream in hops of {@link bearingSampling}; between two of them where windows are cut otherwise. */
   readonly index: number;
-  /** Acceleration in g, `windowLength` samples; a fresh array for every window. */
+  /** Acceleration in g, `windowLength` samples unless asked for otherwise; a fresh array for every window. */
   readonly samples: Float32Array;
   readonly sampleRateHz: number;
   readonly truth: BearingTruth;
@@ -49,7 +50,8 @@ export interface BearingSignalOptions {
 
 /** An endless stream of windows; the condition may change between two windows. */
 export interface BearingSignal {
-  next(): BearingWindow;
+  /** The window that begins where the stream is, which moves on by `hop` samples; {@link bearingSampling} has the defaults. */
+  next(shape?: { readonly length: number; readonly hop: number }): BearingWindow;
   /** The window at any index, without moving the stream. */
   at(index: number): BearingWindow;
   setCondition(condition: BearingCondition): void;
@@ -121,13 +123,14 @@ class Signal implements BearingSignal {
   readonly #seed: number;
   readonly #machine: Machine;
   #condition: BearingCondition;
-  #index: number;
+  /** Number of the next window's first sample. */
+  #first: number;
 
   constructor(options: BearingSignalOptions) {
     this.#seed = options.seed;
     this.#machine = new Machine(options.seed);
     this.#condition = options.condition ?? { fault: "none", severity: 0 };
-    this.#index = options.firstIndex ?? 0;
+    this.#first = (options.firstIndex ?? 0) * bearingSampling.hop;
   }
 
   get condition(): BearingCondition {
@@ -138,21 +141,27 @@ class Signal implements BearingSignal {
     this.#condition = condition;
   }
 
-  next(): BearingWindow {
-    return this.at(this.#index++);
+  next(shape?: { readonly length: number; readonly hop: number }): BearingWindow {
+    const { length, hop } = shape ?? { length: bearingSampling.windowLength, hop: bearingSampling.hop };
+    const window = this.#window(this.#first, length);
+    this.#first += hop;
+    return window;
   }
 
   at(index: number): BearingWindow {
+    return this.#window(index * bearingSampling.hop, bearingSampling.windowLength);
+  }
+
+  #window(first: number, length: number): BearingWindow {
     const { fault, severity } = this.#condition;
-    const samples = new Float32Array(bearingSampling.windowLength);
-    const first = index * bearingSampling.hop;
+    const samples = new Float32Array(length);
     addShaft(samples, first, this.#machine, this.#condition);
     addBackground(samples, first, this.#machine);
     if (fault === "outer-race") addImpacts(samples, first, this.#machine, outerPassesPerTurn, 0, severity);
     if (fault === "inner-race") addImpacts(samples, first, this.#machine, innerPassesPerTurn, 0.8, severity);
     return {
       seed: this.#seed,
-      index,
+      index: first / bearingSampling.hop,
       samples,
       sampleRateHz: bearingSampling.sampleRateHz,
       truth: { fault, severity, faulty: fault !== "none" && severity >= bearingFaultSeverityMin },

@@ -12,13 +12,14 @@ import {
 import { AGENT_LIMITS } from "../../limits.js";
 import type { SourceSpec } from "../../source-spec.js";
 import { Pace } from "./pace.js";
-import type { DropPolicy, Source, SourceContext } from "./source.js";
+import type { DropPolicy, Source, SourceContext, WindowShape } from "./source.js";
 
 type SimulatorSpec = Extract<SourceSpec, { kind: "simulator" }>;
 
 /** A generator of frames that knows their truth. */
 interface Scene {
-  next(): { frame: Frame; label: string };
+  /** @param shape of the window that the active model wants */
+  next(shape: WindowShape | undefined): { frame: Frame; label: string };
   setCondition(condition: string): void;
 }
 
@@ -89,7 +90,7 @@ export class SimulatorSource implements Source {
 
   #deliver(dueMs: number): void {
     const { clock, sink } = this.#context;
-    const { frame, label } = this.#scene.next();
+    const { frame, label } = this.#scene.next(this.#context.window?.());
     const key = this.#nextKey++;
     remember(this.#labelByKey, key, label);
     // When it was exposed, not when this process came to it: cameras stamp their frames in regular steps.
@@ -144,8 +145,10 @@ class BearingSensor implements Scene {
     });
   }
 
-  next(): { frame: Frame; label: string } {
-    const { samples, truth } = this.#signal.next();
+  /** One channel at the sensor's own rate: of the shape it takes length and hop. */
+  next(shape: WindowShape | undefined): { frame: Frame; label: string } {
+    const isPossible = shape !== undefined && shape.length <= AGENT_LIMITS.windowValuesMax;
+    const { samples, truth } = this.#signal.next(isPossible ? shape : undefined);
     // The labels of an anomaly head that names no others.
     return { frame: { kind: "window", samples }, label: truth.faulty ? "anomalous" : "normal" };
   }

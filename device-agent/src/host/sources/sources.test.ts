@@ -305,6 +305,20 @@ describe("simulator", () => {
     expect(() => createSource(spec, context(), 0)).toThrow("outer-race");
   });
 
+  it("cuts windows as the model that runs wants them", async () => {
+    const shape = { length: 64, hop: 32, channels: 1, sampleRateHz: 2_560 };
+    const wanted = [shape, shape, undefined];
+    const spec = parseSourceSpec("simulator:bearing?fps=100");
+    queue = new FrameQueue(64);
+    // Asked for once a window: the first wants none, as a model of another kind does.
+    source = createSource(spec, { ...context(), window: () => wanted.pop() }, 0);
+    await source.open();
+    const windows = (await take(3)).map(({ frame }) => (frame as { samples: Float32Array }).samples);
+    expect(windows.map(({ length }) => length)).toEqual([256, 64, 64]);
+    expect(windows[1]!.subarray(32)).toEqual(windows[2]!.subarray(0, 32));
+    expect(windows[0]!.subarray(128, 192)).toEqual(windows[1]);
+  });
+
   it("gives windows with their truth", async () => {
     const simulator = await open("simulator:bearing?fps=200&condition=outer-race:0.9");
     const [frame] = await take(1);
