@@ -17,9 +17,9 @@ export interface EngineSources extends EvidenceSource {
 }
 
 /** Offers and restores of one step of all rollouts: what bounds its time. */
-const OFFERS_PER_STEP_MAX = 200;
+const OFFERS_PER_STEP_MAX = 100;
 /** Devices whose reports one step takes in; those of more wait for the next. */
-const CHANGES_PER_STEP_MAX = 1_000;
+const CHANGES_PER_STEP_MAX = 400;
 
 /**
  * The rollouts of a fleet that still have something to do, stepped by changes: reports come in by device, time passes by the few that

@@ -9,7 +9,7 @@ export interface FleetFeedOptions {
 }
 
 /** Devices read again in one step. */
-const CHANGES_AT_ONCE = 1_000;
+const CHANGES_AT_ONCE = 400;
 
 /** Keeps the engine's picture of the fleet: all devices once, then those that something happened to. */
 export class FleetFeed {

@@ -31,7 +31,7 @@ export interface RolloutEvidenceOptions {
 }
 
 /** Devices whose evidence one tick reads. */
-const READ_PER_TICK = 500;
+const READ_PER_TICK = 250;
 /** Up to so many devices the accuracy of a rollout is read whenever it is asked for. */
 const ACCURACY_FRESH_DEVICES = 500;
 const ACCURACY_KEPT_MS = 10_000;
