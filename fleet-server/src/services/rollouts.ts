@@ -47,6 +47,7 @@ export interface RolloutServiceOptions {
   readonly shadowOf?: RolloutEvidenceOptions["shadowOf"];
   readonly registry: CreateSources["registry"] & RolloutCommitOptions["registry"];
   readonly desired: RolloutCommitOptions["desired"];
+  readonly outbox: RolloutCommitOptions["outbox"];
   readonly live: { publish(event: LiveEvent): void };
   /** Called once when a rollout has succeeded. */
   readonly onSucceeded?: (version: { model: string; version: number }) => Promise<void>;
@@ -158,7 +159,11 @@ export class RolloutService {
         };
         const entry = { entry: newId("aud"), time: now, actor, action: "rollout.created" };
         await new AuditStore(tx).add({ ...entry, subject: `rollout:${rollout}`, detail });
+        const data = { rollout, actor, ...detail, devices: devices.length, waves: waves.length };
+        const event = { id: `${rollout}.0`, type: "io.fieldloop.rollout.created", time: now } as const;
+        await this.#options.outbox.write(tx, [{ ...event, subject: rollout, data }]);
       });
+      this.#options.outbox.wake();
       const { subject, evidence } = meant;
       if (subject.kind === "package" && evidence !== "passed" && forceReason !== undefined)
         await this.#options.registry.letThrough(subject.model, subject.version, forceReason);
