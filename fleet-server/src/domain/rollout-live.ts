@@ -223,6 +223,7 @@ export class LiveRollout {
   #move(entry: RolloutDevice, wave: number): void {
     this.tallies[entry.wave - 1]!.add(entry, -1);
     this.members[entry.wave - 1]!.delete(entry);
+    if (this.watched[entry.wave - 1]!.delete(entry)) this.watched[wave - 1]!.add(entry);
     entry.wave = wave;
     this.members[wave - 1]!.add(entry);
     this.tallies[wave - 1]!.add(entry, 1);
