@@ -103,6 +103,8 @@ export const SERVER_LIMITS = {
   webhookPruneMs: 60_000,
   webhookDeliveredKeptMs: 7 * 86_400_000,
   webhookDeadKeptMs: 30 * 86_400_000,
+  /** Of one webhook, delivered and given up together. */
+  webhookFinishedKeptMax: 10_000,
 
   // Shadow
   /** Deployments that one question is about. */

@@ -76,7 +76,12 @@ export function gatherEvidence(
   return {
     wave: wave.wave,
     devices,
-    canaries: { asked: active + updating + failed + silent, settled: active + failed + silent, failed, silent },
+    canaries: {
+      asked: active + updating + failed + silent,
+      settled: active + failed + silent,
+      failed,
+      silent,
+    },
     earlier: earlierWaves(live, wave),
     elapsedSeconds: (now - began) / 1000,
     // Devices that take too long are given up one by one.

@@ -165,6 +165,7 @@ export class WebhookSender {
     await this.#store.prune(
       now - SERVER_LIMITS.webhookDeliveredKeptMs,
       now - SERVER_LIMITS.webhookDeadKeptMs,
+      SERVER_LIMITS.webhookFinishedKeptMax,
     );
   }
 }

@@ -52,6 +52,9 @@ const COLUMNS = sql.raw(`webhook, url, events, description, enabled, created, cr
 const DELIVERY_COLUMNS = sql.raw(`delivery, webhook, type, subject, created, state, attempts,
   next_attempt as "nextAttempt", finished, status, error`);
 
+/** Rows of one webhook that are forgotten in one statement. */
+const PRUNED_AT_ONCE = 10_000;
+
 /** Webhooks and their outbox. Secrets leave it only with a delivery that is due. */
 export class WebhookStore {
   readonly #database: Database;
@@ -156,10 +159,15 @@ export class WebhookStore {
       where delivery = ${delivery}`);
   }
 
-  /** Forgets what was delivered, or given up, before these times. */
-  async prune(deliveredBefore: number, deadBefore: number): Promise<number> {
-    return this.#database.run(sql`delete from webhook_deliveries where
+  /** Forgets what was delivered, or given up, before these times, and of each webhook all but the newest `finishedMax`. */
+  async prune(deliveredBefore: number, deadBefore: number, finishedMax: number): Promise<void> {
+    await this.#database.run(sql`delete from webhook_deliveries where
       (state = 'delivered' and finished < ${deliveredBefore}) or (state = 'dead' and finished < ${deadBefore})`);
+    for (const { webhook } of await this.list()) {
+      await this.#database.run(sql`delete from webhook_deliveries where delivery in (
+        select delivery from webhook_deliveries where webhook = ${webhook} and state <> 'pending'
+        order by created desc, delivery desc limit ${PRUNED_AT_ONCE} offset ${finishedMax})`);
+    }
   }
 }
 

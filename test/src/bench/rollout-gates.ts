@@ -1,9 +1,4 @@
-import {
-  BAD_VERSIONS,
-  LOOKS,
-  type RolloutOutcome,
-  type WaveOutcome,
-} from "../kit/simulated-gate.js";
+import { BAD_VERSIONS, LOOKS, type RolloutOutcome, type WaveOutcome } from "../kit/simulated-gate.js";
 import { runJobs } from "./parallel.js";
 import { median, progress, tell, type Figure } from "./report.js";
 import { GATES } from "./seeded-jobs.js";

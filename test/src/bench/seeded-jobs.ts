@@ -42,7 +42,13 @@ export const GATES: readonly (() => Judge)[] = [
 
 /** A run, or some, that need nothing but their numbers: what workers are given. */
 export type SeededJob =
-  | { readonly kind: "peek"; readonly at: number; readonly from: number; readonly to: number; readonly alpha: number }
+  | {
+      readonly kind: "peek";
+      readonly at: number;
+      readonly from: number;
+      readonly to: number;
+      readonly alpha: number;
+    }
   | {
       readonly kind: "label";
       readonly labelling: keyof typeof LABELLINGS;
