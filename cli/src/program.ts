@@ -12,6 +12,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   pipeline: async () => (await import("./commands/pipeline.js")).registerPipelineCommand,
   device: async () => (await import("./commands/device.js")).registerDeviceCommand,
   rollout: async () => (await import("./commands/rollout.js")).registerRolloutCommand,
+  webhook: async () => (await import("./commands/webhook.js")).registerWebhookCommand,
   sample: async () => (await import("./commands/sample.js")).registerSampleCommand,
   dataset: async () => (await import("./commands/dataset.js")).registerDatasetCommand,
   keys: async () => (await import("./commands/keys.js")).registerKeysCommand,

@@ -128,6 +128,7 @@ export async function assemble(options: ServerOptions, database: Database, clock
     labels,
     trust,
     workDir,
+    ...(options.webhooks ? { webhooks: options.webhooks } : {}),
   }));
   return {
     database,

@@ -90,6 +90,22 @@ export const SERVER_LIMITS = {
   seriesPointsMax: 2_000,
   recentPredictionsMax: 1_000,
 
+  // Webhooks
+  webhooksMax: 50,
+  webhookRequestsAtOnce: 16,
+  /** Deliveries of one webhook that wait; what comes then is given up at once, and kept. */
+  webhookPendingMax: 10_000,
+  webhookAnswerBytesMax: 16 * 1024,
+  webhookErrorLengthMax: 200,
+  webhookPauseMsMax: 3_600_000,
+  /** How often the sender looks by itself. */
+  webhookLookMs: 30_000,
+  webhookPruneMs: 60_000,
+  webhookDeliveredKeptMs: 7 * 86_400_000,
+  webhookDeadKeptMs: 30 * 86_400_000,
+  /** Of one webhook, delivered and given up together. */
+  webhookFinishedKeptMax: 10_000,
+
   // Shadow
   /** Deployments that one question is about. */
   shadowDeploymentsAtOnce: 500,

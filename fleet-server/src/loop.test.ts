@@ -28,6 +28,7 @@ import { RegistryService } from "./services/registry.js";
 import { FleetFeed } from "./services/fleet-feed.js";
 import { RolloutService } from "./services/rollouts.js";
 import { SampleService } from "./services/samples.js";
+import { WebhookOutbox } from "./services/webhook-outbox.js";
 import { TrainingService } from "./services/training.js";
 import { AuditStore } from "./store/audit.js";
 import type { Database } from "./store/database.js";
@@ -144,6 +145,7 @@ class LoopKit {
       stats: new DeviceStatsStore(database, async () => undefined),
       registry,
       desired,
+      outbox: new WebhookOutbox(newId),
     });
     this.#live.listen((event) => rollouts.note(event));
     return rollouts;

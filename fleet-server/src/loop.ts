@@ -9,6 +9,7 @@ import { registerModelRoutes } from "./http/routes/models.js";
 import { registerRolloutRoutes } from "./http/routes/rollouts.js";
 import { registerSampleRoutes } from "./http/routes/samples.js";
 import { registerTrainingRoutes } from "./http/routes/training.js";
+import { registerWebhookRoutes } from "./http/routes/webhooks.js";
 import type { CommitEffects } from "./ingest/context.js";
 import { FleetFeed } from "./services/fleet-feed.js";
 import { DesiredStore } from "./store/desired.js";
@@ -24,6 +25,9 @@ import { RolloutService } from "./services/rollouts.js";
 import { SampleService } from "./services/samples.js";
 import type { TelemetryService } from "./services/telemetry.js";
 import { TrainingService } from "./services/training.js";
+import { WebhookOutbox } from "./services/webhook-outbox.js";
+import { WEBHOOK_SETTINGS, WebhookSender, type WebhookSettings } from "./services/webhook-sender.js";
+import { WebhookService } from "./services/webhooks.js";
 import { AuditStore } from "./store/audit.js";
 import type { Database } from "./store/database.js";
 import type { DeploymentStore } from "./store/deployments.js";
@@ -50,6 +54,7 @@ export interface LoopDependencies {
   readonly trust: TrustService;
   /** A folder of the loop's own, for work in progress. */
   readonly workDir: string;
+  readonly webhooks?: Partial<WebhookSettings>;
 }
 
 export interface LoopCounts {
@@ -89,6 +94,12 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
   const samples = new SampleService({ database, blobs, clock, newId, labels, live });
   const datasets = new DatasetService({ database, clock, newId });
   const shadows = new ShadowService({ deployments, shadow: new ShadowStore(database) });
+  const settings = { ...WEBHOOK_SETTINGS, ...dependencies.webhooks };
+  const sender = new WebhookSender({ database, clock, logger, settings, random: Math.random });
+  const outbox = new WebhookOutbox(newId);
+  outbox.wake = () => sender.wake();
+  const { allowPrivate } = settings;
+  const webhooks = new WebhookService({ database, clock, newId, outbox, sender, allowPrivate });
   const feed = new FleetFeed({ store: new FleetStore(database), groups: deviceStore });
   const rollouts = new RolloutService({
     database,
@@ -102,6 +113,7 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
     stats: new DeviceStatsStore(database, (model, version) => labels.get(model, version)),
     registry,
     desired,
+    outbox,
     live,
     onSucceeded: (rollout) => closeFailures(rollout, registry, new SampleStore(database)),
   });
@@ -127,6 +139,7 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
       registerDatasetRoutes(app, datasets);
       registerTrainingRoutes(app, training);
       registerEvaluationRoutes(app, evaluations);
+      registerWebhookRoutes(app, webhooks);
       registerAuditRoutes(app, new AuditStore(database));
     },
     start: async () => {
@@ -136,12 +149,14 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
         // The evidence of a version is part of its target.
         if (event.type === "evaluation") trust.wake();
       });
+      sender.start();
       await rollouts.start();
       await training.start();
     },
     stop: async () => {
       stopListening();
       await Promise.all([rollouts.stop(), training.stop(), evaluations.stop()]);
+      await sender.stop();
     },
     committed: (effects) => rollouts.committed(effects),
     groupsChanged: () => feed.noteGroups(),

@@ -19,6 +19,7 @@ import { SERVER_LIMITS } from "./limits.js";
 import { listenOn } from "./listen.js";
 import type { Loop } from "./loop.js";
 import type { DevicePolicy } from "./services/policy.js";
+import type { WebhookSettings } from "./services/webhook-sender.js";
 import type { AuthStore } from "./store/auth.js";
 import type { Database } from "./store/database.js";
 import { migrate } from "./store/migrate.js";
@@ -45,6 +46,7 @@ export interface ServerOptions {
   readonly silenceMs?: number;
   readonly policy?: Partial<DevicePolicy>;
   readonly guard?: Partial<GuardSettings>;
+  readonly webhooks?: Partial<WebhookSettings>;
   /** Opens signing keys of the data folder that are behind a passphrase. */
   readonly keyPassphrase?: string;
   /** Folder of the built console. */

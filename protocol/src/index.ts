@@ -345,12 +345,16 @@ export {
 } from "./api/rollout-views.js";
 export {
   WEBHOOK_EVENT_TYPES,
+  WEBHOOK_PING_TYPE,
   cloudEventSchema,
+  webhookChangeSchema,
   webhookDeliverySchema,
   webhookRequestSchema,
   webhookSchema,
   type CloudEvent,
+  type DeliveredType,
   type Webhook,
+  type WebhookChange,
   type WebhookDelivery,
   type WebhookEventType,
   type WebhookRequest,

@@ -13,6 +13,7 @@ interface ServerCommandOptions {
   database?: string;
   publicMqttUrl?: string;
   keyPassphraseFile?: string;
+  webhooksPrivate?: boolean;
   logLevel: LogLevel;
   json?: boolean;
 }
@@ -30,6 +31,10 @@ export function registerServerCommand(program: Command): void {
     .option(
       "--key-passphrase-file <file>",
       "opens signing keys that have one (default: FIELDLOOP_KEY_PASSPHRASE)",
+    )
+    .option(
+      "--webhooks-private",
+      "let webhooks go to loopback and private addresses, and by plain http (default: FIELDLOOP_WEBHOOKS_PRIVATE=1)",
     )
     .option("--log-level <level>", `least that is logged: ${LOG_LEVELS.join(", ")}`, readLogLevel, "info")
     .option("--json", "one JSON object a line, for programs")
@@ -52,6 +57,7 @@ async function runServer(options: ServerCommandOptions): Promise<void> {
     options.keyPassphraseFile === undefined
       ? process.env.FIELDLOOP_KEY_PASSPHRASE
       : (await readText(options.keyPassphraseFile, "passphrase")).split(/\r?\n/, 1)[0];
+  const allowPrivate = options.webhooksPrivate ?? process.env.FIELDLOOP_WEBHOOKS_PRIVATE === "1";
   const server = await startServer({
     dataDir: resolve(options.data),
     httpPort: options.httpPort,
@@ -61,6 +67,7 @@ async function runServer(options: ServerCommandOptions): Promise<void> {
     ...(databaseUrl ? { databaseUrl } : {}),
     ...(options.publicMqttUrl ? { publicMqttUrl: options.publicMqttUrl } : {}),
     ...(keyPassphrase ? { keyPassphrase } : {}),
+    webhooks: { allowPrivate },
   });
   const stopped = stopSignal();
   const { httpUrl, mqttUrl } = server;

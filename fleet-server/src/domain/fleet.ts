@@ -154,11 +154,25 @@ export class Fleet {
     this.#count(device, 1);
   }
 
-  /** Devices that changed since the last call. */
-  takeDirty(): ReadonlySet<FleetDevice> {
-    const dirty = this.#dirty;
-    this.#dirty = new Set();
-    return dirty;
+  /** Whether devices changed that were not taken yet. */
+  get isDirty(): boolean {
+    return this.#dirty.size > 0;
+  }
+
+  /** Devices that changed since they were last taken, the first `most` of them; the others stay for the next call. */
+  takeDirty(most: number): ReadonlySet<FleetDevice> {
+    if (this.#dirty.size <= most) {
+      const dirty = this.#dirty;
+      this.#dirty = new Set();
+      return dirty;
+    }
+    const taken = new Set<FleetDevice>();
+    for (const device of this.#dirty) {
+      if (taken.size >= most) break;
+      taken.add(device);
+      this.#dirty.delete(device);
+    }
+    return taken;
   }
 
   /** How many devices have this value of a tag, and how many of them are not available. */

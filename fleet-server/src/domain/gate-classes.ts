@@ -7,9 +7,10 @@ import {
   contrastBounds,
   contrastEvidence,
   contrastOf,
-  shareOfDevices,
+  makeColumn,
+  shareOfColumns,
+  type Column,
   type Contrast,
-  type Total,
 } from "./statistics/device-contrast.js";
 
 /** Shift of a class's share that matters. */
@@ -34,7 +35,10 @@ export function classMix(context: GateContext): GateTest {
   const sides = 2 * names.length;
   const alpha = alphaOf("class_mix", settings, evidence.wave);
   const moves = names.map((name, at) => {
-    const contrast = contrastOf(shareOfDevices(totalsAt(canary, at)), shareOfDevices(totalsAt(control, at)));
+    const contrast = contrastOf(
+      shareOfColumns(canary.during[at]!, canary.before[at]!),
+      shareOfColumns(control.during[at]!, control.before[at]!),
+    );
     const up = contrast.value >= 0 ? contrast : mirror(contrast);
     return { name, contrast, up, logE: contrastEvidence(up, limit, SCALE) - Math.log(sides) };
   });
@@ -52,17 +56,17 @@ export function classMix(context: GateContext): GateTest {
 /** Stands for all classes that are not compared by name; no class is called so. */
 const OTHERS = "";
 
-/** Counts of the compared classes in one stretch of one device, and their sum. */
-interface Row {
-  readonly counts: Float64Array;
-  readonly weight: number;
+/** Devices of an arm by class number, then in their order: `columns[class]`. */
+interface Table {
+  readonly during: readonly Column[];
+  readonly before: readonly Column[];
 }
 
 /** Counts by class number. Which classes have one follows from both arms and both times, so that the choice does not favour what moved. */
 function tabulate(
   canary: readonly Pair<Classes>[],
   control: readonly Pair<Classes>[],
-): { names: string[]; canary: Pair<Row>[]; control: Pair<Row>[] } {
+): { names: string[]; canary: Table; control: Table } {
   const sums = new Map<string, number>();
   for (const arm of [canary, control]) {
     for (const { during, before } of arm) {
@@ -73,28 +77,35 @@ function tabulate(
   const sorted = [...sums].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).map(([name]) => name);
   const names = sorted.length <= CLASSES_MAX ? sorted : [...sorted.slice(0, CLASSES_MAX - 1), OTHERS];
   const numbers = new Map(sorted.map((name, at) => [name, Math.min(at, names.length - 1)]));
-  const row = (classes: Classes): Row => {
-    const counts = new Float64Array(names.length);
-    let weight = 0;
-    for (const name of Object.keys(classes)) {
-      const count = classes[name]!;
-      counts[numbers.get(name)!]! += count;
-      weight += count;
+  const table = (arm: readonly Pair<Classes>[]): Table => {
+    const columns = (): Column[] => names.map(() => makeColumn(arm.length));
+    const [during, before] = [columns(), columns()];
+    for (let at = 0; at < arm.length; at++) {
+      fillRow(during, at, arm[at]!.during, numbers);
+      if (arm[at]!.before) fillRow(before, at, arm[at]!.before!, numbers);
     }
-    return { counts, weight };
+    return { during, before };
   };
-  const rows = (arm: readonly Pair<Classes>[]): Pair<Row>[] =>
-    arm.map(({ during, before }) => ({ during: row(during), before: before && row(before) }));
-  return { names, canary: rows(canary), control: rows(control) };
+  return { names, canary: table(canary), control: table(control) };
+}
+
+function fillRow(
+  columns: readonly Column[],
+  at: number,
+  classes: Classes,
+  numbers: ReadonlyMap<string, number>,
+): void {
+  let weight = 0;
+  for (const name in classes) {
+    const count = classes[name]!;
+    columns[numbers.get(name)!]!.sums[at]! += count;
+    weight += count;
+  }
+  for (const column of columns) column.weights[at] = weight;
 }
 
 function addClasses(sums: Map<string, number>, classes: Classes): void {
-  for (const name of Object.keys(classes)) sums.set(name, (sums.get(name) ?? 0) + classes[name]!);
-}
-
-function totalsAt(rows: readonly Pair<Row>[], at: number): Pair<Total>[] {
-  const total = ({ counts, weight }: Row): Total => ({ sum: counts[at]!, weight });
-  return rows.map(({ during, before }) => ({ during: total(during), before: before && total(before) }));
+  for (const name in classes) sums.set(name, (sums.get(name) ?? 0) + classes[name]!);
 }
 
 function mirror(contrast: Contrast): Contrast {

@@ -64,6 +64,13 @@ export interface GateEvidence {
   /** From 1. */
   readonly wave: number;
   readonly devices: readonly DeviceEvidence[];
+  /** How all devices of the wave that were asked stand, where `devices` are a sample of them; absent: they are all. */
+  readonly canaries?: {
+    readonly asked: number;
+    readonly settled: number;
+    readonly failed: number;
+    readonly silent: number;
+  };
   /** Devices of waves that passed before, and those of them that have left the new version since. */
   readonly earlier: { readonly count: number; readonly failed: number };
   /** Seconds since the wave began. */

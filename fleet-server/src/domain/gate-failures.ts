@@ -11,15 +11,25 @@ const FAILED_FLOOR = 0.5;
 
 /** Devices of the wave that failed, were rejected, rolled back, cancelled, or ran out of time; silent ones too where no control group tells. */
 export function failedShare(context: GateContext): GateTest {
-  const { canary } = context;
-  const silent = judgesSilence(context) ? 0 : canary.filter(({ state }) => state === "silent").length;
-  const failed = canary.filter(({ state }) => hasFailed(state)).length + silent;
-  const settled = canary.filter(({ state }) => isSettled(state)).length;
-  return shareOfFailed(context, "failed_share", { failed, settled, all: canary.length }, () =>
+  const counts = context.evidence.canaries ?? countCanaries(context);
+  const silent = judgesSilence(context) ? 0 : counts.silent;
+  const failed = counts.failed + silent;
+  const { settled, asked } = counts;
+  return shareOfFailed(context, "failed_share", { failed, settled, all: asked }, () =>
     silent > 0
-      ? `${failed} of ${devices(canary.length)} failed (${silent} of them silent)`
-      : `${failed} of ${devices(canary.length)} failed`,
+      ? `${failed} of ${devices(asked)} failed (${silent} of them silent)`
+      : `${failed} of ${devices(asked)} failed`,
   );
+}
+
+function countCanaries({ canary }: GateContext): NonNullable<GateContext["evidence"]["canaries"]> {
+  const counts = { asked: canary.length, settled: 0, failed: 0, silent: 0 };
+  for (const { state } of canary) {
+    if (isSettled(state)) counts.settled++;
+    if (hasFailed(state)) counts.failed++;
+    if (state === "silent") counts.silent++;
+  }
+  return counts;
 }
 
 /** Devices of waves that had passed and have left the version since. */

@@ -51,6 +51,35 @@ describe("a rollout", () => {
     expect(stateOf(live, "d0")).toBe("active");
   });
 
+  it("looks at a part of a large wave one by one, and counts the failed among all of it", () => {
+    let live: LiveRollout | undefined;
+    const failing = new World({
+      behaviour: (device) => ({
+        stepSeconds: 2,
+        ends: live!.devices.get(device)!.position >= 2_000 ? "failed" : "active",
+      }),
+    });
+    const world = fleetOf(2_200, failing);
+    live = world.create({ waves: [{ percent: 100 }], offersPerMinute: 60_000 });
+    expect(world.until(live, ended)).toBe("paused");
+    expect(live.record.reason).toContain("wave 1 failed: failed_share");
+    expect(live.watched[0]!.size).toBe(2_000);
+    expect([...live.devices.values()].filter(({ watch }) => watch).length).toBe(2_000);
+  });
+
+  it("takes a bounded number of reports, offers and holds a step, and comes to an end all the same", () => {
+    const world = fleetOf(3_000);
+    for (let at = 0; at < 2_900; at++) world.change(`d${at}`, { online: false });
+    const live = world.create({ waves: [{ percent: 100 }], offersPerMinute: 60_000 });
+    world.advance(1);
+    expect(world.journals.at(-1)!.journal.devices.size).toBeLessThanOrEqual(4_100);
+    expect(world.until(live, ended, 120)).toBe("succeeded");
+    expect(live.tallies[0]!.active).toBe(100);
+    for (let at = 0; at < 2_900; at++) world.change(`d${at}`, { online: true });
+    world.advance(120);
+    expect(live.tallies[0]!.active).toBe(3_000);
+  });
+
   it("stops at a wave with a failed device, and leaves the others alone", () => {
     const world = fleetOf(3, behaving({ d1: "failed" }));
     const live = world.create({ waves: [{ devices: ["d1"] }, { percent: 100 }] });

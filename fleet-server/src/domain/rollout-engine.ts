@@ -17,7 +17,9 @@ export interface EngineSources extends EvidenceSource {
 }
 
 /** Offers and restores of one step of all rollouts: what bounds its time. */
-const OFFERS_PER_STEP_MAX = 500;
+const OFFERS_PER_STEP_MAX = 100;
+/** Devices whose reports one step takes in; those of more wait for the next. */
+const CHANGES_PER_STEP_MAX = 400;
 
 /**
  * The rollouts of a fleet that still have something to do, stepped by changes: reports come in by device, time passes by the few that
@@ -83,8 +85,8 @@ export class RolloutEngine {
     return [...this.#live.values()].filter((live) => isLookDue(live, now));
   }
 
-  /** One step of all rollouts; their journals say what it changed. */
-  step(now: number): void {
+  /** One step of all rollouts; their journals say what it changed. @returns whether it left something over that can be done at once */
+  step(now: number): boolean {
     this.#noteChanges(now);
     const context: StepContext = {
       fleet: this.fleet,
@@ -99,6 +101,7 @@ export class RolloutEngine {
       stepRollout(live, context, this.#sources, budget);
       if (before !== live.state) this.#noteMove(live);
     }
+    return this.fleet.isDirty || budget.left <= 0;
   }
 
   /** An operator's action moved it: what follows for other rollouts follows at once. */
@@ -107,7 +110,7 @@ export class RolloutEngine {
   }
 
   #noteChanges(now: number): void {
-    const dirty = this.fleet.takeDirty();
+    const dirty = this.fleet.takeDirty(CHANGES_PER_STEP_MAX);
     for (const device of dirty) {
       for (const { live, entry } of device.claims) {
         noteReport(live, entry, device, now);

@@ -51,6 +51,8 @@ export class Journal {
   readonly restores: RolloutDevice[] = [];
   /** Devices that are compared with from now on: their counts so far are to be remembered. */
   readonly compared: RolloutDevice[] = [];
+  /** Of the offers, those whose devices are looked at by the gate: their counts so far are to be remembered too. */
+  readonly watched: RolloutDevice[] = [];
   readonly entries: JournalEntry[] = [];
   readonly #groups = new Map<string, Extract<JournalEntry, { type: "devices" }>>();
 

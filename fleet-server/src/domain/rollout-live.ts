@@ -10,6 +10,7 @@ import {
 import type { Fleet, FleetDevice } from "./fleet.js";
 import { GATE, Journal, type DevicesWhat } from "./rollout-journal.js";
 import { Pace } from "./rollout-pace.js";
+import { Round } from "./round.js";
 import { Tally } from "./rollout-tally.js";
 import {
   isBusy,
@@ -38,6 +39,19 @@ export class LiveRollout {
   readonly late = new Set<RolloutDevice>();
   /** Asked to return and not proven back. */
   readonly restoring = new Set<RolloutDevice>();
+  /** By wave as `members`: asked, and looked at one by one by its gate. Of a large wave the first that were asked, a sample. */
+  readonly watched: readonly Set<RolloutDevice>[];
+  /** Who the open wave is compared with. */
+  readonly compared = new Set<RolloutDevice>();
+  /** Of the open wave, in memory only: its latest look, and whether a device has failed or fallen silent since. */
+  readonly lately = { look: 0, failed: false };
+  /** Where the steps are that look at a part of a large set each. */
+  readonly rounds: {
+    readonly inProgress: Round<RolloutDevice>;
+    readonly late: Round<RolloutDevice>;
+    readonly members: readonly Round<RolloutDevice>[];
+    readonly waiting: readonly Round<RolloutDevice>[];
+  };
   readonly pace: Pace;
   readonly windows: Windows;
   readonly slot: string;
@@ -56,6 +70,13 @@ export class LiveRollout {
     this.windows = new Windows(record.request.schedule.windows);
     this.slot = slotOf(record.subject);
     this.members = waves.map(() => new Set());
+    this.watched = waves.map(() => new Set());
+    this.rounds = {
+      inProgress: new Round(this.inProgress),
+      late: new Round(this.late),
+      members: this.members.map((members) => new Round(members)),
+      waiting: this.members.map((members) => new Round(members)),
+    };
     this.tallies = waves.map(() => new Tally());
     this.pace = new Pace(record.request.offersPerMinute);
     for (const entry of devices) this.#index(entry);
@@ -137,6 +158,7 @@ export class LiveRollout {
   }
 
   note(what: DevicesWhat, actor: string, entry: RolloutDevice): void {
+    if (what === "failed" || what === "silent") this.lately.failed = true;
     this.journal.note(what, actor, entry);
   }
 
@@ -201,6 +223,7 @@ export class LiveRollout {
   #move(entry: RolloutDevice, wave: number): void {
     this.tallies[entry.wave - 1]!.add(entry, -1);
     this.members[entry.wave - 1]!.delete(entry);
+    if (this.watched[entry.wave - 1]!.delete(entry)) this.watched[wave - 1]!.add(entry);
     entry.wave = wave;
     this.members[wave - 1]!.add(entry);
     this.tallies[wave - 1]!.add(entry, 1);
@@ -215,6 +238,7 @@ export class LiveRollout {
     this.#place(entry);
     if (entry.offered !== null) this.pace.note(entry.offered);
     if (entry.restoreOffered !== null) this.pace.note(entry.restoreOffered);
+    if (entry.watch) (entry.offered === null ? this.compared : this.watched[entry.wave - 1]!).add(entry);
     const device = this.#fleet.get(entry.device);
     if (device) this.claim(device, entry);
   }

@@ -1,3 +1,4 @@
+import type { HoldReason } from "@fieldloop/protocol";
 import type { FleetDevice } from "./fleet.js";
 import { isNewer, obstacleTo, type StepContext } from "./rollout-holds.js";
 import { ENGINE } from "./rollout-journal.js";
@@ -10,8 +11,13 @@ export interface OfferBudget {
   left: number;
 }
 
+/** Waiting devices of a rollout that one step asks or finds a reason for, at most. */
+const LOOKED_AT_MAX = 2_000;
+/** Devices of a wave that its gate looks at one by one: the first that were asked. More would not narrow an interval that matters. */
+const WATCHED_MAX = 2_000;
+
 /**
- * Offers to the devices of a wave that can be asked now.
+ * Offers to the devices of a wave that can be asked now. Where there are very many that cannot, a step looks at a part of them.
  * @returns whether the wave still waits for a device that is going to be asked: for the rate, a window, a retry, a site's budget
  */
 export function offerWave(
@@ -22,8 +28,11 @@ export function offerWave(
 ): boolean {
   let waits = false;
   let rate = Math.min(live.pace.left(context.now), budget.left);
+  let looked = 0;
   for (const entry of live.members[wave.wave - 1]!) {
     if (entry.state !== "waiting") continue;
+    if (looked >= LOOKED_AT_MAX) return offerFurther(live, wave, context, budget) || waits;
+    looked++;
     if (rate <= 0) {
       // Nobody behind it was looked at: they wait for the rate, unless they are known to wait for something else.
       if (entry.hold === null || entry.hold.reason === "retry" || entry.hold.reason === "window") return true;
@@ -43,10 +52,34 @@ export function offerWave(
   return waits;
 }
 
+/**
+ * Those behind the first that were looked at, a part in each step.
+ * @returns whether one of them is still to be asked, as far as it is known
+ */
+function offerFurther(
+  live: LiveRollout,
+  wave: RolloutWave,
+  context: StepContext,
+  budget: OfferBudget,
+): boolean {
+  let rate = Math.min(live.pace.left(context.now), budget.left);
+  for (const entry of live.rounds.waiting[wave.wave - 1]!.take(LOOKED_AT_MAX)) {
+    if (rate <= 0) break;
+    if (entry.state === "waiting" && tryOffer(live, entry, context, budget) === "offered") rate--;
+  }
+  const { waiting, holds } = live.tallies[wave.wave - 1]!;
+  let held = 0;
+  for (const [reason, count] of holds) if (!PASSING_HOLDS.has(reason)) held += count;
+  return waiting > held;
+}
+
+/** Reasons that end by themselves within the wave. */
+const PASSING_HOLDS: ReadonlySet<HoldReason> = new Set(["retry", "window", "rate", "budget"]);
+
 /** Devices whose wave passed without them: they returned, joined, or what held them up is over. */
 export function offerLate(live: LiveRollout, context: StepContext, budget: OfferBudget): void {
   let rate = Math.min(live.pace.left(context.now), budget.left);
-  for (const entry of live.late) {
+  for (const entry of live.rounds.late.take(LOOKED_AT_MAX)) {
     if (rate <= 0) return;
     if (tryOffer(live, entry, context, budget) === "offered") rate--;
   }
@@ -88,8 +121,13 @@ function offer(live: LiveRollout, entry: RolloutDevice, device: FleetDevice, now
     previous,
     restore: "none",
     restoreOffered: null,
+    watch: null,
     word: null,
   });
+  live.compared.delete(entry);
+  const watched = live.watched[entry.wave - 1]!;
+  if (watched.size < WATCHED_MAX) watched.add(entry);
+  if (watched.has(entry)) live.journal.watched.push(entry);
   live.pace.note(now);
   live.journal.offers.push(entry);
   live.note("offered", ENGINE, entry);

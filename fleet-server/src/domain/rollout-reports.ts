@@ -159,6 +159,9 @@ export function heardAt(entry: RolloutDevice, device: FleetDevice | undefined): 
   return Math.max(device?.lastSeen ?? 0, entry.offered ?? 0);
 }
 
+/** Devices that one step holds against the clock, at most: of more, a part in each. */
+const LOOKED_AT_MAX = 5_000;
+
 /**
  * What time does to devices: one that was asked and says nothing is silent, one that takes too long has timed out. Those of the wave
  * that is watched count as silent even after they were done: a version that mutes a device has failed there.
@@ -170,7 +173,7 @@ export function noteTime(
   now: number,
 ): void {
   const { silenceSeconds, waveTimeoutSeconds } = live.record.request.gate;
-  for (const entry of live.inProgress) {
+  for (const entry of live.rounds.inProgress.take(LOOKED_AT_MAX)) {
     const device = deviceOf(entry.device);
     if (now - heardAt(entry, device) > silenceSeconds * 1000) noteSilence(live, entry, silenceSeconds, now);
     else if (now - (entry.offered ?? now) > waveTimeoutSeconds * 1000) {
@@ -179,7 +182,7 @@ export function noteTime(
     }
   }
   if (!watched) return;
-  for (const entry of live.members[watched.wave - 1]!) {
+  for (const entry of live.rounds.members[watched.wave - 1]!.take(LOOKED_AT_MAX)) {
     if (entry.state !== "active") continue;
     if (now - heardAt(entry, deviceOf(entry.device)) > silenceSeconds * 1000)
       noteSilence(live, entry, silenceSeconds, now);

@@ -6,6 +6,9 @@ import type { OfferBudget } from "./rollout-offers.js";
 import { hasPrevious, hasSubject } from "./rollout-reports.js";
 import { isBusy, type RolloutDevice } from "./rollout.js";
 
+/** Devices that a step of a roll-back changes, about: what bounds its time. */
+const CHANGED_MAX = 2_000;
+
 /**
  * Takes a rollout back: every device that was asked gets what it had before, done when each proves it or stays silent. Windows do not
  * hold a roll-back up, the rate of offers and the sites' budgets do. An aborted rollout only waits for the offers that it withdrew.
@@ -19,7 +22,9 @@ export function restoreDevices(live: LiveRollout, context: StepContext, budget: 
   if (live.state !== "rolling_back") return;
   let rate = Math.min(live.pace.left(now), budget.left);
   let open = live.restoring.size > 0;
+  const changed = live.journal.devices;
   for (const entry of live.devices.values()) {
+    if (changed.size >= CHANGED_MAX) return;
     if (entry.state === "waiting") endWaiting(live, entry, "the rollout was rolled back", now);
     if (entry.restore !== "none" || entry.offered === null) continue;
     const device = context.fleet.get(entry.device);

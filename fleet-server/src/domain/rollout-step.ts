@@ -14,6 +14,7 @@ import type { RolloutWave } from "./rollout.js";
 const LOOKS_PER_SOAK = 30;
 const LOOK_MS_MIN = 1_000;
 const LOOK_SHARE_OF_WAIT = 20;
+const LARGE_WAVE_LOOK_MS = 5_000;
 
 /**
  * One step of one rollout: what time does to its devices, then what its state asks for. Nothing in here waits or reads: the same
@@ -128,7 +129,10 @@ function isDeserted(live: LiveRollout): boolean {
 function beginWave(live: LiveRollout, wave: RolloutWave, context: StepContext): void {
   live.moveWave(wave, "running", ENGINE, context.now);
   fillWave(live, wave, context);
-  live.journal.compared.push(...chooseCompared(live, wave, (id) => context.fleet.get(id)));
+  const compared = chooseCompared(live, wave, (id) => context.fleet.get(id));
+  live.compared.clear();
+  for (const entry of compared) live.compared.add(entry);
+  live.journal.compared.push(...compared);
 }
 
 function runWave(
@@ -167,8 +171,9 @@ function isUnhealthy(
   source: EvidenceSource,
 ): boolean {
   const { gate } = live.record.request;
-  const due = (wave.nextLook ?? 0) <= context.now;
-  if (!due && !failedNow(live)) return false;
+  const due = isDue(live, wave, source, context.now);
+  if (!due && !hasFailedLately(live, wave, context.now)) return false;
+  Object.assign(live.lately, { look: context.now, failed: false });
   const evidence = gatherEvidence(live, wave, source, (id) => context.fleet.get(id), context.now);
   const health = judgeHealth(gate, evidence, context.now);
   const nextLook = context.now + lookMs(live, wave, context.now);
@@ -181,15 +186,20 @@ function isUnhealthy(
   return false;
 }
 
-function failedNow({ journal }: LiveRollout): boolean {
-  return journal
-    .lines()
-    .some((line) => line.type === "devices" && (line.what === "failed" || line.what === "silent"));
+/** A look waits until what it looks at was read. */
+function isDue(live: LiveRollout, wave: RolloutWave, source: EvidenceSource, now: number): boolean {
+  return (wave.nextLook ?? 0) <= now && (source.isFresh?.(live) ?? true);
+}
+
+/** Since the last look; in a wave of thousands, where some fail all the time, not more than once a second. */
+function hasFailedLately({ lately, tallies }: LiveRollout, wave: RolloutWave, now: number): boolean {
+  const pauseMs = Math.min(LOOK_MS_MIN, tallies[wave.wave - 1]!.total);
+  return lately.failed && now - lately.look >= pauseMs;
 }
 
 function watchWave(live: LiveRollout, wave: RolloutWave, context: StepContext, source: EvidenceSource): void {
   const { now } = context;
-  const due = (wave.nextLook ?? 0) <= now;
+  const due = isDue(live, wave, source, now);
   if (isUnhealthy(live, wave, context, source) || !due) return;
   const nextLook = now + lookMs(live, wave, now);
   const ends = soakEnds(live, wave)!;
@@ -216,8 +226,8 @@ function soakMs(live: LiveRollout, wave: RolloutWave): number {
 
 function lookMs(live: LiveRollout, wave: RolloutWave, now: number): number {
   const waited = now - (wave.soakStarted ?? wave.started ?? now);
-  // A wave of thousands is looked at less often: each look reads all of it.
-  const sizeMs = live.tallies[wave.wave - 1]!.total;
+  // A wave of thousands is looked at less often: each look reads thousands of devices.
+  const sizeMs = Math.min(live.tallies[wave.wave - 1]!.total, LARGE_WAVE_LOOK_MS);
   return Math.max(
     LOOK_MS_MIN,
     sizeMs,

@@ -271,9 +271,9 @@ export class World {
       const journal = live.takeJournal();
       if (journal.empty) continue;
       this.journals.push({ rollout: live.id, journal });
-      for (const entry of journal.compared) entry.watch = { since: this.now, before: statsOf(1000) };
-      for (const entry of journal.offers) {
+      for (const entry of [...journal.compared, ...journal.watched])
         entry.watch = { since: this.now, before: statsOf(1000) };
+      for (const entry of journal.offers) {
         const { device, attempt } = entry;
         this.offers.push({ device, rollout: live.id, attempt, time: this.now });
         if (entry.state === "offered") this.#assign(device, live.id, attempt, "offer", live.record.subject);

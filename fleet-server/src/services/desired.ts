@@ -123,10 +123,13 @@ export class DesiredService {
 
   /** Sends what was written to its devices; a crash before it is healed by the next start. */
   async publish(stored: readonly StoredDesired[]): Promise<void> {
-    for (const one of stored) {
-      await this.#publish(one);
-      this.#options.live.publish({ type: "device", id: one.device, device: one.device });
-    }
+    // All at once: one after the other each would wait for what the others let in between.
+    await Promise.all(
+      stored.map(async (one) => {
+        await this.#publish(one);
+        this.#options.live.publish({ type: "device", id: one.device, device: one.device });
+      }),
+    );
   }
 
   /** Issues a device's desired state again with today's policy; its first one when it enrols. */

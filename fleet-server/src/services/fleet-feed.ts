@@ -8,11 +8,14 @@ export interface FleetFeedOptions {
   readonly groups: Pick<DeviceStore, "groups">;
 }
 
+/** Devices read again in one step. */
+const CHANGES_AT_ONCE = 400;
+
 /** Keeps the engine's picture of the fleet: all devices once, then those that something happened to. */
 export class FleetFeed {
   readonly fleet = new Fleet();
   readonly #options: FleetFeedOptions;
-  #changed = new Set<string>();
+  readonly #changed = new Set<string>();
   #regrouped = true;
 
   constructor(options: FleetFeedOptions) {
@@ -37,15 +40,20 @@ export class FleetFeed {
     for (const [device, time] of devices) this.fleet.seen(device, time);
   }
 
-  /** Brings the picture up to what is stored now. */
-  async catchUp(): Promise<void> {
+  /** Brings the picture up to what is stored now, of many devices a part. @returns whether some are left */
+  async catchUp(): Promise<boolean> {
     if (this.#regrouped) {
       this.#regrouped = false;
       this.fleet.setGroups(await this.#options.groups.groups());
     }
-    if (this.#changed.size === 0) return;
-    const changed = [...this.#changed];
-    this.#changed = new Set();
+    if (this.#changed.size === 0) return false;
+    const changed: string[] = [];
+    for (const device of this.#changed) {
+      if (changed.length >= CHANGES_AT_ONCE) break;
+      changed.push(device);
+      this.#changed.delete(device);
+    }
     for (const record of await this.#options.store.these(changed)) this.fleet.put(record);
+    return this.#changed.size > 0;
   }
 }

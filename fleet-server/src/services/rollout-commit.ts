@@ -10,6 +10,7 @@ import type { StoredVersion } from "../store/registry.js";
 import { RolloutStore } from "../store/rollouts.js";
 import type { DesiredChange, DesiredService } from "./desired.js";
 import type { NewId } from "./ids.js";
+import { rolloutEvent, type OutboxEvent, type WebhookOutbox } from "./webhook-outbox.js";
 
 export interface RolloutCommitOptions {
   readonly database: Database;
@@ -18,6 +19,7 @@ export interface RolloutCommitOptions {
   readonly desired: Pick<DesiredService, "issueMany" | "publish">;
   readonly configs: Pick<DesiredStore, "knownConfig">;
   readonly registry: { require(model: string, version: number): Promise<StoredVersion> };
+  readonly outbox: Pick<WebhookOutbox, "write" | "wake">;
 }
 
 /**
@@ -48,6 +50,7 @@ export class RolloutCommit {
       }
     });
     live.record.revision++;
+    if (journal.lines().some(isHistory)) this.#options.outbox.wake();
     await desired.publish(stored);
     return { refused };
   }
@@ -62,11 +65,16 @@ export class RolloutCommit {
     for (const entry of journal.compared)
       if (!journal.devices.has(entry)) await store.saveDevice(rollout, entry);
     for (const wave of journal.waves) await store.saveWave(rollout, wave);
+    const told: OutboxEvent[] = [];
     for (const entry of journal.lines()) {
       if (entry.type === "verdict") await store.addVerdict(rollout, entry.wave, entry.look, entry.verdict);
-      if (isHistory(entry)) await store.addEvent(rollout, { seq: ++seq, time, entry });
+      if (isHistory(entry)) {
+        await store.addEvent(rollout, { seq: ++seq, time, entry });
+        told.push(rolloutEvent(rollout, seq, time, entry));
+      }
       await this.#audit(tx, rollout, time, entry);
     }
+    await this.#options.outbox.write(tx, told);
     await store.save(live.record, seq);
   }
 

@@ -1,8 +1,9 @@
+import { formatModelVersion } from "@fieldloop/protocol";
 import type { EngineSources } from "../domain/rollout-engine.js";
 import type { DeviceStats, ShadowCounts } from "../domain/gate-evidence.js";
 import type { FitCheck } from "../domain/compatibility.js";
 import type { LiveRollout } from "../domain/rollout-live.js";
-import { deploymentId, type RolloutDevice, type Watch } from "../domain/rollout.js";
+import { deploymentId, type RolloutDevice } from "../domain/rollout.js";
 import type { StatsQuery } from "../store/device-stats.js";
 
 /** How far back the version before is looked at. */
@@ -19,7 +20,6 @@ const NOTHING: DeviceStats = {
 
 export interface RolloutEvidenceOptions {
   readonly stats: {
-    read(query: StatsQuery): Promise<DeviceStats>;
     readMany(
       devices: readonly string[],
       query: Omit<StatsQuery, "device">,
@@ -30,9 +30,24 @@ export interface RolloutEvidenceOptions {
   readonly fits: (live: LiveRollout) => FitCheck;
 }
 
+/** Devices whose evidence one tick reads. */
+const READ_PER_TICK = 250;
+/** Up to so many devices the accuracy of a rollout is read whenever it is asked for. */
+const ACCURACY_FRESH_DEVICES = 500;
+const ACCURACY_KEPT_MS = 10_000;
+
+/** What a look reads, a part in each tick. */
+interface Reading {
+  readonly wave: number;
+  readonly entries: readonly RolloutDevice[];
+  at: number;
+}
+
 /** What the engine is told about devices: read before a gate is judged, kept until the next time. */
 export class RolloutEvidence implements EngineSources {
   readonly #options: RolloutEvidenceOptions;
+  readonly #readings = new WeakMap<LiveRollout, Reading>();
+  readonly #accuracies = new WeakMap<LiveRollout, { readonly until: number; readonly counted: Accuracy }>();
   readonly #during = new WeakMap<RolloutDevice, DeviceStats>();
   readonly #shadow = new WeakMap<RolloutDevice, ShadowCounts>();
 
@@ -52,35 +67,62 @@ export class RolloutEvidence implements EngineSources {
     return this.#options.fits(live);
   }
 
-  /** From now on it is compared: how it ran until now is read once. */
-  async watch(live: LiveRollout, entry: RolloutDevice, now: number): Promise<Watch> {
+  /** From now on they are compared: how they ran until now is read once. */
+  async watch(live: LiveRollout, entries: readonly RolloutDevice[], now: number): Promise<void> {
     const { subject } = live.record;
-    const version =
-      subject.kind === "config" ? null : entry.previous?.kind === "package" ? entry.previous : undefined;
-    const from = now - BEFORE_WINDOW_MS;
-    // A device that had nothing before has nothing to be compared with.
-    const before =
-      version === undefined && entry.offered !== null
-        ? null
-        : await this.#options.stats.read({ device: entry.device, version: version ?? null, from, to: now });
-    return { since: now, before: before && before.predictions > 0 ? before : null };
+    const versions = new Map<string, { version: StatsQuery["version"]; entries: RolloutDevice[] }>();
+    for (const entry of entries) {
+      entry.watch = { since: now, before: null };
+      const previous = entry.previous?.kind === "package" ? entry.previous : null;
+      // A device that had nothing before has nothing to be compared with.
+      if (subject.kind === "package" && previous === null && entry.offered !== null) continue;
+      const version = subject.kind === "package" ? previous : null;
+      const key = version === null ? "" : formatModelVersion(version.model, version.version);
+      const group = versions.get(key);
+      if (group) group.entries.push(entry);
+      else versions.set(key, { version, entries: [entry] });
+    }
+    for (const { version, entries: group } of versions.values()) {
+      const ids = group.map(({ device }) => device);
+      const query = { version, from: now - BEFORE_WINDOW_MS, to: now };
+      const stats = await this.#options.stats.readMany(ids, query);
+      for (const entry of group) {
+        const before = stats.get(entry.device)!;
+        if (before.predictions > 0) entry.watch = { since: now, before };
+      }
+    }
   }
 
-  /** Reads what the gate of the open wave looks at. */
+  isFresh(live: LiveRollout): boolean {
+    const reading = this.#readings.get(live);
+    return reading?.wave === live.openWave?.wave && reading?.at === reading?.entries.length;
+  }
+
+  /** Reads what the gate of the open wave looks at: all of it of a few hundred devices, of more the next part. */
   async refresh(live: LiveRollout, now: number): Promise<void> {
     const wave = live.openWave;
     if (!wave) return;
-    const watched = [...live.devices.values()].filter(
-      (entry) => entry.watch && (entry.wave === wave.wave || entry.state === "waiting"),
-    );
-    await this.#read(live, watched, wave.started ?? now, now);
-    await this.#readShadow(live, watched);
+    let reading = this.#readings.get(live);
+    if (!reading || this.isFresh(live) || reading.wave !== wave.wave) {
+      const watched = [...live.watched[wave.wave - 1]!, ...live.compared];
+      reading = { wave: wave.wave, entries: watched.filter((entry) => entry.watch), at: 0 };
+      this.#readings.set(live, reading);
+    }
+    const part = reading.entries.slice(reading.at, reading.at + READ_PER_TICK);
+    await this.#read(live, part, wave.started ?? now, now);
+    await this.#readShadow(live, part);
+    reading.at += part.length;
   }
 
-  /** Feedback of both versions over all devices of a rollout. */
-  async accuracy(live: LiveRollout, now: number): Promise<{ before: Counted; after: Counted }> {
+  /** Feedback of both versions over the devices of a rollout that its gates look at. Of many it is kept for some seconds. */
+  async accuracy(live: LiveRollout, now: number): Promise<Accuracy> {
+    const kept = this.#accuracies.get(live);
+    if (kept && kept.until > now) return kept.counted;
     const sum = { before: { successes: 0, count: 0 }, after: { successes: 0, count: 0 } };
-    const asked = [...live.devices.values()].filter((entry) => entry.offered !== null && entry.watch);
+    const watched = live.watched.flatMap((entries) => [...entries]);
+    const asked = watched.filter((entry) => entry.offered !== null && entry.watch);
+    if (asked.length > ACCURACY_FRESH_DEVICES)
+      this.#accuracies.set(live, { until: now + ACCURACY_KEPT_MS, counted: sum });
     await this.#read(live, asked, live.record.started ?? now, live.record.finished ?? now);
     for (const entry of asked) {
       add(sum.before, entry.watch!.before?.feedback);
@@ -95,6 +137,7 @@ export class RolloutEvidence implements EngineSources {
     const isAsked = (entry: RolloutDevice): boolean => entry.offered !== null && entry.state !== "waiting";
     for (const asked of [true, false]) {
       const part = entries.filter((entry) => isAsked(entry) === asked);
+      if (part.length === 0) continue;
       const version = asked && subject.kind === "package" ? subject : null;
       const ids = part.map(({ device }) => device);
       const stats = await this.#options.stats.readMany(ids, { version, from, to });
@@ -111,6 +154,11 @@ export class RolloutEvidence implements EngineSources {
       if (shadow) this.#shadow.set(entry, shadow);
     }
   }
+}
+
+interface Accuracy {
+  readonly before: Counted;
+  readonly after: Counted;
 }
 
 interface Counted {

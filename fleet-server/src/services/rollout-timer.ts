@@ -3,10 +3,12 @@ import type { Logger } from "../context.js";
 const TICK_MS = 1_000;
 /** Reports of many devices at once cost one tick. */
 const WAKE_MS = 100;
+/** A tick that left something over is followed by the next after so long: others get their turn between. */
+const REST_MS = 20;
 /** Ticks whose time is remembered. */
 const REMEMBERED = 1_000;
 
-/** Calls a tick every second, sooner where it was woken; never two at once. */
+/** Calls a tick every second, sooner where it was woken or left something over; never two at once. */
 export class TickTimer {
   readonly #tick: () => Promise<boolean>;
   readonly #logger: Logger;
@@ -61,8 +63,9 @@ export class TickTimer {
     this.#timer = undefined;
     this.#due = Number.POSITIVE_INFINITY;
     const begin = performance.now();
+    let left = false;
     try {
-      await this.#tick();
+      left = await this.#tick();
     } catch (error) {
       this.#logger.error({ err: error }, "rollout tick failed");
     } finally {
@@ -70,7 +73,7 @@ export class TickTimer {
       this.#durations.push(performance.now() - begin);
       if (this.#durations.length > REMEMBERED) this.#durations.shift();
       this.#ticking = false;
-      this.#schedule(this.#everyMs);
+      this.#schedule(left ? REST_MS : this.#everyMs);
     }
   }
 }

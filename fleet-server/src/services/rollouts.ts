@@ -47,6 +47,7 @@ export interface RolloutServiceOptions {
   readonly shadowOf?: RolloutEvidenceOptions["shadowOf"];
   readonly registry: CreateSources["registry"] & RolloutCommitOptions["registry"];
   readonly desired: RolloutCommitOptions["desired"];
+  readonly outbox: RolloutCommitOptions["outbox"];
   readonly live: { publish(event: LiveEvent): void };
   /** Called once when a rollout has succeeded. */
   readonly onSucceeded?: (version: { model: string; version: number }) => Promise<void>;
@@ -158,7 +159,11 @@ export class RolloutService {
         };
         const entry = { entry: newId("aud"), time: now, actor, action: "rollout.created" };
         await new AuditStore(tx).add({ ...entry, subject: `rollout:${rollout}`, detail });
+        const data = { rollout, actor, ...detail, devices: devices.length, waves: waves.length };
+        const event = { id: `${rollout}.0`, type: "io.fieldloop.rollout.created", time: now } as const;
+        await this.#options.outbox.write(tx, [{ ...event, subject: rollout, data }]);
       });
+      this.#options.outbox.wake();
       const { subject, evidence } = meant;
       if (subject.kind === "package" && evidence !== "passed" && forceReason !== undefined)
         await this.#options.registry.letThrough(subject.model, subject.version, forceReason);
@@ -254,22 +259,22 @@ export class RolloutService {
       .length;
   }
 
-  /** Steps every live rollout once. The timer calls it; tests call it instead of waiting. @returns whether more is to be done at once */
+  /** Steps every live rollout once. The timer calls it; tests call it instead of waiting. @returns whether it left something over */
   async tick(): Promise<boolean> {
     return this.#exclusive(async () => {
       await this.load();
-      await this.#options.feed.catchUp();
+      let left = await this.#options.feed.catchUp();
       const now = this.#options.clock.now();
-      for (const live of this.#engine.looksDue(now))
+      for (const live of this.#engine.looksDue(now)) {
         await this.#guarded(live, () => this.#evidence.refresh(live, now));
-      this.#engine.step(now);
-      let offers = 0;
+        if (!this.#evidence.isFresh(live)) left = true;
+      }
+      if (this.#engine.step(now)) left = true;
       for (const live of [...this.#engine.rollouts]) {
-        offers += live.journal.offers.length + live.journal.restores.length;
         await this.#guarded(live, () => this.#write(live));
         await this.#guarded(live, () => this.#retire(live, now));
       }
-      return offers > 0;
+      return left;
     });
   }
 
@@ -288,8 +293,7 @@ export class RolloutService {
     if (journal.empty) return;
     const now = this.#options.clock.now();
     try {
-      for (const entry of [...journal.offers, ...journal.compared])
-        entry.watch = await this.#evidence.watch(live, entry, now);
+      await this.#evidence.watch(live, [...journal.watched, ...journal.compared], now);
       const { refused } = await this.#commit.write(live, journal);
       for (const [device, error] of refused) this.#refuse(live, device, error, now);
     } catch (error) {

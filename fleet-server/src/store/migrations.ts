@@ -12,6 +12,7 @@ import { SAMPLES_MIGRATION } from "./samples.js";
 import { SHADOW_MIGRATION } from "./shadow.js";
 import { TELEMETRY_MIGRATION } from "./telemetry.js";
 import { REGISTRY_TRUST_MIGRATION, TRUST_MIGRATION } from "./trust.js";
+import { WEBHOOKS_MIGRATION } from "./webhooks.js";
 
 /** Every migration in the order in which it is applied; those of an area live beside its store. Append only. */
 export const MIGRATIONS: readonly Migration[] = [
@@ -31,4 +32,5 @@ export const MIGRATIONS: readonly Migration[] = [
   ROLLOUT_ENGINE_MIGRATION,
   SHADOW_MIGRATION,
   DEVICE_IDENTITY_MIGRATION,
+  WEBHOOKS_MIGRATION,
 ];

@@ -11,6 +11,10 @@ export const WEBHOOK_EVENT_TYPES = [
   "io.fieldloop.rollout.devices",
 ] as const;
 export type WebhookEventType = (typeof WEBHOOK_EVENT_TYPES)[number];
+/** Sent when somebody asks for a test; no webhook can leave it out. */
+export const WEBHOOK_PING_TYPE = "io.fieldloop.webhook.ping";
+const deliveredTypeSchema = z.enum([...WEBHOOK_EVENT_TYPES, WEBHOOK_PING_TYPE]);
+export type DeliveredType = z.output<typeof deliveredTypeSchema>;
 
 export const webhookRequestSchema = z.object({
   /** `https://…`; `http://` and private addresses only where the server allows them. */
@@ -21,6 +25,15 @@ export const webhookRequestSchema = z.object({
   enabled: z.boolean().default(true),
 });
 export type WebhookRequest = z.output<typeof webhookRequestSchema>;
+
+/** What is left out stays as it is. */
+export const webhookChangeSchema = z.object({
+  url: webhookRequestSchema.shape.url.optional(),
+  events: z.array(z.enum(WEBHOOK_EVENT_TYPES)).max(WEBHOOK_EVENT_TYPES.length).optional(),
+  description: z.string().max(200).optional(),
+  enabled: z.boolean().optional(),
+});
+export type WebhookChange = z.output<typeof webhookChangeSchema>;
 
 export const webhookSchema = webhookRequestSchema.extend({
   webhook: z.string(),
@@ -35,9 +48,10 @@ export const webhookSchema = webhookRequestSchema.extend({
 export type Webhook = z.output<typeof webhookSchema>;
 
 export const webhookDeliverySchema = z.object({
+  /** The `webhook-id` header: the same at every attempt. */
   delivery: z.string(),
   webhook: z.string(),
-  type: z.enum(WEBHOOK_EVENT_TYPES),
+  type: deliveredTypeSchema,
   subject: z.string(),
   created: timeSchema,
   state: z.enum(["pending", "delivered", "dead"]),
@@ -54,7 +68,7 @@ export const cloudEventSchema = z.object({
   specversion: z.literal("1.0"),
   id: z.string(),
   source: z.string(),
-  type: z.enum(WEBHOOK_EVENT_TYPES),
+  type: deliveredTypeSchema,
   subject: z.string(),
   time: z.string(),
   datacontenttype: z.literal("application/json"),

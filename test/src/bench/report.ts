@@ -81,3 +81,16 @@ export function progress(text: string): void {
 export class SuiteUnavailable extends Error {
   override readonly name = "SuiteUnavailable";
 }
+
+/** The whole takes long: each figure is said as soon as it is there. */
+export function tell(figures: Figure[]): Figure[] {
+  for (const { id, value, unit, peer } of figures) {
+    progress(`  ${id}: ${value} ${unit}${peer ? `, ${peer.what} ${peer.value}` : ""}`);
+  }
+  return figures;
+}
+
+export function median(values: readonly number[], share = 0.5): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
+}

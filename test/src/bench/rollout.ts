@@ -8,9 +8,12 @@ import { usageOf } from "../kit/processes.js";
 import { progress, type Figure } from "./report.js";
 import { RolloutDevice } from "./rollout-device.js";
 import { runEngineSimulation } from "./rollout-engine.js";
+import { runSeededRollouts } from "./rollout-gates.js";
 
 const DEVICES = 10_000;
 const SIMULATED = 100_000;
+/** Seeded rollouts of each version. */
+const RUNS = 200;
 const ENROL_AT_ONCE = 32;
 const OFFERS_PER_MINUTE = 12_000;
 const STEP_MS = 500;
@@ -36,7 +39,8 @@ export async function runRolloutSuite({ quick }: { readonly quick: boolean }): P
   const scratch = scratchFolder("bench-rollout");
   try {
     const figures = runEngineSimulation(quick ? SIMULATED / 10 : SIMULATED);
-    return [...figures, ...(await runFleet(scratch.path, quick ? DEVICES / 10 : DEVICES))];
+    const fleet = await runFleet(scratch.path, quick ? DEVICES / 10 : DEVICES);
+    return [...figures, ...fleet, ...(await runSeededRollouts(quick ? RUNS / 20 : RUNS))];
   } finally {
     await endPrograms();
     scratch.remove();

@@ -1,72 +1,50 @@
 import { alphaOf } from "@fieldloop/fleet-server";
 import { gateSettingsSchema } from "@fieldloop/protocol";
-import { Random } from "@fieldloop/runtime/simulate";
 import {
   AS_GOOD,
-  labelBothArms,
-  labelBothArmsNaively,
-  labelDisagreements,
-  labelDisagreementsNaively,
   labelsOfFixedTest,
   ONE_POINT_WORSE,
   type Labelled,
-  type Labelling,
   type Versions,
 } from "../kit/labelling.js";
-import { LOOKS, peek, PEEKED, type PeekedComparison } from "../kit/peeking.js";
-import { NO_EFFECT, type VersionEffect } from "../kit/simulated-fleet.js";
-import {
-  BAD_VERSIONS,
-  FIRST_WAVE,
-  GATE_SETTINGS,
-  judgeByEvidence,
-  judgePlainly,
-  PLAIN_LIMITS,
-  runRollout,
-  runWave,
-  type Judge,
-  type RolloutOutcome,
-  type WaveOutcome,
-  WIDE_LIMITS,
-} from "../kit/simulated-gate.js";
-import { progress, type Figure } from "./report.js";
+import { LOOKS, PEEKED, type PeekedComparison } from "../kit/peeking.js";
+import { runJobs } from "./parallel.js";
+import { median, progress, tell, type Figure } from "./report.js";
+import type { LABELLINGS } from "./seeded-jobs.js";
 
-/** Every figure is drawn from this seed: the same numbers on every machine. */
-const SEED = 20_261_101;
 const ALPHA = 0.05;
 
-/** The gates' statistics: false stops under daily looks, labels to see one point, waves of a fleet whose devices differ. */
+/** The gates' statistics: false stops under daily looks, labels to see one point. */
 export async function runStatisticsSuite({ quick }: { readonly quick: boolean }): Promise<Figure[]> {
   const part = quick ? 0.1 : 1;
   return [
-    ...measurePeeking(Math.round(10_000 * part)),
-    ...tell(measureLabels(Math.round(2_000 * part))),
-    ...measureGates(Math.round(200 * part)),
+    ...(await measurePeeking(Math.round(10_000 * part))),
+    ...tell(await measureLabels(Math.round(2_000 * part))),
   ];
 }
 
-/** The whole takes long: each figure is said as soon as it is there. */
-function tell(figures: Figure[]): Figure[] {
-  for (const { id, value, unit, peer } of figures) {
-    progress(`  ${id}: ${value} ${unit}${peer ? `, ${peer.what} ${peer.value}` : ""}`);
+/** Runs given to a worker at a time. */
+const RUNS_PER_JOB = 100;
+
+async function measurePeeking(runs: number): Promise<Figure[]> {
+  const figures: Figure[] = [];
+  for (const [at, comparison] of PEEKED.entries()) {
+    progress(`false stops: ${comparison.what}, ${runs} runs of ${LOOKS} daily looks`);
+    figures.push(...tell(await peekingFigures(comparison, at, runs)));
   }
   return figures;
 }
 
-function measurePeeking(runs: number): Figure[] {
-  return PEEKED.flatMap((comparison, at) => {
-    progress(`false stops: ${comparison.what}, ${runs} runs of ${LOOKS} daily looks`);
-    return tell(peekingFigures(comparison, at, runs));
+async function peekingFigures(comparison: PeekedComparison, at: number, runs: number): Promise<Figure[]> {
+  const jobs = Array.from({ length: Math.ceil(runs / RUNS_PER_JOB) }, (_, job) => {
+    const from = job * RUNS_PER_JOB;
+    return { kind: "peek", at, from, to: Math.min(runs, from + RUNS_PER_JOB), alpha: ALPHA } as const;
   });
-}
-
-function peekingFigures(comparison: PeekedComparison, at: number, runs: number): Figure[] {
   const stops = { ours: 0, usual: 0, once: 0 };
-  for (let run = 0; run < runs; run++) {
-    const seen = peek(comparison, new Random(SEED, at, run), ALPHA);
-    stops.ours += Number(seen.ours);
-    stops.usual += Number(seen.usual);
-    stops.once += Number(seen.once);
+  for (const part of await runJobs<"peek">(jobs)) {
+    stops.ours += part.ours;
+    stops.usual += part.usual;
+    stops.once += part.once;
   }
   const percent = (count: number): number => (100 * count) / runs;
   return [
@@ -87,17 +65,17 @@ function peekingFigures(comparison: PeekedComparison, at: number, runs: number):
   ];
 }
 
-function measureLabels(runs: number): Figure[] {
+async function measureLabels(runs: number): Promise<Figure[]> {
   const gateAlpha = alphaOf("shadow_labels", gateSettingsSchema.parse({}), 1);
   progress(`labels until a drop of one point is seen, ${runs} runs`);
-  const paired = drawLabels(labelDisagreements, ONE_POINT_WORSE, ALPHA, 5_000, runs);
-  const inGate = drawLabels(labelDisagreements, ONE_POINT_WORSE, gateAlpha, 5_000, runs);
-  const pairedFalse = drawLabels(labelDisagreements, AS_GOOD, ALPHA, 2_000, runs);
-  const naiveFalse = drawLabels(labelDisagreementsNaively, AS_GOOD, ALPHA, 2_000, runs);
+  const paired = await drawLabels("disagreements", ONE_POINT_WORSE, ALPHA, 5_000, runs);
+  const inGate = await drawLabels("disagreements", ONE_POINT_WORSE, gateAlpha, 5_000, runs);
+  const pairedFalse = await drawLabels("disagreements", AS_GOOD, ALPHA, 2_000, runs);
+  const naiveFalse = await drawLabels("disagreementsNaively", AS_GOOD, ALPHA, 2_000, runs);
   const unpairedRuns = Math.ceil(runs / 4);
   progress(`the same with unpaired labels, ${unpairedRuns} runs`);
-  const unpaired = drawLabels(labelBothArms, ONE_POINT_WORSE, ALPHA, 60_000, unpairedRuns);
-  const unpairedNaive = drawLabels(labelBothArmsNaively, AS_GOOD, ALPHA, 20_000, unpairedRuns);
+  const unpaired = await drawLabels("bothArms", ONE_POINT_WORSE, ALPHA, 60_000, unpairedRuns);
+  const unpairedNaive = await drawLabels("bothArmsNaively", AS_GOOD, ALPHA, 20_000, unpairedRuns);
   const stopped = (all: readonly Labelled[]): number =>
     (100 * all.filter((one) => one.stopped).length) / all.length;
   return [
@@ -145,14 +123,21 @@ function measureLabels(runs: number): Figure[] {
 }
 
 function drawLabels(
-  labelling: Labelling,
+  labelling: keyof typeof LABELLINGS,
   versions: Versions,
   alpha: number,
   labelsMax: number,
   runs: number,
-): Labelled[] {
-  return Array.from({ length: runs }, (_, run) =>
-    labelling(new Random(SEED, 100, run), versions, alpha, labelsMax),
+): Promise<Labelled[]> {
+  return runJobs<"label">(
+    Array.from({ length: runs }, (_, run) => ({
+      kind: "label",
+      labelling,
+      versions,
+      alpha,
+      labelsMax,
+      run,
+    })),
   );
 }
 
@@ -161,110 +146,4 @@ function quantile(all: readonly Labelled[], share: number): number {
     all.map(({ labels }) => labels),
     share,
   );
-}
-
-function median(values: readonly number[], share = 0.5): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? Number.NaN;
-}
-
-const GATES: readonly (() => Judge)[] = [
-  () => judgeByEvidence(GATE_SETTINGS),
-  () => judgePlainly(PLAIN_LIMITS),
-  () => judgePlainly({ ...PLAIN_LIMITS, failuresAllowed: 3 }),
-  () => judgePlainly(WIDE_LIMITS),
-];
-const PLAIN = ["plain limits", "plain limits that forgive three measurements", "wide plain limits"] as const;
-
-function measureGates(runs: number): Figure[] {
-  const figures = tell(goodFigures(runs));
-  for (const [name, effect] of Object.entries(BAD_VERSIONS)) {
-    figures.push(...tell(badFigures(name, effect, runs)));
-  }
-  return figures;
-}
-
-function share(waves: readonly WaveOutcome[], verdict: string): number {
-  return (100 * waves.filter((wave) => wave.verdict === verdict).length) / waves.length;
-}
-
-function goodFigures(runs: number): Figure[] {
-  progress(`gates: a good version, ${runs} first waves of 500 devices against 3,000`);
-  const waves = Array.from({ length: runs }, (_, run) =>
-    runWave(
-      [SEED, 200, run, 1],
-      FIRST_WAVE,
-      NO_EFFECT,
-      GATES.map((make) => make()),
-    ),
-  );
-  const [ours, ...plain] = GATES.map((_, at) => waves.map((outcomes) => outcomes[at]!));
-  return [
-    {
-      id: "gate.good.stopped",
-      what: `a good version stopped in its first wave, ${LOOKS} looks`,
-      value: share(ours!, "fail"),
-      unit: "%",
-      bar: { at: "most", value: 5 },
-    },
-    {
-      id: "gate.good.inconclusive",
-      what: "  left inconclusive after a day",
-      value: share(ours!, "inconclusive"),
-      unit: "%",
-    },
-    ...plain.map(
-      (outcomes, at): Figure => ({
-        id: `gate.good.plain.${at}`,
-        what: `  stopped by ${PLAIN[at]!}`,
-        value: share(outcomes, "fail"),
-        unit: "%",
-      }),
-    ),
-  ];
-}
-
-/** Rollouts in which plain limits are tried too: they let bad versions into second waves, which take long. */
-const COMPARED_RUNS = 40;
-
-function badFigures(name: string, effect: VersionEffect, runs: number): Figure[] {
-  const compared = Math.min(runs, COMPARED_RUNS);
-  progress(`gates: the ${name} version, ${runs} rollouts, ${compared} of them by plain limits too`);
-  const all = Array.from({ length: runs }, (_, run) =>
-    runRollout([SEED, 300, run], effect, run < compared ? GATES : GATES.slice(0, 1)),
-  );
-  const ours = all.map((outcomes) => outcomes[0]!);
-  const [, strict, , wide] = GATES.map((_, at) => all.slice(0, compared).map((outcomes) => outcomes[at]!));
-  const firstOf = (outcomes: readonly RolloutOutcome[]): WaveOutcome[] => outcomes.map(({ first }) => first);
-  const exposed = (outcomes: readonly RolloutOutcome[]): number => median(outcomes.map((one) => one.exposed));
-  const stopping = firstOf(ours).filter(({ verdict }) => verdict === "fail");
-  return [
-    {
-      id: `gate.${name}.stopped`,
-      what: `${name} version stopped in its first wave`,
-      value: share(firstOf(ours), "fail"),
-      unit: "%",
-      peer: { what: "% by wide plain limits", value: share(firstOf(wide!), "fail") },
-      bar: { at: "least", value: 95 },
-    },
-    {
-      id: `gate.${name}.hours`,
-      what: "  after so long, median",
-      value: (24 * median(stopping.map(({ look }) => look))) / LOOKS,
-      unit: "h",
-    },
-    {
-      id: `gate.${name}.exposed`,
-      what: "  devices of 10,000 exposed, median",
-      value: exposed(ours),
-      unit: "devices",
-      peer: { what: "by wide plain limits", value: exposed(wide!) },
-    },
-    {
-      id: `gate.${name}.exposed.plain`,
-      what: `  by ${PLAIN[0]}, which stop good versions too`,
-      value: exposed(strict!),
-      unit: "devices",
-    },
-  ];
 }

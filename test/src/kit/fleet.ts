@@ -49,6 +49,8 @@ export interface ServerProgramOptions {
   readonly folder: string;
   /** What devices are told to connect to. */
   readonly publicMqttUrl?: string;
+  /** Webhooks may go to this machine. */
+  readonly webhooksPrivate?: boolean;
 }
 
 /** `fieldloop server` as a process that can be killed and comes back on the same data and ports. */
@@ -84,13 +86,14 @@ export class ServerProgram {
   }
 
   async start(): Promise<void> {
-    const { folder, publicMqttUrl } = this.#options;
+    const { folder, publicMqttUrl, webhooksPrivate = false } = this.#options;
     this.#program = spawn({
       name: "server",
       args: [
         ...["server", "--data", this.dataDir, "--http-port", String(this.httpPort)],
         ...["--mqtt-port", String(this.mqttPort), "--log-level", "warn", "--json"],
         ...(publicMqttUrl === undefined ? [] : ["--public-mqtt-url", publicMqttUrl]),
+        ...(webhooksPrivate ? ["--webhooks-private"] : []),
       ],
       logPath: join(folder, "server.log"),
       env: environment(),

@@ -53,7 +53,7 @@ const CONFIDENCE_SIGMA = 0.12;
 const SPIKE_SHARE = 0.01;
 const SPIKE_SHAPE = 1.8;
 /** Spikes of one stretch that are drawn one by one; of more, so many stand for all. */
-const SPIKES_DRAWN_MAX = 16;
+const SPIKES_DRAWN_MAX = 8;
 
 export class SimulatedDevice {
   readonly device: string;
@@ -129,8 +129,8 @@ export class SimulatedDevice {
     const hours = seconds / HOUR;
     const day = Math.sin((2 * Math.PI * to) / (24 * HOUR));
     this.#latencyDrift = 0.8 * this.#latencyDrift + 0.05 * heavyTailed(random);
-    this.#accuracyDrift = 0.8 * this.#accuracyDrift + 0.1 * normal(random);
-    for (let at = 0; at < this.#classes.length; at++) this.#classes[at]! *= Math.exp(0.05 * normal(random));
+    this.#accuracyDrift = 0.8 * this.#accuracyDrift + 0.1 * random.normal();
+    for (let at = 0; at < this.#classes.length; at++) this.#classes[at]! *= 1 + 0.05 * random.normal();
     if (random.uniform() < 0.003) this.#throttledUntil = to + exponential(random, 6 * HOUR);
     const throttled = this.#throttledUntil > from ? 1.6 : 1;
     const predictions = poisson(random, this.#predictionsPerHour * hours * (1 + 0.3 * day));
@@ -222,42 +222,34 @@ function normalized(values: readonly number[]): number[] {
   return values.map((value) => value / sum);
 }
 
-export const NOTHING_DONE: DeviceStats = {
-  predictions: 0,
-  seconds: 0,
-  latencyMs: { count: 0, mean: 0, m2: 0 },
-  confidence: { count: 0, mean: 0, m2: 0 },
-  classes: {},
-  crashes: 0,
-  feedback: { successes: 0, count: 0 },
-};
+/** Stretches added up in place: a simulation adds millions. */
+export class SummedStats implements DeviceStats {
+  predictions = 0;
+  seconds = 0;
+  crashes = 0;
+  readonly latencyMs = { count: 0, mean: 0, m2: 0 };
+  readonly confidence = { count: 0, mean: 0, m2: 0 };
+  readonly classes: Record<string, number> = {};
+  readonly feedback = { successes: 0, count: 0 };
 
-/** Both stretches together. */
-export function addStats(a: DeviceStats, b: DeviceStats): DeviceStats {
-  const classes: Record<string, number> = { ...a.classes };
-  for (const [name, count] of Object.entries(b.classes)) classes[name] = (classes[name] ?? 0) + count;
-  return {
-    predictions: a.predictions + b.predictions,
-    seconds: a.seconds + b.seconds,
-    latencyMs: addMoments(a.latencyMs, b.latencyMs),
-    confidence: addMoments(a.confidence, b.confidence),
-    classes,
-    crashes: a.crashes + b.crashes,
-    feedback: {
-      successes: a.feedback.successes + b.feedback.successes,
-      count: a.feedback.count + b.feedback.count,
-    },
-  };
+  add(more: DeviceStats): void {
+    this.predictions += more.predictions;
+    this.seconds += more.seconds;
+    this.crashes += more.crashes;
+    addMoments(this.latencyMs, more.latencyMs);
+    addMoments(this.confidence, more.confidence);
+    for (const name in more.classes) this.classes[name] = (this.classes[name] ?? 0) + more.classes[name]!;
+    this.feedback.successes += more.feedback.successes;
+    this.feedback.count += more.feedback.count;
+  }
 }
 
 /** Chan, Golub and LeVeque 1983. */
-function addMoments(a: Moments, b: Moments): Moments {
-  const count = a.count + b.count;
-  if (count === 0) return a;
-  const shift = b.mean - a.mean;
-  return {
-    count,
-    mean: a.mean + (shift * b.count) / count,
-    m2: a.m2 + b.m2 + (shift * shift * a.count * b.count) / count,
-  };
+function addMoments(to: { count: number; mean: number; m2: number }, more: Moments): void {
+  const count = to.count + more.count;
+  if (count === 0) return;
+  const shift = more.mean - to.mean;
+  to.m2 += more.m2 + (shift * shift * to.count * more.count) / count;
+  to.mean += (shift * more.count) / count;
+  to.count = count;
 }

@@ -115,6 +115,7 @@ export function runRollout(
   seed: readonly number[],
   effect: VersionEffect,
   makeJudges: readonly (() => Judge)[],
+  firstOnly = false,
 ): RolloutOutcome[] {
   const firsts = runWave(
     [...seed, 1],
@@ -122,6 +123,7 @@ export function runRollout(
     effect,
     makeJudges.map((make) => make()),
   );
+  if (firstOnly) return firsts.map((first) => ({ first, exposed: first.exposed }));
   const going = makeJudges.filter((_, at) => firsts[at]!.verdict === "pass");
   const seconds =
     going.length === 0

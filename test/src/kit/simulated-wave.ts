@@ -1,7 +1,7 @@
 import type { DeviceEvidence, DeviceStats, GateEvidence } from "@fieldloop/fleet-server";
 import { Random } from "@fieldloop/runtime/simulate";
 import { exponential } from "./draws.js";
-import { addStats, NO_EFFECT, NOTHING_DONE, SimulatedDevice, type VersionEffect } from "./simulated-fleet.js";
+import { NO_EFFECT, SimulatedDevice, SummedStats, type VersionEffect } from "./simulated-fleet.js";
 
 export interface SimulatedWaveSettings {
   readonly seed: readonly number[];
@@ -23,14 +23,14 @@ interface Member {
   readonly fails: boolean;
   /** Seconds of the wave at which its update would be done. */
   readonly ready: number;
-  during: DeviceStats;
+  readonly during: SummedStats;
   state: DeviceEvidence["state"];
 }
 
 const HOUR = 3600;
 /** Of the devices' past, in stretches of so much. */
 const BEFORE_HOURS = 24;
-const BEFORE_STRETCH_HOURS = 6;
+const BEFORE_STRETCH_HOURS = 12;
 
 /** One wave of a fleet and its control group, both drawn at random, after a day under the version before. */
 export class SimulatedWave {
@@ -53,7 +53,7 @@ export class SimulatedWave {
         before: livePast(device),
         fails: random.uniform() < (settings.failingShare ?? 0.004),
         ready: exponential(random, settings.updateSeconds ?? 600),
-        during: NOTHING_DONE,
+        during: new SummedStats(),
         state: at < canaryDevices ? "offered" : "active",
       };
     });
@@ -73,7 +73,7 @@ export class SimulatedWave {
     const to = from + seconds;
     for (const member of this.#members) {
       if (member.arm === "control") {
-        member.during = addStats(member.during, member.device.run(from, to, NO_EFFECT));
+        member.during.add(member.device.run(from, to, NO_EFFECT));
       } else {
         this.#advanceCanary(member, from, to);
       }
@@ -95,7 +95,7 @@ export class SimulatedWave {
     if (at >= to) return;
     const active = member.state === "active";
     const done = member.device.run(at, to, active ? this.#effect : NO_EFFECT);
-    if (active) member.during = addStats(member.during, done);
+    if (active) member.during.add(done);
   }
 
   evidence(): GateEvidence {
@@ -119,9 +119,9 @@ export class SimulatedWave {
 }
 
 function livePast(device: SimulatedDevice): DeviceStats {
-  let stats = NOTHING_DONE;
+  const stats = new SummedStats();
   for (let hour = -BEFORE_HOURS; hour < 0; hour += BEFORE_STRETCH_HOURS) {
-    stats = addStats(stats, device.run(hour * HOUR, (hour + BEFORE_STRETCH_HOURS) * HOUR, NO_EFFECT));
+    stats.add(device.run(hour * HOUR, (hour + BEFORE_STRETCH_HOURS) * HOUR, NO_EFFECT));
   }
   return stats;
 }

@@ -79,16 +79,47 @@ function median(values: readonly number[]): number {
 export function shareOfDevices(
   devices: readonly { readonly during: Total; readonly before: Total | null }[],
 ): ArmEstimate {
-  const during = addTotals(devices.map((device) => device.during));
-  const before = addTotals(devices.flatMap((device) => device.before ?? []));
-  const count = devices.length;
-  const deviations = devices.map(
-    (device) => deviation(device.during, during) - (device.before ? deviation(device.before, before) : 0),
-  );
-  const squares = deviations.reduce((sum, one) => sum + one * one, 0);
+  const columns = { during: makeColumn(devices.length), before: makeColumn(devices.length) };
+  for (let at = 0; at < devices.length; at++) {
+    const { during, before } = devices[at]!;
+    columns.during.sums[at] = during.sum;
+    columns.during.weights[at] = during.weight;
+    if (!before) continue;
+    columns.before.sums[at] = before.sum;
+    columns.before.weights[at] = before.weight;
+  }
+  return shareOfColumns(columns.during, columns.before);
+}
+
+/** Totals of the devices of an arm, side by side; zeros where a device has none. */
+export interface Column {
+  readonly sums: Float64Array;
+  readonly weights: Float64Array;
+}
+
+export function makeColumn(count: number): Column {
+  return { sums: new Float64Array(count), weights: new Float64Array(count) };
+}
+
+/** {@link shareOfDevices} of columns: a gate asks it for each class of thousands of devices. */
+export function shareOfColumns(duringColumn: Column, beforeColumn: Column): ArmEstimate {
+  const during = addColumn(duringColumn);
+  const before = addColumn(beforeColumn);
+  const count = duringColumn.sums.length;
+  let squares = 0;
+  let weightSquares = 0;
+  const [duringRatio, beforeRatio] = [ratio(during), ratio(before)];
+  for (let at = 0; at < count; at++) {
+    const weight = duringColumn.weights[at]!;
+    weightSquares += weight * weight;
+    // A device's part in the error of its arm's ratio.
+    let part = during.weight > 0 ? (duringColumn.sums[at]! - duringRatio * weight) / during.weight : 0;
+    if (before.weight > 0)
+      part -= (beforeColumn.sums[at]! - beforeRatio * beforeColumn.weights[at]!) / before.weight;
+    squares += part * part;
+  }
   const between = count > 1 ? (squares * count) / (count - 1) : 0;
   const within = binomialVariance(during) + (before.weight > 0 ? binomialVariance(before) : 0);
-  const weightSquares = devices.reduce((sum, device) => sum + device.during.weight ** 2, 0);
   return {
     value: ratio(during) - (before.weight > 0 ? ratio(before) : 0),
     variance: Math.max(between, within),
@@ -106,12 +137,17 @@ export function addTotals(totals: readonly Total[]): Total {
   return { sum, weight };
 }
 
-const ratio = ({ sum, weight }: Total): number => (weight > 0 ? sum / weight : 0);
-
-/** A device's part in the error of the arm's ratio. */
-function deviation(device: Total, all: Total): number {
-  return all.weight > 0 ? (device.sum - ratio(all) * device.weight) / all.weight : 0;
+function addColumn({ sums, weights }: Column): Total {
+  let sum = 0;
+  let weight = 0;
+  for (let at = 0; at < sums.length; at++) {
+    sum += sums[at]!;
+    weight += weights[at]!;
+  }
+  return { sum, weight };
 }
+
+const ratio = ({ sum, weight }: Total): number => (weight > 0 ? sum / weight : 0);
 
 /** Of a share, with one success and one failure added. */
 export function binomialVariance({ sum, weight }: Total): number {

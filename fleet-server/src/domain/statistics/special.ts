@@ -134,14 +134,27 @@ const DEGREES_MAX = 1e7;
 /** Beyond this a normal tail is below 1e-300 000: nothing that is measured gets there. */
 const NORMAL_MAX = 1200;
 
+const NEWTON_STEPS_MAX = 60;
+
 /** The standard normal quantile z with the same tail probability as `t` of Student's distribution; monotone, odd. */
 export function studentToNormal(t: number, degrees: number): number {
   if (!(Math.abs(t) > 0)) return 0;
   if (t < 0) return -studentToNormal(-t, degrees);
   if (degrees > DEGREES_MAX) return t;
   const tail = logStudentTail(t, degrees);
-  // A normal tail is the thinner: z <= t.
-  return findRoot((z) => tail - logNormalTail(z), 0, Math.min(t, NORMAL_MAX));
+  // A normal tail is the thinner: z <= t. Newton's steps from there: the logarithm of the tail is concave, so they only come down.
+  const most = Math.min(t, NORMAL_MAX);
+  let z = most;
+  for (let step = 0; step < NEWTON_STEPS_MAX; step++) {
+    const reached = logNormalTail(z);
+    const slope = Math.exp(-0.5 * z * z - HALF_LOG_TWO_PI - reached);
+    const next = Math.min(most, z + (reached - tail) / slope);
+    if (!(next > 0 && Number.isFinite(next))) break;
+    const moved = Math.abs(next - z);
+    z = next;
+    if (moved <= 1e-13 * z) return z;
+  }
+  return findRoot((x) => tail - logNormalTail(x), 0, most);
 }
 
 /** Its inverse; infinite where Student's distribution has no such quantile within 1e12. */

@@ -1,0 +1,138 @@
+import { WEBHOOK_EVENT_TYPES, type Webhook, type WebhookDelivery } from "@fieldloop/protocol";
+import { Option, type Command } from "commander";
+import { action, note, printJson, printTable } from "../output.js";
+import {
+  fleetClient,
+  queryOf,
+  readCount,
+  readList,
+  takeItems,
+  timeText,
+  withFleetOptions,
+  type FleetOptions,
+} from "./fleet-options.js";
+
+export function registerWebhookCommand(program: Command): void {
+  const webhook = program
+    .command("webhook")
+    .description("Have other systems told of rollouts: signed CloudEvents over HTTPS (admin)");
+  withFleetOptions(
+    webhook
+      .command("create <url>")
+      .description("Post events to an address; prints the secret that signs them, this once")
+      .option(
+        "--events <types>",
+        `only these, separated by commas: ${WEBHOOK_EVENT_TYPES.join(", ")}`,
+        readList,
+      )
+      .option("--description <text>", "what it is for")
+      .option("--disabled", "nothing is sent before it is enabled over the API"),
+  ).action(action(create));
+  withFleetOptions(webhook.command("list").description("Webhooks, and how their deliveries stand")).action(
+    action(list),
+  );
+  withFleetOptions(webhook.command("show <webhook>").description("One webhook, without its secret")).action(
+    action(show),
+  );
+  withFleetOptions(
+    webhook.command("delete <webhook>").description("Forget a webhook and its deliveries"),
+  ).action(action(remove));
+  withFleetOptions(webhook.command("test <webhook>").description("Send it a ping")).action(action(test));
+  withFleetOptions(
+    webhook
+      .command("deliveries <webhook>")
+      .description("What it was sent and how that went, newest first")
+      .addOption(new Option("--state <state>", "in one state").choices(["pending", "delivered", "dead"]))
+      .option("--resend <delivery>", "try one again that was given up")
+      .option("--limit <count>", "at most", readCount, 100),
+  ).action(action(deliveries));
+}
+
+interface CreateOptions extends FleetOptions {
+  events?: string[];
+  description?: string;
+  disabled?: boolean;
+}
+
+async function create(url: string, options: CreateOptions): Promise<void> {
+  const { events, description, disabled } = options;
+  const created = await fleetClient(options).post<Webhook>("/api/v1/webhooks", {
+    url,
+    events,
+    description,
+    enabled: disabled !== true,
+  });
+  if (options.json) return printJson(created);
+  note(`${created.webhook}: ${created.url}`);
+  note(`secret (shown this once): ${created.secret}`);
+}
+
+async function list(options: FleetOptions): Promise<void> {
+  const webhooks = await takeItems(fleetClient(options).list<Webhook>("/api/v1/webhooks"), 1_000);
+  if (options.json) return printJson(webhooks);
+  printTable([
+    ["webhook", "address", "events", "enabled", "waiting", "given up", "description"],
+    ...webhooks.map(rowOf),
+  ]);
+}
+
+async function show(webhook: string, options: FleetOptions): Promise<void> {
+  const found = await fleetClient(options).get<Webhook>(pathOf(webhook));
+  if (options.json) return printJson(found);
+  printTable([
+    ["webhook", "address", "events", "enabled", "waiting", "given up", "description"],
+    rowOf(found),
+  ]);
+}
+
+function rowOf(one: Webhook): string[] {
+  const events = one.events.length === 0 ? "all" : one.events.join(",");
+  const counts = [String(one.pending), String(one.dead)];
+  return [one.webhook, one.url, events, one.enabled ? "yes" : "no", ...counts, one.description];
+}
+
+async function remove(webhook: string, options: FleetOptions): Promise<void> {
+  await fleetClient(options).delete(pathOf(webhook));
+  if (options.json) return printJson({ webhook, deleted: true });
+  note(`${webhook}: deleted`);
+}
+
+async function test(webhook: string, options: FleetOptions): Promise<void> {
+  const delivery = await fleetClient(options).post<WebhookDelivery>(`${pathOf(webhook)}/test`, undefined);
+  if (options.json) return printJson(delivery);
+  note(`${delivery.delivery}: sent; "fieldloop webhook deliveries ${webhook}" says how it went`);
+}
+
+interface DeliveriesOptions extends FleetOptions {
+  state?: string;
+  resend?: string;
+  limit: number;
+}
+
+async function deliveries(webhook: string, options: DeliveriesOptions): Promise<void> {
+  const client = fleetClient(options);
+  const path = `${pathOf(webhook)}/deliveries`;
+  if (options.resend !== undefined) {
+    const again = await client.post<WebhookDelivery>(
+      `${path}/${encodeURIComponent(options.resend)}/resend`,
+      undefined,
+    );
+    if (options.json) return printJson(again);
+    note(`${again.delivery}: waits to be sent again`);
+    return;
+  }
+  const query = queryOf({ state: options.state });
+  const items = await takeItems(client.list<WebhookDelivery>(`${path}${query}`), options.limit);
+  if (options.json) return printJson(items);
+  printTable([
+    ["delivery", "event", "about", "created", "state", "attempts", "next", "answer"],
+    ...items.map((one) => [
+      ...[one.delivery, one.type, one.subject, timeText(one.created), one.state, String(one.attempts)],
+      ...[timeText(one.nextAttempt), one.error ?? String(one.status ?? "–")],
+    ]),
+  ]);
+}
+
+function pathOf(webhook: string): string {
+  return `/api/v1/webhooks/${encodeURIComponent(webhook)}`;
+}

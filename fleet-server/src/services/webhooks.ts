@@ -1,0 +1,161 @@
+import { randomBytes } from "node:crypto";
+import {
+  FieldloopError,
+  WEBHOOK_PING_TYPE,
+  type Page,
+  type Webhook,
+  type WebhookChange,
+  type WebhookDelivery,
+  type WebhookRequest,
+} from "@fieldloop/protocol";
+import type { Clock } from "../context.js";
+import { SERVER_LIMITS } from "../limits.js";
+import { AuditStore } from "../store/audit.js";
+import type { Database } from "../store/database.js";
+import { WebhookStore, type StoredWebhook } from "../store/webhooks.js";
+import type { NewId } from "./ids.js";
+import type { WebhookOutbox } from "./webhook-outbox.js";
+import { checkWebhookUrl } from "./webhook-post.js";
+import type { WebhookSender } from "./webhook-sender.js";
+
+export interface WebhookServiceOptions {
+  readonly database: Database;
+  readonly clock: Clock;
+  readonly newId: NewId;
+  readonly outbox: WebhookOutbox;
+  readonly sender: Pick<WebhookSender, "wake">;
+  readonly allowPrivate: boolean;
+}
+
+/** Key of the signature: 24 random bytes, as Standard Webhooks asks for (24 to 64). */
+const SECRET_BYTES = 24;
+
+/** Webhooks as administrators handle them. Every change is in the audit log; a secret is shown once and never again. */
+export class WebhookService {
+  readonly #options: WebhookServiceOptions;
+  readonly #store: WebhookStore;
+
+  constructor(options: WebhookServiceOptions) {
+    this.#options = options;
+    this.#store = new WebhookStore(options.database);
+  }
+
+  /** @throws FieldloopError `invalid_argument` for a private address, `limit_exceeded` where there are too many */
+  async create(request: WebhookRequest, actor: string): Promise<Webhook> {
+    const { database, clock, newId, allowPrivate } = this.#options;
+    checkWebhookUrl(request.url, allowPrivate);
+    if ((await this.#store.list()).length >= SERVER_LIMITS.webhooksMax)
+      throw new FieldloopError(
+        "limit_exceeded",
+        `Create webhook: there are ${SERVER_LIMITS.webhooksMax} already`,
+      );
+    const stored = { ...request, webhook: newId("whk"), created: clock.now(), createdBy: actor };
+    const secret = `whsec_${randomBytes(SECRET_BYTES).toString("base64")}`;
+    await database.transaction(async (tx) => {
+      await new WebhookStore(tx).add(stored, secret);
+      await this.#audit(tx, "webhook.created", stored.webhook, actor, request);
+    });
+    return { ...stored, secret, pending: 0, dead: 0 };
+  }
+
+  async list(): Promise<Webhook[]> {
+    return Promise.all((await this.#store.list()).map((one) => this.#view(one)));
+  }
+
+  /** @throws FieldloopError `not_found` */
+  async get(webhook: string): Promise<Webhook> {
+    return this.#view(await this.#require(webhook));
+  }
+
+  /** @throws FieldloopError `not_found`, `invalid_argument` */
+  async change(webhook: string, change: WebhookChange, actor: string): Promise<Webhook> {
+    const given = Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined));
+    const stored: StoredWebhook = { ...(await this.#require(webhook)), ...given };
+    checkWebhookUrl(stored.url, this.#options.allowPrivate);
+    await this.#options.database.transaction(async (tx) => {
+      await new WebhookStore(tx).save(stored);
+      await this.#audit(tx, "webhook.changed", webhook, actor, given);
+    });
+    this.#options.sender.wake();
+    return this.#view(stored);
+  }
+
+  /** With all its deliveries. @throws FieldloopError `not_found` */
+  async remove(webhook: string, actor: string): Promise<void> {
+    const { url } = await this.#require(webhook);
+    await this.#options.database.transaction(async (tx) => {
+      await new WebhookStore(tx).remove(webhook);
+      await this.#audit(tx, "webhook.deleted", webhook, actor, { url });
+    });
+  }
+
+  /** Sends a ping, whatever events it asks for. @throws FieldloopError `not_found`, `conflict` where it is not enabled */
+  async test(webhook: string, actor: string): Promise<WebhookDelivery> {
+    const { database, clock, outbox, newId } = this.#options;
+    const { enabled } = await this.#require(webhook);
+    if (!enabled) throw new FieldloopError("conflict", `Test webhook "${webhook}": it is not enabled`);
+    const time = clock.now();
+    const event = {
+      id: newId("evt"),
+      type: WEBHOOK_PING_TYPE,
+      subject: webhook,
+      time,
+      data: { by: actor },
+    } as const;
+    const delivery = await database.transaction(async (tx) => {
+      await this.#audit(tx, "webhook.tested", webhook, actor, {});
+      return outbox.writeTo(tx, webhook, event);
+    });
+    this.#options.sender.wake();
+    return (await this.#store.delivery(delivery))!;
+  }
+
+  /** Newest first. @throws FieldloopError `not_found` */
+  async deliveries(
+    webhook: string,
+    options: { state?: WebhookDelivery["state"]; cursor?: string; limit: number },
+  ): Promise<Page<WebhookDelivery>> {
+    await this.#require(webhook);
+    const { cursor, limit, state } = options;
+    const [created, delivery] = cursor?.split(".") ?? [];
+    const items = await this.#store.deliveries(webhook, {
+      ...(state === undefined ? {} : { state }),
+      ...(created === undefined ? {} : { before: { created: Number(created), delivery: delivery ?? "" } }),
+      limit,
+    });
+    const last = items.at(-1);
+    return { items, next: items.length === limit && last ? `${last.created}.${last.delivery}` : null };
+  }
+
+  /** Tries one that was given up again, from the first attempt on. @throws FieldloopError `not_found`, `conflict` */
+  async resend(webhook: string, delivery: string, actor: string): Promise<WebhookDelivery> {
+    const { database, clock, sender } = this.#options;
+    const found = await this.#store.delivery(delivery);
+    if (found?.webhook !== webhook)
+      throw new FieldloopError("not_found", `Send again: webhook "${webhook}" has no delivery "${delivery}"`);
+    if (found.state !== "dead")
+      throw new FieldloopError("conflict", `Send "${delivery}" again: it is ${found.state}, not given up`);
+    await database.transaction(async (tx) => {
+      const fresh = { state: "pending", attempts: 0, nextAttempt: clock.now(), finished: null } as const;
+      await new WebhookStore(tx).settle(delivery, { ...fresh, status: null, error: null });
+      await this.#audit(tx, "webhook.resent", webhook, actor, { delivery });
+    });
+    sender.wake();
+    return (await this.#store.delivery(delivery))!;
+  }
+
+  async #view(stored: StoredWebhook): Promise<Webhook> {
+    return { ...stored, ...(await this.#store.counts(stored.webhook)) };
+  }
+
+  async #require(webhook: string): Promise<StoredWebhook> {
+    const stored = await this.#store.get(webhook);
+    if (!stored) throw new FieldloopError("not_found", `Find webhook: there is no "${webhook}"`);
+    return stored;
+  }
+
+  async #audit(tx: Database, action: string, webhook: string, actor: string, detail: object): Promise<void> {
+    const entry = { entry: this.#options.newId("aud"), time: this.#options.clock.now(), actor, action };
+    await new AuditStore(tx).add({ ...entry, subject: `webhook:${webhook}`, detail: { ...detail } });
+  }
+}
