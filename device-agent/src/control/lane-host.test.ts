@@ -85,7 +85,11 @@ describe("a host that must go", () => {
         () => stage.stored(stage.agent.boot, "brightness").length > before + 10,
         "the other frame is predicted on",
       );
-      await until(() => stage.stored(stage.agent.boot, "loudness").length > 10, "and the other lane too");
+      await until(
+        () => stage.stored(stage.agent.boot, "loudness").length > 10,
+        () => `and the other lane too (${stage.fleet.deploymentStates("s1").join(", ")})`,
+        HANG_MS,
+      );
       expect(stage.agent.state().counters.hostRestarts).toBe(hostRestarts);
     },
     300_000,

@@ -159,7 +159,7 @@ describe("memory", () => {
     for (const group of groups) {
       expect(group.length * sizeOf()).toBeLessThanOrEqual(QUANTIZE_LIMITS.activationBytesMax);
     }
-    const images = feedsFor("image", [1, 1, 512, 512], 1, 4);
+    const images = feedsFor("image", [1, 1, 512, 512], 1, 2);
     const { report } = await quantizeStatic(bytes, { ...options("u8s8"), calibration: images });
     const outputs = await Promise.all(images.map((feeds) => outputsOf(bytes, feeds)));
     const values = outputs.map((found) => Object.values(found)[0]!);

@@ -5,6 +5,8 @@ import { fileURLToPath } from "node:url";
 import { PERSIST_POINTS, type PersistPoint } from "@fieldloop/device-agent";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { AgentProgram, endPrograms, ServerProgram } from "../kit/fleet.js";
+import { randomOf, testSeed } from "../kit/random.js";
+import { drawn } from "../kit/thorough.js";
 import { until } from "../kit/wait.js";
 import { assignmentOf, desiredOf } from "./fault-device.js";
 import type { KillPlan } from "./kill-entry.js";
@@ -20,8 +22,12 @@ import { namesIn, Stage, Table } from "./stage.js";
 const ENTRY = fileURLToPath(new URL("./kill-entry.js", import.meta.url));
 const stage = new Stage();
 const table = new Table();
+const seed = testSeed();
 
-beforeAll(() => stage.open());
+beforeAll(async () => {
+  console.log(`FIELDLOOP_TEST_SEED=${seed}`);
+  await stage.open();
+});
 afterAll(async () => {
   await endPrograms();
   stage.close();
@@ -88,7 +94,8 @@ async function killUpdater(point: PersistPoint, phase: "before" | "after"): Prom
 describe("kill -9", { timeout: 240_000 }, () => {
   it("of the update's process before and after every persist point", async () => {
     const points = PERSIST_POINTS.filter((point) => !ELSEWHERE.has(point));
-    const cases = points.flatMap((point) => [[point, "before"] as const, [point, "after"] as const]);
+    const all = points.flatMap((point) => [[point, "before"] as const, [point, "after"] as const]);
+    const cases = drawn(all, 0.3, randomOf(seed, 1));
     // Two at a time: half of it is the start of a process.
     await Promise.all(
       [0, 1].map(async (half) => {
@@ -113,7 +120,7 @@ describe("kill -9", { timeout: 240_000 }, () => {
       ["package_install", "after"],
       ["state:probation", "after"],
     ];
-    for (const [index, [point, phase]] of moments.entries()) {
+    for (const [index, [point, phase]] of drawn(moments, 0.3, randomOf(seed, 2)).entries()) {
       const next = await server.publish(others[index]!);
       const going = await server.rollOut(next, [device]);
       const plan: KillPlan = { kind: "agent", directory: agent.stateDir, point, phase, packages: [] };

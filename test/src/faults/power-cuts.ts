@@ -3,10 +3,14 @@ import { join, relative } from "node:path";
 import type { Clock, PersistPoint } from "@fieldloop/device-agent";
 import { expect } from "vitest";
 import { randomOf } from "../kit/random.js";
+import { drawn } from "../kit/thorough.js";
 import type { FaultDevice } from "./fault-device.js";
 import { PowerCutFiles, REMAINS, type Remains } from "./power-cut-files.js";
 import type { Scenario } from "./scenarios.js";
 import { namesIn, type Stage, type Table } from "./stage.js";
+
+/** Of the cuts, where tests are not thorough. */
+const SHARE = 0.3;
 
 interface Run {
   readonly files: PowerCutFiles;
@@ -29,7 +33,8 @@ export class PowerCuts {
   /** Cuts at every operation, each with so many kinds of remains, one after the other. */
   async everywhere(scenario: Scenario, remainsEach: number): Promise<void> {
     const count = (await this.#whole(scenario)).points.length;
-    for (let cutAt = 0; cutAt < count; cutAt++) {
+    const all = Array.from({ length: count }, (_, cutAt) => cutAt);
+    for (const cutAt of drawn(all, SHARE, randomOf(this.#seed, count))) {
       for (let kind = 0; kind < remainsEach; kind++) {
         await this.#inject(scenario, cutAt, REMAINS[(cutAt * remainsEach + kind) % REMAINS.length]!);
       }
@@ -45,7 +50,7 @@ export class PowerCuts {
       const end = points.lastIndexOf(point) + 1;
       for (const cutAt of [begin, begin + 1, end]) cuts.add(Math.min(cutAt, points.length - 1));
     }
-    for (const [index, cutAt] of [...cuts].entries()) {
+    for (const [index, cutAt] of drawn([...cuts], SHARE, randomOf(this.#seed, points.length)).entries()) {
       await this.#inject(scenario, cutAt, REMAINS[index % REMAINS.length]!);
     }
   }

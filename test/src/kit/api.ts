@@ -1,8 +1,9 @@
-import { request, type OutgoingHttpHeaders } from "node:http";
+import { request, type ClientRequest, type OutgoingHttpHeaders } from "node:http";
 import { enrolResponseSchema, manifestFiles, type EnrolResponse, type Facts } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 
 export const TEST_FACTS: Facts = {
   arch: "x64",
@@ -76,9 +77,7 @@ export class Api {
       });
       // A server that refuses a body closes while the rest of it is still on its way; what it said came first.
       sent.on("error", (error) => (answered ? undefined : reject(error)));
-      for (let at = 0; body !== undefined && at < body.length; at += 65_536)
-        sent.write(body.subarray(at, at + 65_536));
-      sent.end();
+      void writeBody(sent, body, () => answered);
     });
   }
 
@@ -128,4 +127,17 @@ function answerOf(status: number, headers: NodeJS.Dict<string | string[]>, bytes
     code = (JSON.parse(text) as { code?: string }).code;
   }
   return { status, headers, bytes, text, code };
+}
+
+/** In parts, and no more of them once the answer is there: writing on could end the connection before the answer is read. */
+async function writeBody(
+  sent: ClientRequest,
+  body: Uint8Array | undefined,
+  isAnswered: () => boolean,
+): Promise<void> {
+  for (let at = 0; body !== undefined && at < body.length && !isAnswered(); at += 65_536) {
+    sent.write(body.subarray(at, at + 65_536));
+    await setImmediate();
+  }
+  sent.end();
 }
