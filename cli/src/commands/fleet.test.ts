@@ -61,6 +61,7 @@ describe("commands over the fleet server's API", () => {
 
   it.each([
     [["rollout", "list"], "ROLLOUT"],
+    [["webhook", "list"], "WEBHOOK"],
     [["sample", "list", "--wrong", "yes"], "SAMPLE"],
     [["sample", "statistics"], "STRATUM"],
     [["dataset", "list"], "DATASET"],

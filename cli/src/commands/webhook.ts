@@ -71,7 +71,7 @@ async function list(options: FleetOptions): Promise<void> {
   const webhooks = await takeItems(fleetClient(options).list<Webhook>("/api/v1/webhooks"), 1_000);
   if (options.json) return printJson(webhooks);
   printTable([
-    ["webhook", "address", "events", "enabled", "waiting", "given up", "description"],
+    ["WEBHOOK", "ADDRESS", "EVENTS", "ENABLED", "WAITING", "GIVEN UP", "DESCRIPTION"],
     ...webhooks.map(rowOf),
   ]);
 }
@@ -80,7 +80,7 @@ async function show(webhook: string, options: FleetOptions): Promise<void> {
   const found = await fleetClient(options).get<Webhook>(pathOf(webhook));
   if (options.json) return printJson(found);
   printTable([
-    ["webhook", "address", "events", "enabled", "waiting", "given up", "description"],
+    ["WEBHOOK", "ADDRESS", "EVENTS", "ENABLED", "WAITING", "GIVEN UP", "DESCRIPTION"],
     rowOf(found),
   ]);
 }
@@ -100,7 +100,7 @@ async function remove(webhook: string, options: FleetOptions): Promise<void> {
 async function test(webhook: string, options: FleetOptions): Promise<void> {
   const delivery = await fleetClient(options).post<WebhookDelivery>(`${pathOf(webhook)}/test`, undefined);
   if (options.json) return printJson(delivery);
-  note(`${delivery.delivery}: sent; "fieldloop webhook deliveries ${webhook}" says how it went`);
+  note(`${delivery.delivery}: on its way; "fieldloop webhook deliveries ${webhook}" says how it went`);
 }
 
 interface DeliveriesOptions extends FleetOptions {
@@ -125,7 +125,7 @@ async function deliveries(webhook: string, options: DeliveriesOptions): Promise<
   const items = await takeItems(client.list<WebhookDelivery>(`${path}${query}`), options.limit);
   if (options.json) return printJson(items);
   printTable([
-    ["delivery", "event", "about", "created", "state", "attempts", "next", "answer"],
+    ["DELIVERY", "EVENT", "ABOUT", "CREATED", "STATE", "ATTEMPTS", "NEXT", "ANSWER"],
     ...items.map((one) => [
       ...[one.delivery, one.type, one.subject, timeText(one.created), one.state, String(one.attempts)],
       ...[timeText(one.nextAttempt), one.error ?? String(one.status ?? "–")],

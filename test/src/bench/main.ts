@@ -42,7 +42,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   },
   rollout: {
     describes:
-      "10,000 devices over MQTT against a server process, 100,000 in the engine alone, 200 seeded rollouts of each of four bad versions and a good one (7 minutes; --quick: 2)",
+      "10,000 devices over MQTT against a server process, 100,000 in the engine alone, 200 seeded rollouts of each of four bad versions and a good one (9 minutes; --quick: 1)",
     run: runRolloutSuite,
   },
   models: {

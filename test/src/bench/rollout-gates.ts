@@ -7,7 +7,7 @@ const PLAIN = ["plain limits", "plain limits that forgive three measurements", "
 
 /**
  * Seeded rollouts to a fleet whose devices differ, judged by the gate as the engine calls it (`judgeHealth` at each look, `judgeGate`
- * at the last) and by plain limits beside it.
+ * at the last), by the engine itself, and by plain limits beside it.
  */
 export async function runSeededRollouts(runs: number): Promise<Figure[]> {
   const figures = tell(await goodFigures(runs));
@@ -21,6 +21,21 @@ function share(waves: readonly WaveOutcome[], verdict: string): number {
   return (100 * waves.filter((wave) => wave.verdict === verdict).length) / waves.length;
 }
 
+/** The same first waves by the engine's own steps: its plan, offers, reports, silence and looks. */
+async function engineFigure(version: keyof typeof BAD_VERSIONS | null, runs: number): Promise<Figure> {
+  const waves = await runJobs<"engine">(
+    Array.from({ length: runs }, (_, run) => ({ kind: "engine", version, run })),
+  );
+  const stopped = waves.filter(({ state }) => state === "failed").length;
+  return {
+    id: `engine.${version ?? "good"}.stopped`,
+    what: `${version ?? "good"} version stopped in its canary wave by the engine, ${runs} runs`,
+    value: (100 * stopped) / runs,
+    unit: "%",
+    bar: version === null ? { at: "most", value: 5 } : { at: "least", value: 95 },
+  };
+}
+
 async function goodFigures(runs: number): Promise<Figure[]> {
   progress(`gates: a good version, ${runs} first waves of 500 devices against 3,000`);
   const all = await runJobs<"rollout">(
@@ -31,6 +46,7 @@ async function goodFigures(runs: number): Promise<Figure[]> {
   const waves = all.map((outcomes) => outcomes.map(({ first }) => first));
   const [ours, ...plain] = GATES.map((_, at) => waves.map((outcomes) => outcomes[at]!));
   return [
+    await engineFigure(null, runs),
     {
       id: "gate.good.stopped",
       what: `a good version stopped in its first wave, ${LOOKS} looks`,
@@ -73,6 +89,7 @@ async function badFigures(name: keyof typeof BAD_VERSIONS, runs: number): Promis
   const exposed = (outcomes: readonly RolloutOutcome[]): number => median(outcomes.map((one) => one.exposed));
   const stopping = firstOf(ours).filter(({ verdict }) => verdict === "fail");
   return [
+    await engineFigure(name, runs),
     {
       id: `gate.${name}.stopped`,
       what: `${name} version stopped in its first wave`,

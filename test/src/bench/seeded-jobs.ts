@@ -9,9 +9,11 @@ import {
   type Versions,
 } from "../kit/labelling.js";
 import { peek, PEEKED } from "../kit/peeking.js";
-import { NO_EFFECT } from "../kit/simulated-fleet.js";
+import { runEngineWave, type EngineWave } from "../kit/engine-wave.js";
+import { NO_EFFECT, type VersionEffect } from "../kit/simulated-fleet.js";
 import {
   BAD_VERSIONS,
+  FIRST_WAVE,
   GATE_SETTINGS,
   judgeByEvidence,
   judgePlainly,
@@ -66,12 +68,14 @@ export type SeededJob =
       readonly gates: number;
       /** Only the first wave. */
       readonly firstOnly: boolean;
-    };
+    }
+  | { readonly kind: "engine"; readonly version: keyof typeof BAD_VERSIONS | null; readonly run: number };
 
 export interface SeededResults {
   readonly peek: { readonly ours: number; readonly usual: number; readonly once: number };
   readonly label: Labelled;
   readonly rollout: readonly RolloutOutcome[];
+  readonly engine: EngineWave;
 }
 
 export function runSeeded(job: SeededJob): SeededResults[SeededJob["kind"]] {
@@ -93,10 +97,22 @@ export function runSeeded(job: SeededJob): SeededResults[SeededJob["kind"]] {
         job.alpha,
         job.labelsMax,
       );
-    case "rollout": {
-      const seed = [SEED, job.version === null ? 200 : 300, job.run];
-      const effect = job.version === null ? NO_EFFECT : BAD_VERSIONS[job.version];
-      return runRollout(seed, effect, GATES.slice(0, job.gates), job.firstOnly);
-    }
+    case "rollout":
+      return runRollout(seedOf(job), effectOf(job), GATES.slice(0, job.gates), job.firstOnly);
+    case "engine":
+      return runEngineWave([...seedOf(job), 1], FIRST_WAVE, effectOf(job), GATE_SETTINGS);
   }
+}
+
+interface Versioned {
+  readonly version: keyof typeof BAD_VERSIONS | null;
+  readonly run: number;
+}
+
+function seedOf({ version, run }: Versioned): number[] {
+  return [SEED, version === null ? 200 : 300, run];
+}
+
+function effectOf({ version }: Versioned): VersionEffect {
+  return version === null ? NO_EFFECT : BAD_VERSIONS[version];
 }
