@@ -208,6 +208,9 @@ export const AGENT_LIMITS = {
   reportRowsMax: 500,
   quarantinedFramesMax: 1_024,
   frameQueueMax: 2,
+  /** Windows of a signal that wait: what comes in this time, and no more than so many. */
+  frameQueueWindowMs: 500,
+  frameQueueWindowsMax: 32,
   /** While a model is loaded beside the running one the processor is busy: these frames wait instead of being dropped. */
   frameQueueSwapMax: 128,
   frameQueueBytesMax: 64 * 1024 * 1024,

@@ -88,7 +88,16 @@ describe("several lanes", () => {
     ]);
     await stage.start([CAMERA, SPINDLE]);
     await stage.isActive("d1", "s1");
+    // What stops a whole group of processes reaches the host as well: control says when it ends.
+    process.kill(stage.agent.hostPid()!, "SIGTERM");
+    await stage.predicts(20, "the host goes on");
+    expect(stage.agent.state().counters.hostRestarts).toBe(0);
     for (let round = 1; round <= 2; round++) {
+      // What the last host had sent already does not say that this one is there.
+      await until(
+        () => ["main", "spindle"].every((name) => stage.lane(name).running !== null),
+        "both lanes run in a host",
+      );
       const before = [
         stage.stored(stage.agent.boot, "brightness").length,
         stage.stored(stage.agent.boot, "loudness").length,

@@ -14,6 +14,7 @@ import { LaneSource } from "./lane-source.js";
 import type { HostModel } from "./model.js";
 import type { ModelPool } from "./model-pool.js";
 import type { NumberBlocks } from "./numbers.js";
+import { placesFor } from "./queue-places.js";
 import { RateGate } from "./rate-gate.js";
 import type { Send } from "./reporter.js";
 import type { Task } from "./scheduler.js";
@@ -54,7 +55,7 @@ export class Lane implements Task {
   readonly #source: LaneSource;
   readonly #troubles = new Set<ErrorCode>();
   readonly #sourceTroubles = new Set<ErrorCode>();
-  readonly #queueMax: number;
+  #queueMax: number;
   #model: HostModel | undefined;
   #target: PackageToRun | undefined;
   #changing: Promise<unknown> = Promise.resolve();
@@ -73,7 +74,7 @@ export class Lane implements Task {
     this.#options = options;
     this.name = spec.name;
     this.priority = spec.priority;
-    this.#queueMax = Math.max(AGENT_LIMITS.frameQueueMax, Math.min(spec.batch, AGENT_LIMITS.laneBatchMax));
+    this.#queueMax = placesFor({ inputs: [] }, spec.batch);
     this.#queue = new FrameQueue(this.#queueMax);
     this.#queue.onFrame = () => this.#frameCame();
     this.#handover = new Handover(this.#queue);
@@ -277,6 +278,7 @@ export class Lane implements Task {
     try {
       next = await open();
       this.#target = target;
+      this.#queueMax = placesFor(next.manifest, this.#options.lane.spec.batch);
       swapGapMs = await this.#swap(next);
       // That the old one does not end in order, as where its driver died, is no failure of the new one.
       if (old)

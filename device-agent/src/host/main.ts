@@ -28,8 +28,8 @@ process.on("message", (message: ControlMessage, handle: unknown) => {
 });
 // A native run cannot be interrupted and an orderly exit would wait for it: an orphan goes at once.
 process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
-// Ctrl-C reaches the whole group of processes; it is control that says when to stop.
-process.on("SIGINT", () => undefined);
+// Ctrl-C and whoever stops a whole group of processes reach this one as well; it is control that says when to stop.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => undefined);
 
 async function receive(message: ControlMessage, handle: unknown): Promise<void> {
   switch (message.kind) {

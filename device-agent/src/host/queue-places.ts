@@ -1,0 +1,15 @@
+import type { Manifest } from "@fieldloop/protocol";
+import { AGENT_LIMITS } from "../limits.js";
+
+/**
+ * Places for frames that wait for a model: two, so that a camera never lags behind, or as many as may run together. Windows of a signal
+ * follow each other more quickly than a machine with other work always wakes up: of those, as many as come in `frameQueueWindowMs`.
+ */
+export function placesFor({ inputs }: Pick<Manifest, "inputs">, batchMax: number): number {
+  const { frameQueueMax, frameQueueWindowMs, frameQueueWindowsMax, laneBatchMax } = AGENT_LIMITS;
+  const least = Math.max(frameQueueMax, Math.min(batchMax, laneBatchMax));
+  const window = inputs.find((input) => input.kind === "window");
+  if (window?.kind !== "window") return least;
+  const periodMs = (window.hop / window.sampleRateHz) * 1000;
+  return Math.max(least, Math.min(Math.floor(frameQueueWindowMs / periodMs), frameQueueWindowsMax));
+}
