@@ -1,4 +1,4 @@
-import { TestFleet, until } from "@fieldloop/device-agent/testing/fleet";
+import { type TestFleet, until } from "@fieldloop/device-agent/testing/fleet";
 import { CAMERA, LaneStage } from "@fieldloop/device-agent/testing/lanes";
 import { writeTestPackage } from "@fieldloop/device-agent/testing/package";
 import type { TufKey } from "@fieldloop/device-agent/testing/tuf-keys";
