@@ -81,10 +81,14 @@ function registerChanges(keys: Command): void {
     ),
   );
   withFleetOptions(
-    keys.command("threshold <role> <count>").description("How many keys of a role must sign"),
+    keys
+      .command("threshold")
+      .description("How many keys of a role must sign")
+      .argument("<role>")
+      .argument("<count>", "at least 1", readCount),
   ).action(
-    action((role: string, count: string, options: online.ChangeOptions) =>
-      online.add(readRole(role), { ...options, threshold: readCount(count), key: [] }),
+    action((role: string, threshold: number, options: online.ChangeOptions) =>
+      online.add(readRole(role), { ...options, threshold, key: [] }),
     ),
   );
 }

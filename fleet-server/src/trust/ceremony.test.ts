@@ -1,4 +1,4 @@
-import { readdir } from "node:fs/promises";
+import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import {
   toFieldloopError,
@@ -109,6 +109,25 @@ describe("root keys", () => {
     const outcome = await kit.answer(request, ...left.map(({ signer }) => signer));
     expect(outcome.state).toBe("in_force");
     expect(await client.refresh()).toMatchObject({ root: 3 });
+  });
+
+  it("replace online keys that were lost, even after everything of theirs has expired", async () => {
+    const keys = await moveRootAway();
+    for (const role of ["snapshot", "timestamp"]) {
+      for (const keyId of await keyIdsOf(role))
+        await rm(join(kit.folder, "trust", "keys", `${keyId}.key.json`));
+    }
+    expect((await kit.trust.view()).warnings.map(({ code }) => code)).toEqual(
+      Array.from({ length: 2 }, () => "trust_key_unavailable"),
+    );
+    kit.pass(10 * DAY);
+    await kit.restart();
+    await kit.publish("parts", 1);
+    await change({ role: "snapshot", create: 1, revokeAll: true });
+    await change({ role: "timestamp", create: 1, revokeAll: true });
+    await kit.answer(await kit.ceremony.request({}, "ann"), keys[0]!.signer, keys[1]!.signer);
+    expect(await client.package("parts", 1)).toMatchObject({ version: 1 });
+    expect((await kit.trust.view()).warnings).toEqual([]);
   });
 
   it("decide over every other role", async () => {

@@ -84,7 +84,7 @@ export class KeyCeremony {
           changes: describeRoles(inForce, roles),
         });
       });
-      await trust.synchronizeNow(actor);
+      await this.#synchronize(actor);
       const waits = (await trust.synchronizer.staged()) !== undefined;
       return this.#outcome(waits, text === undefined ? "Nothing is different now" : "The keys are in force");
     });
@@ -98,7 +98,7 @@ export class KeyCeremony {
       await director.stage();
       const keyId = director.next!.keyId;
       await this.#audit(this.#options.database, actor, "trust.director_rotated", { keyId });
-      await trust.synchronizeNow(actor);
+      await this.#synchronize(actor);
       return this.#outcome(director.next !== undefined, `The director key is "${keyId}"`);
     });
   }
@@ -110,7 +110,7 @@ export class KeyCeremony {
   request(options: RequestOptions, actor: string): Promise<SigningRequest> {
     const { trust, ring, clock, database } = this.#options;
     return trust.exclusive(async () => {
-      await trust.synchronizeNow(actor);
+      await this.#synchronize(actor);
       const open = await trust.synchronizer.request();
       if (open && options.replace !== true) return open;
       const signers = await ring.signers();
@@ -157,7 +157,7 @@ export class KeyCeremony {
           signatures: signatures.map(({ role, keyId }) => ({ role, keyId })),
         });
       });
-      await trust.synchronizeNow(actor);
+      await this.#synchronize(actor);
       const waits = (await trust.synchronizer.request()) !== undefined;
       return this.#outcome(waits, `"${open.request}" is in force`);
     });
@@ -174,7 +174,7 @@ export class KeyCeremony {
         await this.#audit(tx, actor, "trust.withdrawn", { request: open?.request ?? null });
       });
       if (director.next) await director.unstage();
-      await trust.synchronizeNow(actor);
+      await this.#synchronize(actor);
       return this.#outcome(false, "Nothing is staged any more");
     });
   }
@@ -192,6 +192,15 @@ export class KeyCeremony {
         detail: `The keys of ${left.join(" and ")} are not here: ask their owners with "fieldloop keys request --renew ${left[0]}"`,
       };
     });
+  }
+
+  /** A key of snapshot or timestamp that cannot sign holds up what was published; it must not hold up its own replacement. */
+  async #synchronize(actor: string): Promise<void> {
+    try {
+      await this.#options.trust.synchronizeNow(actor);
+    } catch (error) {
+      if (!(error instanceof FieldloopError) || error.code !== "trust_key_unavailable") throw error;
+    }
   }
 
   /** What only keys elsewhere can sign: a root, targets, or targets that go with a root because their keys change. */

@@ -84,6 +84,11 @@ function warningsOf(parts: ViewParts, inForce: RootRoles): TrustView["warnings"]
         code: "trust_metadata_expired",
         title: `${role} ${signed.version} expired at ${signed.expires}: devices take nothing new until it is renewed`,
       });
+    } else if ((role === "snapshot" || role === "timestamp") && !isOnline(inForce[role], signers)) {
+      warnings.push({
+        code: "trust_key_unavailable",
+        title: `The keys of ${role} are not here, nothing new can be published: "fieldloop keys rotate ${role}"`,
+      });
     } else if (isRenewalDue(role, expiresTime(signed), now) && !isOnline(inForce[role], signers)) {
       warnings.push({
         code: "trust_renewal_due",
