@@ -1,5 +1,12 @@
 import { describe, expect, it } from "vitest";
-import { active, CONFLICT_QUIET_MS, conflictWarning, judgePresence, type KnownAgent } from "./identity.js";
+import {
+  active,
+  CONFLICT_QUIET_MS,
+  conflictWarning,
+  judgePresence,
+  refusedBoot,
+  type KnownAgent,
+} from "./identity.js";
 
 const A = "a".repeat(16);
 const B = "b".repeat(16);
@@ -30,9 +37,13 @@ describe("identity", () => {
 
   it("finds two agents that started from one copy, boot for boot", () => {
     const second = judgePresence(known(), { online: true, boot: 5, instance: B }, NOW)!;
-    expect(second).toEqual({ boot: 5, instance: B, conflict: { since: NOW, seen: NOW, sharedBoot: 5 } });
+    expect(second).toEqual({
+      boot: 5,
+      instance: B,
+      conflict: { since: NOW, seen: NOW, sharedBoot: 5, lastBoot: 5 },
+    });
     const third = judgePresence(second, { online: true, boot: 5, instance: A }, NOW + 7)!;
-    expect(third.conflict).toEqual({ since: NOW, seen: NOW + 7, sharedBoot: 5 });
+    expect(third.conflict).toEqual({ since: NOW, seen: NOW + 7, sharedBoot: 5, lastBoot: 5 });
     expect(conflictWarning(third.conflict!)).toMatchObject({
       code: "identity_conflict",
       severity: "error",
@@ -42,15 +53,26 @@ describe("identity", () => {
 
   it("finds an old copy that comes to life beside a newer boot", () => {
     const found = judgePresence(known(), { online: true, boot: 3, instance: B }, NOW)!;
-    expect(found).toEqual({ boot: 5, instance: A, conflict: { since: NOW, seen: NOW, sharedBoot: null } });
+    expect(found).toEqual({
+      boot: 5,
+      instance: A,
+      conflict: { since: NOW, seen: NOW, sharedBoot: null, lastBoot: 3 },
+    });
   });
 
   it("remembers a shared boot when one of the two starts again, and forgets it after a quiet while", () => {
-    const conflict = { since: NOW, seen: NOW, sharedBoot: 5 };
+    const conflict = { since: NOW, seen: NOW, sharedBoot: 5, lastBoot: 5 };
+    expect(refusedBoot(conflict, NOW)).toBe(5);
     const restarted = judgePresence(known({ conflict }), { online: true, boot: 6, instance: B }, NOW + 1)!;
-    expect(restarted).toEqual({ boot: 6, instance: B, conflict });
+    expect(restarted).toEqual({ boot: 6, instance: B, conflict: { ...conflict, lastBoot: 6 } });
+    // What the one that started again had left of boot 5 is its own.
+    expect(refusedBoot(restarted.conflict, NOW + 1)).toBeNull();
     const older = judgePresence(restarted, { online: true, boot: 5, instance: A }, NOW + 2)!;
-    expect(older.conflict).toEqual({ since: NOW, seen: NOW + 2, sharedBoot: 5 });
+    expect(older.conflict).toEqual({ since: NOW, seen: NOW + 2, sharedBoot: 5, lastBoot: 5 });
+    expect(refusedBoot(older.conflict, NOW + 2)).toBe(5);
+    const again = judgePresence(older, { online: true, boot: 6, instance: B }, NOW + 3)!;
+    expect(again.conflict).toEqual({ ...older.conflict, lastBoot: 6 });
+    expect(judgePresence(again, { online: true, boot: 6, instance: B }, NOW + 4)).toBeUndefined();
     expect(active(conflict, NOW + CONFLICT_QUIET_MS - 1)).toBe(conflict);
     expect(active(conflict, NOW + CONFLICT_QUIET_MS)).toBeNull();
     const later = NOW + CONFLICT_QUIET_MS;

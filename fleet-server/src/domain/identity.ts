@@ -15,6 +15,8 @@ export interface IdentityConflict {
   readonly seen: number;
   /** The boot that both of them count as theirs; null where their boots differ, so that what they send can be told apart. */
   readonly sharedBoot: number | null;
+  /** Boot of the agent that came online last. */
+  readonly lastBoot: number;
 }
 
 /** A conflict is over when nothing spoke for it for so long: two agents take the connection from each other within seconds. */
@@ -31,20 +33,31 @@ export function judgePresence(
   now: number,
 ): KnownAgent | undefined {
   if (!presence.online) return undefined;
+  const { boot } = presence;
   const instance = presence.instance ?? null;
-  if (presence.boot > known.boot)
-    return { boot: presence.boot, instance, conflict: active(known.conflict, now) };
-  const since = active(known.conflict, now)?.since ?? now;
-  if (presence.boot < known.boot) {
-    return { ...known, conflict: { since, seen: now, sharedBoot: sharedBoot(known, now) } };
-  }
+  const before = active(known.conflict, now);
+  const noticed = (sharedBoot: number | null): IdentityConflict => ({
+    since: before?.since ?? now,
+    seen: now,
+    sharedBoot,
+    lastBoot: boot,
+  });
+  if (boot < known.boot) return { ...known, conflict: noticed(before?.sharedBoot ?? null) };
   const isOther = instance !== null && known.instance !== null && instance !== known.instance;
-  if (isOther) return { boot: known.boot, instance, conflict: { since, seen: now, sharedBoot: known.boot } };
-  return known.instance === instance ? undefined : { ...known, instance };
+  if (boot === known.boot && isOther) return { boot, instance, conflict: noticed(boot) };
+  const conflict = before && { ...before, lastBoot: boot };
+  const isSame =
+    boot === known.boot && instance === known.instance && before?.lastBoot === conflict?.lastBoot;
+  return isSame ? undefined : { boot, instance, conflict };
 }
 
-function sharedBoot(known: KnownAgent, now: number): number | null {
-  return active(known.conflict, now)?.sharedBoot ?? null;
+/**
+ * The boot whose messages are not taken in at the moment, null where there is none: two agents count it as theirs, and one that still does
+ * is on the line. An agent that has started again since sends what it had left of that boot before all else, and may.
+ */
+export function refusedBoot(conflict: IdentityConflict | null, now: number): number | null {
+  const held = active(conflict, now);
+  return held !== null && held.lastBoot === held.sharedBoot ? held.sharedBoot : null;
 }
 
 /** The conflict where it still holds. */

@@ -551,17 +551,23 @@ describe("ingest: two agents with one identity", () => {
     presence(1, A);
     station.send("predictions", encodeBatch({ seq: 2 }));
     await station.ingest.idle();
-    expect(await conflict()).toEqual({ since: station.now, seen: station.now, sharedBoot: 1 });
+    expect(await conflict()).toEqual({ since: station.now, seen: station.now, sharedBoot: 1, lastBoot: 1 });
     expect(station.acked("predictions")).toEqual({ boot: 1, seq: 1 });
     expect(station.acked("event")).toBeUndefined();
     expect(station.ingest.counters).toMatchObject({ conflicting: 3, predictions: 10 });
     expect(station.live).toContainEqual({ type: "device", id: "cam-1", device: "cam-1" });
-    // One of them was started again: it is boot 2, and what it sends can be told apart.
+    // One of them was started again: it is boot 2, and what it had left of boot 1 is its own.
     presence(2, B);
+    station.send("predictions", encodeBatch({ seq: 2 }));
     station.send("predictions", encodeBatch({ seq: 1, boot: 2 }));
     await station.ingest.idle();
     expect(station.acked("predictions")).toEqual({ boot: 2, seq: 1 });
     expect((await conflict())?.sharedBoot).toBe(1);
+    // The other one, still boot 1, is told apart by its boot.
+    presence(1, A);
+    station.send("predictions", encodeBatch({ seq: 3 }));
+    await station.ingest.idle();
+    expect(station.ingest.counters).toMatchObject({ conflicting: 4, predictions: 30 });
   });
 
   it("are one again when the other was not heard for a while: what stayed on the device is taken in then", async () => {

@@ -12,7 +12,7 @@ import {
 } from "@fieldloop/protocol";
 import type { BrokerMessage } from "../broker/broker.js";
 import type { Clock, Logger } from "../context.js";
-import { active } from "../domain/identity.js";
+import { refusedBoot } from "../domain/identity.js";
 import { SERVER_LIMITS } from "../limits.js";
 import type { Downlink } from "../services/desired.js";
 import type { LiveHub } from "../services/live.js";
@@ -212,16 +212,16 @@ export class Ingest {
     const cursors = new Map<string, { boot: number; seq: number }>();
     for (const cursor of await telemetry.cursors(tx, device)) cursors.set(cursor.stream, cursor);
     const moved = new Set<Stream>();
-    let sharedBoot = await this.#sharedBoot(tx, device, items);
+    let refused = await this.#refusedBoot(tx, device, items);
     for (const item of items) {
       const stream = streamOf(item.kind);
-      if (sharedBoot !== null && bootOf(item) === sharedBoot && item.kind !== "presence") {
+      if (refused !== null && bootOf(item) === refused && item.kind !== "presence") {
         this.counters.conflicting++;
         continue;
       }
       if (!stream) {
         await this.#applyOrSetAside(tx, item, effects, apart);
-        if (item.kind === "presence") sharedBoot = await this.#sharedBoot(tx, device, items);
+        if (item.kind === "presence") refused = await this.#refusedBoot(tx, device, items);
         continue;
       }
       const delivery = deliveryOf(item);
@@ -244,10 +244,10 @@ export class Ingest {
     await devices.touch(tx, device, received);
   }
 
-  /** The boot that two agents count as theirs, null where there is none. */
-  async #sharedBoot(tx: Database, device: string, items: readonly Item[]): Promise<number | null> {
+  /** The boot that two agents count as theirs while they cannot be told apart, null where there is none. */
+  async #refusedBoot(tx: Database, device: string, items: readonly Item[]): Promise<number | null> {
     const agent = await this.#options.stores.devices.agent(tx, device);
-    return active(agent?.conflict ?? null, items.at(-1)!.received)?.sharedBoot ?? null;
+    return refusedBoot(agent?.conflict ?? null, items.at(-1)!.received);
   }
 
   async #applyOrSetAside(tx: Database, item: Item, effects: CommitEffects, apart: boolean): Promise<void> {
