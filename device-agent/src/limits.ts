@@ -99,7 +99,7 @@ export const AGENT_LIMITS = {
   probationSlack: 20,
 
   /** Hosts that a version is activated in, where something else may have ended the one before. */
-  hostActivationsMax: 2,
+  hostActivationsMax: 4,
 
   // Trust
   /** Between two refreshes of the trust metadata; the first is within so long after the start. */

@@ -1,11 +1,11 @@
 import { constants } from "node:fs";
 import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, type FileHandle } from "node:fs/promises";
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
 import { FieldloopError } from "@fieldloop/protocol";
 
 /** Files of secrets; each change is whole and durable when its promise resolves. A test of kills puts its own in place. */
 export interface PrivateFiles {
-  /** Makes a folder that only the server's user can look into. */
+  /** Makes a folder that only the server's user can look into, and takes away what a kill left half written there. */
   makeFolder(path: string): Promise<void>;
   /** Names in a folder, sorted. */
   list(path: string): Promise<string[]>;
@@ -20,9 +20,15 @@ export interface PrivateFiles {
   remove(path: string): Promise<void>;
 }
 
+/** Ends the name of a file that is being written. */
+const TEMPORARY = ".new";
+
 export const privateFiles: PrivateFiles = {
   makeFolder: async (path) => {
     await mkdir(path, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(path)) {
+      if (name.endsWith(TEMPORARY)) await rm(join(path, name), { force: true });
+    }
   },
   list: async (path) => (await readdir(path)).sort(),
   stamp: async (path) => {
@@ -63,7 +69,7 @@ export async function readPrivate(path: string): Promise<string | undefined> {
 
 /** Written aside, synced and renamed; the name is durable too, since what is signed with a key outlives a power cut only with it. */
 export async function writePrivate(path: string, text: string): Promise<void> {
-  const temporary = `${path}.new`;
+  const temporary = `${path}${TEMPORARY}`;
   const file = await open(temporary, "w", 0o600);
   try {
     await file.writeFile(text);

@@ -3,7 +3,7 @@ import { enrolResponseSchema, manifestFiles, type EnrolResponse, type Facts } fr
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { setImmediate } from "node:timers/promises";
+import { setTimeout } from "node:timers/promises";
 
 export const TEST_FACTS: Facts = {
   arch: "x64",
@@ -21,6 +21,8 @@ export const TEST_FACTS: Facts = {
   irVersionMax: 10,
   manifestSchemaMax: 1,
 };
+
+const CLOSED_TRIES = 5;
 
 export interface Answer {
   readonly status: number;
@@ -53,7 +55,19 @@ export class Api {
     return new Api(this.url, token);
   }
 
-  send(method: string, path: string, options: Request = {}): Promise<Answer> {
+  /** A server that refuses a large body may close before the client has read why: such a request is made again. */
+  async send(method: string, path: string, options: Request = {}): Promise<Answer> {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await this.#sendOnce(method, path, options);
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (tries === CLOSED_TRIES || (code !== "EPIPE" && code !== "ECONNRESET")) throw error;
+      }
+    }
+  }
+
+  #sendOnce(method: string, path: string, options: Request): Promise<Answer> {
     const { hostname, port } = new URL(this.url);
     const body = bodyOf(options.body);
     const isJson =
@@ -137,7 +151,7 @@ async function writeBody(
 ): Promise<void> {
   for (let at = 0; body !== undefined && at < body.length && !isAnswered(); at += 65_536) {
     sent.write(body.subarray(at, at + 65_536));
-    await setImmediate();
+    await setTimeout(1);
   }
   sent.end();
 }
