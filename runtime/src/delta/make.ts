@@ -66,12 +66,7 @@ class PieceWriter {
   readonly #signal: AbortSignal | undefined;
   #at = 0;
 
-  constructor(
-    base: Uint8Array,
-    target: Uint8Array,
-    streamBytesMax: number,
-    signal: AbortSignal | undefined,
-  ) {
+  constructor(base: Uint8Array, target: Uint8Array, streamBytesMax: number, signal: AbortSignal | undefined) {
     this.#operations = new OperationCoder(base.length, target.length);
     this.#base = base;
     this.#target = target;

@@ -35,7 +35,7 @@ export interface NumbersOperation {
 
 const KINDS = ["copy", "text", "numbers"] as const;
 
-/** Codes operations one after the other, in either direction, and checks those that are read. */
+/** Codes operations one after the other, in either direction. Those that are read are checked, those written are the maker's own. */
 export class OperationCoder {
   readonly #kinds = bitModels(4);
   readonly #elements = bitModels(8);
@@ -48,6 +48,7 @@ export class OperationCoder {
   #remaining: number;
   /** Behind what was used of the base last: where the next piece most often begins. */
   #expected = 0;
+  #reading = false;
 
   constructor(baseBytes: number, targetBytes: number) {
     this.#baseBytes = baseBytes;
@@ -61,6 +62,7 @@ export class OperationCoder {
 
   /** Writes `operation`, or reads one where there is none. @throws FieldloopError `delta_malformed` */
   code(coder: BitCoder, operation?: Operation): Operation {
+    this.#reading = operation === undefined;
     const kind = this.#kind(coder, operation);
     const bytes = this.#sized(coder, kind, operation?.bytes ?? 0);
     const coded = this.#rest(coder, KINDS[kind]!, bytes, operation);
@@ -72,15 +74,17 @@ export class OperationCoder {
     const wanted = operation ? KINDS.indexOf(operation.kind) : 0;
     const high = coder.bit(this.#kinds, 1, wanted >> 1);
     const kind = (high << 1) | coder.bit(this.#kinds, 2 | high, wanted & 1);
-    if (kind >= KINDS.length) throw malformed(`an operation of kind ${kind}`);
+    this.#check(kind < KINDS.length, () => `an operation of kind ${kind}`);
     return kind;
   }
 
   #sized(coder: BitCoder, kind: number, wanted: number): number {
     const bytes = codeNumber(coder, this.#bytes[kind]!, 0, wanted);
-    if (bytes === 0 || bytes > this.#remaining) {
-      throw malformed(`a piece of ${bytes} bytes where ${this.#remaining} are left`);
-    }
+    const remaining = this.#remaining;
+    this.#check(
+      bytes > 0 && bytes <= remaining,
+      () => `a piece of ${bytes} bytes where ${remaining} are left`,
+    );
     return bytes;
   }
 
@@ -92,7 +96,11 @@ export class OperationCoder {
   ): Operation {
     switch (kind) {
       case "copy":
-        return { kind, bytes, from: this.#place(coder, bytes, operation?.kind === kind ? operation.from : 0) };
+        return {
+          kind,
+          bytes,
+          from: this.#place(coder, bytes, operation?.kind === kind ? operation.from : 0),
+        };
       case "text":
         return { kind, bytes };
       case "numbers":
@@ -102,17 +110,21 @@ export class OperationCoder {
 
   #numbers(coder: BitCoder, bytes: number, operation: NumbersOperation | undefined): NumbersOperation {
     const element = this.#element(coder, operation?.element ?? 0);
-    const size = ELEMENT_KINDS[element]!.bytes;
-    if (bytes % size !== 0) throw malformed(`${bytes} bytes of ${ELEMENT_KINDS[element]!.name}`);
+    const elements = ELEMENT_KINDS[element];
+    this.#check(
+      elements !== undefined && bytes % elements.bytes === 0,
+      () => `${bytes} bytes of ${elements?.name ?? `kind ${element}`}`,
+    );
     const hasBase = coder.bit(this.#flags, 0, operation?.from === undefined ? 0 : 1) === 1;
     const from = hasBase ? this.#place(coder, bytes, operation?.from ?? 0) : undefined;
     if (element !== LEVELS_KIND) {
       return { kind: "numbers", element, from, bytes, columns: 1, slopes: undefined };
     }
     const columns = codeNumber(coder, this.#columns, 0, operation?.columns ?? 0);
-    if (columns === 0 || columns > Math.min(bytes, DELTA_LIMITS.columnsMax)) {
-      throw malformed(`rows of ${columns} numbers in a piece of ${bytes}`);
-    }
+    this.#check(
+      columns > 0 && columns <= Math.min(bytes, DELTA_LIMITS.columnsMax),
+      () => `rows of ${columns} numbers in a piece of ${bytes}`,
+    );
     const sloped = coder.bit(this.#flags, 1, operation?.slopes ? 1 : 0) === 1;
     const slopes = sloped ? this.#sloped(coder, Math.ceil(bytes / columns), operation?.slopes) : undefined;
     return { kind: "numbers", element, from, bytes, columns, slopes };
@@ -122,17 +134,16 @@ export class OperationCoder {
     let node = 1;
     for (let bit = 2; bit >= 0; bit--)
       node = (node << 1) | coder.bit(this.#elements, node, (wanted >> bit) & 1);
-    if (node - 8 >= ELEMENT_KINDS.length) throw malformed(`elements of kind ${node - 8}`);
     return node - 8;
   }
 
   #sloped(coder: BitCoder, rows: number, wanted: Int32Array | undefined): Int32Array {
-    if (rows > DELTA_LIMITS.slopeRowsMax) throw malformed(`slopes of ${rows} rows`);
+    this.#check(rows <= DELTA_LIMITS.slopeRowsMax, () => `slopes of ${rows} rows`);
     const slopes = new Int32Array(rows);
     for (let row = 0; row < rows; row++) {
       const coded = codeNumber(coder, this.#slopes, 0, zigzag((wanted?.[row] ?? 0) - SLOPE_ONE));
       const slope = SLOPE_ONE + unzigzag(coded);
-      if (slope < 0 || slope > SLOPE_MAX) throw malformed(`a slope of ${slope}`);
+      this.#check(slope >= 0 && slope <= SLOPE_MAX, () => `a slope of ${slope}`);
       slopes[row] = slope;
     }
     return slopes;
@@ -141,17 +152,18 @@ export class OperationCoder {
   /** Where something lies in the base, told from where it was expected. */
   #place(coder: BitCoder, bytes: number, wanted: number): number {
     const from = this.#expected + unzigzag(codeNumber(coder, this.#from, 0, zigzag(wanted - this.#expected)));
-    if (from < 0 || from + bytes > this.#baseBytes) {
-      throw malformed(`bytes ${from} to ${from + bytes} of a base of ${this.#baseBytes}`);
-    }
+    this.#check(
+      from >= 0 && from + bytes <= this.#baseBytes,
+      () => `bytes ${from} to ${from + bytes} of a base of ${this.#baseBytes}`,
+    );
     this.#expected = from + bytes;
     return from;
+  }
+
+  #check(holds: boolean, what: () => string): void {
+    if (this.#reading && !holds) throw new FieldloopError("delta_malformed", `Read delta: ${what()}`);
   }
 }
 
 /** Steeper than this no row was scaled; an 8-bit number times it stays within 31 bits. */
 export const SLOPE_MAX = 4 * SLOPE_ONE;
-
-function malformed(what: string): FieldloopError {
-  return new FieldloopError("delta_malformed", `Read delta: ${what}`);
-}
