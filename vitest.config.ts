@@ -7,7 +7,8 @@ export default defineConfig({
     exclude: ["**/node_modules/**", "fleet-server/dist/console*/**"],
     pool: "forks",
     maxWorkers: 2,
-    testTimeout: 20_000,
-    hookTimeout: 30_000,
+    // Many times what a test takes: it ends one that hangs, and says nothing of how fast a loaded machine is.
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
   },
 });

@@ -14,8 +14,10 @@ const COMMANDS: Readonly<Record<string, () => Promise<Register>>> = {
   rollout: async () => (await import("./commands/rollout.js")).registerRolloutCommand,
   sample: async () => (await import("./commands/sample.js")).registerSampleCommand,
   dataset: async () => (await import("./commands/dataset.js")).registerDatasetCommand,
+  keys: async () => (await import("./commands/keys.js")).registerKeysCommand,
   train: async () => (await import("./commands/train.js")).registerTrainCommand,
   evaluate: async () => (await import("./commands/evaluate.js")).registerEvaluateCommand,
+  "tuf-client": async () => (await import("./commands/tuf-client.js")).registerTufClientCommand,
   tap: async () => (await import("./commands/tap.js")).registerTapCommand,
 };
 

@@ -1,5 +1,24 @@
 export { HostProcess, type HostProcessOptions } from "./control/host-process.js";
+export { systemClock, type Clock } from "./clock.js";
+export { type Bandwidth, openBandwidth } from "./control/bandwidth.js";
+export { DesiredFollower } from "./control/desired-follower.js";
+export { DesiredStore } from "./control/desired-store.js";
+export { type AppendFile, type DeviceFiles, nodeFiles } from "./control/device-files.js";
+export { Durable, PERSIST_POINTS, type PersistObserver, type PersistPoint } from "./control/durable.js";
+export { PackageStore } from "./control/package-store.js";
+export { type PackageTrust, targetTrust } from "./control/package-trust.js";
+export { ProviderPlans } from "./control/provider-plans.js";
+export { Updater } from "./control/updater.js";
+export { Warnings } from "./control/warnings.js";
+export type { RunShadow, UpdaterOptions, UpdaterTimes } from "./control/updater-options.js";
+export type { Activation, PackageToRun, SelfTest } from "./ipc.js";
 export { startAgent, type AgentHandle, type AgentOptions } from "./control/agent.js";
+export {
+  TrustClient,
+  type TrustClientOptions,
+  type TrustedPackage,
+  type TrustStatus,
+} from "./control/trust/trust-client.js";
 export { AGENT_LIMITS, AGENT_VERSION } from "./limits.js";
 export { createAgentLog, type LogOptions } from "./log.js";
 export { readSource, type ReadWants } from "./host/sources/read.js";

@@ -9,11 +9,13 @@ import type {
 import type { PredictionOrigin } from "./control/prediction-batcher.js";
 import type { GovernorTimes } from "./host/governor.js";
 import type { LocalRequest, LocalResponses } from "./ipc-local.js";
+import type { ShadowHostRequest, ShadowMessage, ShadowOpenRequest, ShadowResponses } from "./ipc-shadow.js";
 import type { LaneSpec } from "./lane-spec.js";
 
 /**
  * What control and the inference host say to each other, over Node's IPC channel with structured clone
- * (`serialization: "advanced"`). Frames never cross it; a sample does when it is taken.
+ * (`serialization: "advanced"`). Frames never cross it; a sample does when it is taken. A candidate in shadow gets its frames through a
+ * socket of its own: see `ipc-shadow.ts`.
  */
 
 /** A verified package folder, ready to be loaded. */
@@ -71,6 +73,8 @@ export interface StartMessage {
   readonly profileIntervalSeconds: number;
   /** Frames that killed a host before; they are not run again. */
   readonly quarantined: readonly string[];
+  /** Frames of which one may have killed a host: each runs alone, so that the next end names the one. */
+  readonly suspects: readonly string[];
   /** Threads that run models at the same time, over all lanes. */
   readonly threadCount: number;
   /** Folder of the `thermal_zone*` files; undefined where temperatures are not looked at. */
@@ -97,6 +101,8 @@ export type ControlRequest =
       /** Undefined: the CPU, without a search. */
       readonly search?: ProviderSearch;
     }
+  | ShadowOpenRequest
+  | ShadowHostRequest
   | LocalRequest;
 
 export type ControlMessage =
@@ -112,7 +118,7 @@ export type ControlMessage =
   | { readonly kind: "stop" };
 
 /** What is answered to each request. */
-export interface ControlResponses extends LocalResponses {
+export interface ControlResponses extends LocalResponses, ShadowResponses {
   readonly activate: Activation;
   readonly deactivate: Record<string, never>;
   readonly capture: Record<string, never>;
@@ -144,6 +150,10 @@ export interface SelfTest {
   readonly differenceMax: number;
   readonly loadMs: number;
   readonly residentBytes: number;
+  /** What loading and running it added to the resident memory of the process. */
+  readonly memoryBytes?: number;
+  /** Median of one run on the golden inputs, all parts of a pipeline together, milliseconds; undefined where there are none. */
+  readonly runMs?: number;
   /** What to run it on, best first; empty without a search. */
   readonly providers?: readonly ProviderToRun[];
   /** The provider that was asked for does not run the package. */
@@ -213,6 +223,7 @@ export type HostMessage =
       readonly framesDropped: number;
       readonly framesFailed: number;
     }
+  | ShadowMessage
   | { readonly kind: "sample"; readonly metadata: SampleMetadata; readonly payload: Uint8Array }
   | {
       readonly kind: "feedback";

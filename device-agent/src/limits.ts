@@ -15,7 +15,8 @@ export const AGENT_LIMITS = {
   spoolCursorIntervalMs: 5_000,
 
   // Uplink
-  uplinkBytesPerSecondDefault: 256 * 1024,
+  /** One budget for telemetry, samples and downloads. */
+  uplinkBytesPerSecondDefault: 2 * 1024 * 1024,
   uplinkBurstSeconds: 4,
   keepAliveSeconds: 20,
   connectTimeoutMs: 10_000,
@@ -30,29 +31,133 @@ export const AGENT_LIMITS = {
   stateIntervalMs: 30_000,
   stateMinIntervalMs: 250,
 
+  // Bandwidth
+  /** While telemetry and a download both want the link: until the other's turn is looked at again. */
+  bandwidthTurnMs: 10,
+  /** A changed limit is noticed so soon. */
+  bandwidthPollMs: 500,
+
   // Enrolment and downloads
   enrolTimeoutMs: 20_000,
-  enrolResponseBytesMax: 64 * 1024,
+  enrolResponseBytesMax: LIMITS.rootBytesMax + 64 * 1024,
   downloadStallMs: 20_000,
+  /** Tries in a row that bring nothing; tries that bring next to nothing; tries in which the server was too slow. */
   downloadAttemptsMax: 8,
+  downloadDripsMax: 64,
+  downloadSlowMax: 3,
+  downloadProgressBytesMin: 16 * 1024,
+  /** Whole files with another hash: the second time the server itself has it, not a proxy. */
+  downloadMismatchesMax: 2,
   downloadRetryMinMs: 250,
   downloadRetryMaxMs: 15_000,
-  downloadTimeoutMs: 30 * 60_000,
-  verifyTimeoutMs: 60_000,
+  /** Slower than that over such a time of waiting for it, a server is left. */
+  downloadBytesPerSecondMin: 2 * 1024,
+  downloadRateWindowMs: 30_000,
+  /** After so many bytes they are made sure of, and the free space is looked at again. */
+  downloadCheckBytes: 4 * 1024 * 1024,
+
+  // Update
+  /** What a package must leave free on the disk: spool, database of metadata, other programs. */
+  storageReserveBytes: 32 * 1024 * 1024,
+  /** Work of one state, waiting left out; a download has the time that its bytes take at the least rate besides. */
+  offerTimeoutMs: 10 * 60_000,
+  downloadTimeoutMs: 10 * 60_000,
+  verifyTimeoutMs: 5 * 60_000,
   selfTestTimeoutMs: 180_000,
+  /** Beyond its own seconds. */
+  shadowTimeoutMs: 30 * 60_000,
+  /** A state that waits (window, budget, trust, storage) goes on or ends. */
+  waitTimeoutMs: 14 * 24 * 3_600_000,
+  /** How often a window that is waited for is looked at: the clock may have been set. */
+  windowPollMs: 30_000,
+  trustRetryMinMs: 2_000,
+  trustRetryMaxMs: 15 * 60_000,
+  /** Metadata that does not name a package yet may do so a moment later. */
+  trustUnknownTriesMax: 5,
+  storageRetryMinMs: 1_000,
+  storageRetryMaxMs: 60_000,
+  /** Of a deployment's loop that ended by something nobody thought of. */
+  updaterRetryMs: 10_000,
   /** Trying one execution provider with one variant, and the time after which no further one is tried. */
   probeTimeoutMs: 30_000,
   probesTimeoutMs: 75_000,
   activateTimeoutMs: 120_000,
-  /** A device that stops in the middle of activation or probation this often returns to the version before. */
+  /** A device that stops in the middle of a step this often gives it up; of activation and probation it returns to the version before. */
+  waitingStartsMax: 1_000,
+  downloadStartsMax: 100,
+  verifyStartsMax: 5,
+  selfTestStartsMax: 3,
   activationAttemptsMax: 2,
   probationAttemptsMax: 3,
   probationHostCrashesMax: 2,
   probationErrorShareMax: 0.1,
   probationFramesMin: 20,
+  /** Times the latency that a package's maker allows for a run: a prediction is made ready and read besides, on a device with other work. */
+  probationLatencySlack: 2,
   /** A probation that gets too few predictions ends after this long, or `probationSlack` times its seconds. */
   probationTimeoutMinMs: 10 * 60_000,
   probationSlack: 20,
+
+  /** Hosts that a version is activated in, where something else may have ended the one before. */
+  hostActivationsMax: 2,
+
+  // Trust
+  /** Between two refreshes of the trust metadata; the first is within so long after the start. */
+  trustRefreshMs: 6 * 3_600_000,
+  trustFirstRefreshMs: 30_000,
+  /** Between two refreshes because something was signed by an unknown key. */
+  trustRefreshMinMs: 10_000,
+  trustAttemptsMax: 4,
+  trustStallMs: 20_000,
+  /** Slow retrieval: in each window at least this rate, or the transfer ends. Far below what the poorest link gives. */
+  trustRateWindowMs: 20_000,
+  trustRateBytesPerSecondMin: 256,
+  /** An attempt that brings fewer bytes before it is cut counts as one without any. */
+  trustProgressBytesMin: 4 * 1024,
+  /** A clock is set by small steps all the time. */
+  trustClockToleranceMs: 60_000,
+  /** The last trusted time is written when it has grown by this much. */
+  trustClockStepMs: 10 * 60_000,
+  trustGenerationsKept: 2,
+  trustFileNameMax: 200,
+  trustVersionMax: 2 ** 31 - 1,
+  /** Delegated roles that one search for a target may visit; the device's own client visits none. */
+  trustDelegationsMax: 32,
+
+  // Shadow
+  /** Of one frame on its way to the candidate: no source gives more. */
+  shadowMessageBytesMax: 2 * 64 * 1024 * 1024,
+  shadowReplyBytesMax: 16 * 1024,
+  /** Frames that the candidate has in hand at a time; of one that wants them in a row some may wait. */
+  shadowFramesInHandMax: 2,
+  shadowSequenceInHandMax: 8,
+  shadowBytesInHandMax: 32 * 1024 * 1024,
+  /** Seconds of its share that a candidate may save up; one that wants frames in a row spends them on a run of them. */
+  shadowBurstSeconds: 1,
+  shadowSequenceBurstSeconds: 10,
+  /** Frames after a gap that only bring up to date what a candidate carries. */
+  shadowWarmFrames: 32,
+  /** Candidate's last runs, of which the quarter is taken. */
+  shadowRunsRemembered: 256,
+  /** Pairs of labels that are counted; the most frequent of them are told. */
+  shadowFlipsCounted: 1_024,
+  /** Between two events: at first, at most, and as a share of the time that it has taken. */
+  shadowIntervalMs: 15_000,
+  shadowIntervalMaxMs: 5 * 60_000,
+  shadowIntervalShare: 0.05,
+  shadowPollMs: 200,
+  shadowStopTimeoutMs: 5_000,
+  /** A candidate that neither runs nor says anything for so long waits for itself. */
+  shadowStillMs: 120_000,
+  shadowErrorShareMax: 0.1,
+  shadowFramesMin: 20,
+  /** A candidate that needs so many times the active version's time, and more than the source leaves for a frame, is too slow. */
+  shadowLatencyFactor: 4,
+  /** A shadow that gets too few frames ends after this long, or `shadowSlack` times its seconds. */
+  shadowTimeoutMinMs: 20 * 60_000,
+  shadowSlack: 4,
+  /** Starts of the candidate's process; it is started anew with the host, whose end is not its fault. */
+  shadowStartsMax: 20,
 
   // Lanes
   lanesMax: 8,

@@ -1,9 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import type { SigningKey } from "@fieldloop/protocol";
 import { AuthService } from "./auth/auth.js";
-import { loadSigningKey } from "./auth/files.js";
 import type { BlobStore } from "./blob/blob.js";
 import { FileBlobStore } from "./blob/files.js";
 import { Broker } from "./broker/broker.js";
@@ -28,7 +26,12 @@ import { DeviceStore } from "./store/devices.js";
 import { EventStore } from "./store/events.js";
 import { LabelStore } from "./store/labels.js";
 import { SampleIngestStore } from "./store/samples.js";
+import { ShadowStore } from "./store/shadow.js";
 import { TelemetryStore } from "./store/telemetry.js";
+import { KeyCeremony } from "./trust/ceremony.js";
+import { DirectorKeys } from "./trust/director.js";
+import { KeyRing } from "./trust/key-ring.js";
+import { TrustService } from "./trust/service.js";
 
 export interface Stores {
   readonly auth: AuthStore;
@@ -37,6 +40,7 @@ export interface Stores {
   readonly desired: DesiredStore;
   readonly events: EventStore;
   readonly samples: SampleIngestStore;
+  readonly shadow: ShadowStore;
   readonly telemetry: TelemetryStore;
 }
 
@@ -57,6 +61,8 @@ export interface Parts {
   readonly telemetry: TelemetryService;
   readonly ingest: Ingest;
   readonly loop: Loop;
+  readonly trust: TrustService;
+  readonly ceremony: KeyCeremony;
 }
 
 const SILENCE_MS = 60_000;
@@ -65,9 +71,10 @@ const SILENCE_MS = 60_000;
 export async function assemble(options: ServerOptions, database: Database, clock: Clock): Promise<Parts> {
   const { dataDir, logger, policy, guard, silenceMs = SILENCE_MS } = options;
   const stores = createStores(database);
-  const signingKey = await loadSigningKey(dataDir);
+  const newId = randomIds((length) => randomBytes(length));
   const blobs = new FileBlobStore(join(dataDir, "blobs"));
   await blobs.open();
+  const { trust, ceremony } = await openTrust(options, { database, blobs, clock, newId });
   const live = new LiveHub();
   const rates = new RateMeter();
   const labels = new LabelService(new LabelStore(database));
@@ -79,6 +86,8 @@ export async function assemble(options: ServerOptions, database: Database, clock
     logger,
     ...(guard ? { guard } : {}),
   });
+  // The loop is made of parts that are made before it.
+  const started: { loop?: Loop } = {};
   const ingest = new Ingest({
     database,
     stores: { ...stores, labels, blobs },
@@ -87,12 +96,14 @@ export async function assemble(options: ServerOptions, database: Database, clock
     rates,
     clock,
     logger,
+    committed: (effects) => started.loop?.committed(effects),
   });
   const fleet = createFleet({
+    onGroups: () => started.loop?.groupsChanged(),
     database,
     stores,
     broker,
-    signingKey,
+    trust,
     clock,
     live,
     rates,
@@ -104,7 +115,7 @@ export async function assemble(options: ServerOptions, database: Database, clock
   const { deployments } = stores;
   const workDir = join(dataDir, "work");
   await mkdir(workDir, { recursive: true, mode: 0o700 });
-  const loop = await createLoop({
+  const loop = (started.loop = await createLoop({
     database,
     blobs,
     clock,
@@ -115,10 +126,9 @@ export async function assemble(options: ServerOptions, database: Database, clock
     desired,
     telemetry,
     labels,
-    signingKey,
+    trust,
     workDir,
-  });
-  const newId = randomIds((length) => randomBytes(length));
+  }));
   return {
     database,
     clock,
@@ -132,8 +142,26 @@ export async function assemble(options: ServerOptions, database: Database, clock
     telemetry,
     ingest,
     loop,
+    trust,
+    ceremony,
     ...fleet,
   };
+}
+
+/** The trust repository: made at the first start, brought up to date at others, before anything is signed or served. */
+async function openTrust(
+  { dataDir, logger, keyPassphrase }: ServerOptions,
+  parts: { database: Database; blobs: BlobStore; clock: Clock; newId: NewId },
+): Promise<{ trust: TrustService; ceremony: KeyCeremony }> {
+  const director = new DirectorKeys(dataDir);
+  const ring = new KeyRing({
+    folder: join(dataDir, "trust", "keys"),
+    randomBytes: (length) => new Uint8Array(randomBytes(length)),
+    ...(keyPassphrase === undefined ? {} : { passphrase: keyPassphrase }),
+  });
+  const trust = new TrustService({ ...parts, ring, director, logger });
+  await trust.open();
+  return { trust, ceremony: new KeyCeremony({ ...parts, trust, ring, director }) };
 }
 
 function createStores(database: Database): Stores {
@@ -144,6 +172,7 @@ function createStores(database: Database): Stores {
     desired: new DesiredStore(database),
     events: new EventStore(database),
     samples: new SampleIngestStore(),
+    shadow: new ShadowStore(database),
     telemetry: new TelemetryStore(database),
   };
 }
@@ -153,22 +182,24 @@ function createFleet(given: {
   database: Database;
   stores: Stores;
   broker: Broker;
-  signingKey: SigningKey;
+  trust: TrustService;
   clock: Clock;
   live: LiveHub;
   rates: RateMeter;
   telemetry: TelemetryService;
   silenceMs: number;
   policy: ServerOptions["policy"];
+  onGroups: () => void;
 }): { desired: DesiredService; devices: DeviceService; enrolment: EnrolmentService } {
-  const { database, stores, broker, signingKey, clock, live, rates, telemetry, silenceMs, policy } = given;
+  const { database, stores, broker, trust, clock, live, rates, telemetry, silenceMs, policy, onGroups } =
+    given;
   const desired = new DesiredService({
     database,
     desired: stores.desired,
     devices: stores.devices,
     deployments: stores.deployments,
     downlink: broker,
-    signingKey,
+    director: trust,
     clock,
     live,
     ...(policy ? { policy } : {}),
@@ -183,13 +214,14 @@ function createFleet(given: {
     clock,
     silenceMs,
     disconnect: (device) => broker.disconnect(device),
+    onGroups,
   });
   const enrolment = new EnrolmentService({
     database,
     auth: stores.auth,
     devices: stores.devices,
     desired,
-    signingKey,
+    trust,
     clock,
     live,
   });

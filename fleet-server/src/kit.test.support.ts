@@ -37,6 +37,10 @@ export const FACTS: Facts = {
   nodeVersion: "20.20.2",
   runtimeVersion: "1.30.0",
   timeZone: "UTC",
+  deviceClass: "linux-x64",
+  opsetMax: 21,
+  irVersionMax: 10,
+  manifestSchemaMax: 1,
 };
 
 export interface TestServer extends ServerHandle {

@@ -57,8 +57,40 @@ export const SERVER_LIMITS = {
   deadLetterBytesMax: 4 * 1024,
 
   blobBytesMax: 256 * 1024 * 1024,
+
+  /**
+   * How long trust metadata (TUF) are good for, and how long before their end they are renewed. The timestamp bounds how long a device
+   * can be kept from seeing what is new; root and targets leave time for people to meet at an offline machine.
+   */
+  trustRootLifetimeMs: 365 * 86_400_000,
+  trustRootRenewalMs: 90 * 86_400_000,
+  trustTargetsLifetimeMs: 180 * 86_400_000,
+  trustTargetsRenewalMs: 60 * 86_400_000,
+  trustSnapshotLifetimeMs: 7 * 86_400_000,
+  trustSnapshotRenewalMs: 4 * 86_400_000,
+  trustTimestampLifetimeMs: 86_400_000,
+  trustTimestampRenewalMs: 12 * 3_600_000,
+  /** How often the renewal job looks, and how often it says that people are wanted. */
+  trustTickMs: 60_000,
+  trustReminderMs: 86_400_000,
+  /** A signing request that nobody answered. */
+  trustRequestKeptMs: 30 * 86_400_000,
+  /** Older versions of targets, snapshot and timestamp that are kept for devices that are just reading them. */
+  trustVersionsKept: 16,
+  /** Publications that one synchronization may need: a request, a root, targets, a renewal, and others of another replica. */
+  trustSyncRoundsMax: 16,
+  trustSignCommandTimeoutMs: 60_000,
+  trustSignCommandOutputBytesMax: 64 * 1024,
+  trustKeyFileBytesMax: 64 * 1024,
+  /** Cost of opening a key that has a passphrase (scrypt, RFC 7914): 128 MB and about half a second. */
+  trustPassphraseCost: 2 ** 17,
+
   devicesMax: 100_000,
   listItemsMax: 500,
   seriesPointsMax: 2_000,
   recentPredictionsMax: 1_000,
+
+  // Shadow
+  /** Deployments that one question is about. */
+  shadowDeploymentsAtOnce: 500,
 } as const;

@@ -16,6 +16,7 @@ import {
   type Evaluation,
   type Model,
   type Page,
+  type RolloutDeviceView,
   type RolloutView,
   type SampleView,
   type Snapshot,
@@ -242,8 +243,7 @@ describe("the loop over MQTT and HTTP", () => {
   it("brings the first version to every device", async () => {
     for (const name of ["cam-a", "cam-b", "cam-c"]) agents.push(await SmallAgent.start(name));
     const body = {
-      model: "shapes",
-      version: 1,
+      change: { kind: "package", model: "shapes", version: 1 },
       target: { group: "all" },
       gate,
       probation,
@@ -260,7 +260,7 @@ describe("the loop over MQTT and HTTP", () => {
     const done = await follow(made.rollout, () => 60);
     expect(done).toMatchObject({
       state: "succeeded",
-      fromVersion: null,
+      from: null,
       waves: [{ state: "passed" }, { state: "passed" }],
     });
     const { items } = await server.api.ok<Page<Model>>("GET", "/api/v1/models");
@@ -315,14 +315,13 @@ describe("the loop over MQTT and HTTP", () => {
     const { items } = await server.api.ok<Page<Evaluation>>("GET", "/api/v1/evaluations?model=shapes");
     expect(items[0]).toMatchObject({ run, verdict: "passed" });
     const made = await server.api.ok<RolloutView>("POST", "/api/v1/rollouts", {
-      model: "shapes",
-      version: 2,
+      change: { kind: "package", model: "shapes", version: 2 },
       target: { group: "all" },
       gate,
       probation,
     });
     const done = await follow(made.rollout, (version) => (version === 1 ? 60 : 97));
-    expect(done).toMatchObject({ state: "succeeded", fromVersion: 1 });
+    expect(done).toMatchObject({ state: "succeeded", from: { version: 1 } });
     expect(done.accuracy.after.value).toBeGreaterThan(done.accuracy.before.value! + 0.2);
     expect(await server.api.ok("GET", `/api/v1/samples/${samples[0]!.sample}`)).toMatchObject({
       status: expect.stringMatching(/fixed|ignored/),
@@ -331,8 +330,7 @@ describe("the loop over MQTT and HTTP", () => {
 
   it("rolls everything back when one device fails its self test", async () => {
     const body = {
-      model: "shapes",
-      version: 1,
+      change: { kind: "package", model: "shapes", version: 1 },
       target: { group: "all" },
       // Feedback of the first minute, when this version was worse, lies in the same bucket of time.
       gate: { ...gate, accuracyDropMax: null },
@@ -348,7 +346,11 @@ describe("the loop over MQTT and HTTP", () => {
       (agent) => (agent.device.device === "cam-c" && agent.wanted()?.version === 1 ? "failed" : "active"),
     );
     expect(done).toMatchObject({ state: "rolled_back", waves: [{ state: "passed" }, { state: "failed" }] });
-    expect(done.waves[1]!.devices.find(({ device }) => device === "cam-c")).toMatchObject({
+    const { items } = await server.api.ok<Page<RolloutDeviceView>>(
+      "GET",
+      `/api/v1/rollouts/${made.rollout}/devices`,
+    );
+    expect(items.find(({ device }) => device === "cam-c")).toMatchObject({
       state: "failed",
       errorCode: "self_test_failed",
     });
@@ -386,7 +388,12 @@ describe("routes of the loop", () => {
 
   it.each([
     ["POST", "/api/v1/models/shapes/versions", { manifestSha256: hash }, "labeler"],
-    ["POST", "/api/v1/rollouts", { model: "shapes", version: 1, target: { group: "all" } }, "labeler"],
+    [
+      "POST",
+      "/api/v1/rollouts",
+      { change: { kind: "package", model: "shapes", version: 1 }, target: { group: "all" } },
+      "labeler",
+    ],
     ["POST", "/api/v1/rollouts/rol_1/actions", { action: "abort" }, "labeler"],
     ["POST", "/api/v1/training-runs", { model: "shapes", baseVersion: 1, snapshot: hash }, "labeler"],
     ["POST", "/api/v1/training-runs/trn_1/cancel", undefined, "labeler"],
@@ -410,36 +417,47 @@ describe("routes of the loop", () => {
     [
       "POST",
       "/api/v1/rollouts",
-      { model: "shapes", version: 1, target: { devices: [] } },
+      { change: { kind: "package", model: "shapes", version: 1 }, target: { devices: [] } },
       400,
       "invalid_body",
     ],
     [
       "POST",
       "/api/v1/rollouts",
-      { model: "shapes", version: 1, target: { group: "all" }, waves: [{ percent: 101 }] },
+      {
+        change: { kind: "package", model: "shapes", version: 1 },
+        target: { group: "all" },
+        waves: [{ percent: 101 }],
+      },
       400,
       "invalid_body",
     ],
     [
       "POST",
       "/api/v1/rollouts",
-      { model: "shapes", version: 1, target: { group: "all" }, gate: { soakSeconds: -1 } },
+      {
+        change: { kind: "package", model: "shapes", version: 1 },
+        target: { group: "all" },
+        gate: { soakSeconds: -1 },
+      },
       400,
       "invalid_body",
     ],
     [
       "POST",
       "/api/v1/rollouts",
-      { model: "shapes", version: 1, target: { group: "all" }, forceReason: "short" },
+      {
+        change: { kind: "package", model: "shapes", version: 1 },
+        target: { group: "all" },
+        forceReason: "short",
+      },
       400,
       "invalid_body",
     ],
-    ["POST", "/api/v1/rollouts", { model: "shapes", version: 9, target: { group: "all" } }, 404, "not_found"],
     [
       "POST",
       "/api/v1/rollouts",
-      { model: "shapes", version: 1, target: { devices: ["nobody"] }, forceReason: "only a test" },
+      { change: { kind: "package", model: "shapes", version: 9 }, target: { group: "all" } },
       404,
       "not_found",
     ],
@@ -447,8 +465,18 @@ describe("routes of the loop", () => {
       "POST",
       "/api/v1/rollouts",
       {
-        model: "shapes",
-        version: 1,
+        change: { kind: "package", model: "shapes", version: 1 },
+        target: { devices: ["nobody"] },
+        forceReason: "only a test",
+      },
+      404,
+      "not_found",
+    ],
+    [
+      "POST",
+      "/api/v1/rollouts",
+      {
+        change: { kind: "package", model: "shapes", version: 1 },
         target: { group: "all" },
         waves: [{ count: 1 }],
         forceReason: "only a test",

@@ -1,24 +1,22 @@
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
-  createSigningKey,
-  decodeMessage,
   formatModelVersion,
   manifestFiles,
-  PACKAGE_TYPE,
   rolloutRequestSchema,
   sampleQuerySchema,
   trainingSettingsSchema,
-  verify,
   type DataItem,
   type DeploymentState,
+  type ErrorCode,
   type RolloutRequest,
 } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { sql } from "drizzle-orm";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { CommitEffects } from "./ingest/context.js";
 import { FileBlobStore } from "./blob/files.js";
 import { FACTS, silent, until } from "./kit.test.support.js";
 import { DatasetService } from "./services/datasets.js";
@@ -27,7 +25,7 @@ import { EvaluationService } from "./services/evaluation.js";
 import { LabelService } from "./services/labels.js";
 import { LiveHub } from "./services/live.js";
 import { RegistryService } from "./services/registry.js";
-import { RolloutObserver } from "./services/rollout-observer.js";
+import { FleetFeed } from "./services/fleet-feed.js";
 import { RolloutService } from "./services/rollouts.js";
 import { SampleService } from "./services/samples.js";
 import { TrainingService } from "./services/training.js";
@@ -39,12 +37,15 @@ import { DeviceStore } from "./store/devices.js";
 import { LabelStore } from "./store/labels.js";
 import { migrate } from "./store/migrate.js";
 import { MIGRATIONS } from "./store/migrations.js";
-import { ObservedDeviceStore } from "./store/observed-devices.js";
 import { openPglite } from "./store/postgres.js";
 import { SampleIngestStore } from "./store/samples.js";
 import { openSqlite } from "./store/sqlite.js";
 import { BUCKET_MS, TelemetryStore } from "./store/telemetry.js";
-import { VersionCountsStore } from "./store/version-counts.js";
+import { DeviceStatsStore } from "./store/device-stats.js";
+import { FleetStore } from "./store/fleet.js";
+import { DirectorKeys } from "./trust/director.js";
+import { KeyRing } from "./trust/key-ring.js";
+import { TrustService } from "./trust/service.js";
 import { drawItems, makeTinyPackage, SHAPES } from "./training/tiny-package.test.kit.js";
 
 /** Training and PostgreSQL are real here: seconds on an idle machine, more on a busy one. */
@@ -69,7 +70,7 @@ class LoopKit {
   readonly devices: DeviceStore;
   readonly deployments: DeploymentStore;
   readonly telemetry: TelemetryStore;
-  readonly key = createSigningKey((length) => new Uint8Array(length).fill(9));
+  readonly trust: TrustService;
   readonly registry: RegistryService;
   readonly samples: SampleService;
   readonly datasets: DatasetService;
@@ -98,7 +99,13 @@ class LoopKit {
       newId: this.newId,
       live: this.#live,
     };
-    this.registry = new RegistryService({ ...base, labels, running: this.devices, signingKey: this.key });
+    const ring = new KeyRing({
+      folder: join(folder, "keys"),
+      randomBytes: (length) => new Uint8Array(randomBytes(length)),
+    });
+    this.trust = new TrustService({ ...base, ring, director: new DirectorKeys(folder) });
+    const { trust } = this;
+    this.registry = new RegistryService({ ...base, labels, running: this.devices, trust });
     this.samples = new SampleService({ ...base, labels });
     this.datasets = new DatasetService(base);
     this.desired = new DesiredService({
@@ -106,7 +113,7 @@ class LoopKit {
       desired: new DesiredStore(database),
       devices: this.devices,
       deployments: this.deployments,
-      signingKey: this.key,
+      director: trust,
       downlink: { publish: async (device, kind) => void this.published.push(`${device} ${kind}`) },
     });
     this.evaluations = new EvaluationService({
@@ -122,25 +129,24 @@ class LoopKit {
   readonly newId = (prefix: string): string => `${prefix}_${String(++this.#ids).padStart(6, "0")}`;
 
   /** What a restarted server has: the same stores, nothing in memory. */
-  makeRollouts(desired: Pick<DesiredService, "assign"> = this.desired): RolloutService {
-    const observer = new RolloutObserver({
-      devices: new ObservedDeviceStore(this.database),
-      deployments: this.deployments,
-      telemetry: new VersionCountsStore(this.database),
-    });
-    const fleet = { get: (device: string) => this.devices.get(device), members: async () => DEVICES };
+  makeRollouts(desired: Pick<DesiredService, "issueMany" | "publish"> = this.desired): RolloutService {
+    const feed = new FleetFeed({ store: new FleetStore(this.database), groups: this.devices });
     const { database, clock, newId, registry } = this;
-    return new RolloutService({
+    const rollouts = new RolloutService({
       database,
       clock,
       logger: silent,
       newId,
       live: this.#live,
-      observer,
-      fleet,
+      feed,
+      deployments: this.deployments,
+      configs: new DesiredStore(database),
+      stats: new DeviceStatsStore(database, async () => undefined),
       registry,
       desired,
     });
+    this.#live.listen((event) => rollouts.note(event));
+    return rollouts;
   }
 
   makeTraining(): TrainingService {
@@ -164,9 +170,11 @@ class LoopKit {
   async open(): Promise<void> {
     await this.blobs.open();
     await migrate(this.database, MIGRATIONS, this.clock.now);
+    await this.trust.open();
     for (const device of DEVICES) {
       const record = { device, tags: {}, facts: FACTS, enrolled: this.now, credentialSha256: "0" };
       await this.devices.insert(this.database, record);
+      await this.devices.setPresence(this.database, device, 1, true);
     }
   }
 
@@ -183,6 +191,7 @@ class LoopKit {
     const { now } = this;
     await this.database.transaction(async (tx) => {
       await this.devices.touch(tx, device, now);
+      await this.devices.setPresence(tx, device, 1, true);
       await this.devices.setState(tx, device, {
         time: now,
         boot: 1,
@@ -200,6 +209,7 @@ class LoopKit {
         previous: null,
         deployment: null,
         desiredRevision: 1,
+        configId: null,
         warnings: [],
         counters: {
           predictions: 0,
@@ -213,12 +223,21 @@ class LoopKit {
         source: "test",
       });
     });
+    this.#live.publish({ type: "device", id: device, device });
   }
 
   async deployment(rollout: string, device: string, state: DeploymentState): Promise<void> {
     const mine = (await this.deployments.ofRollout(rollout)).filter((one) => one.device === device).at(-1)!;
     const error = state === "failed" ? { errorCode: "self_test_failed", errorMessage: "golden case 1" } : {};
     await this.deployments.setState(this.database, mine.deployment, { state, ...error }, this.now);
+    const effects = new CommitEffects();
+    const { errorCode = null, errorMessage = null } = error as {
+      errorCode?: ErrorCode;
+      errorMessage?: string;
+    };
+    effects.words.push({ rollout, deployment: mine.deployment, device, state, errorCode, errorMessage });
+    effects.seen.set(device, this.now);
+    this.rollouts.committed(effects);
   }
 
   /** `count` predictions of a version in this moment's bucket, `right` of them called right by feedback. */
@@ -231,6 +250,8 @@ class LoopKit {
       count,
       confidenceSum: count * 0.9,
       latencySum: count * 3,
+      confidenceSquares: count * 0.81,
+      latencySquares: count * 9,
     });
     for (let n = 0; n < count; n++) {
       const feedback = { device, boot: 1, n: this.#ids++, label: null, correct: n < right ? 1 : 0 };
@@ -278,10 +299,9 @@ class LoopKit {
   }
 }
 
-const request = (overrides: Partial<RolloutRequest> = {}): RolloutRequest =>
+const request = (overrides: Record<string, unknown> = {}): RolloutRequest =>
   rolloutRequestSchema.parse({
-    model: "shapes",
-    version: 1,
+    change: { kind: "package", model: "shapes", version: 1 },
     target: { devices: DEVICES },
     waves: [{ devices: ["cam-a"] }, { percent: 100 }],
     gate: { soakSeconds: 10, silenceSeconds: 30, predictionsMin: 20 },
@@ -321,6 +341,7 @@ describe.each([
   });
   afterEach(async () => {
     await kit.training.stop();
+    await kit.trust.stop();
     await kit.database.close();
     await rm(folder, { recursive: true, force: true });
   });
@@ -336,14 +357,8 @@ describe.each([
         evidence: "none",
         runningOn: 0,
       });
-      const { statement, manifestBytes } = await kit.registry.require("shapes", 1);
-      const payload = verify(PACKAGE_TYPE, statement, [kit.key]);
-      expect(decodeMessage("packageStatement", payload)).toEqual({
-        model: "shapes",
-        version: 1,
-        manifestSha256: pkg.packageSha256,
-        manifestBytes,
-      });
+      expect(await kit.trust.isSigned("shapes", 1, pkg.packageSha256)).toBe(true);
+      expect(again.state).toBe("published");
       await kit.report("cam-a", 1, pkg.packageSha256);
       expect((await kit.registry.listModels())[0]!.versions[0]!.runningOn).toBe(1);
     });
@@ -557,7 +572,7 @@ describe.each([
         expect.arrayContaining([
           "ann rollout.created",
           "ann rollout.running",
-          "engine wave.passed",
+          "gate wave.passed",
           "engine rollout.succeeded",
         ]),
       );
@@ -566,17 +581,20 @@ describe.each([
     it("offers exactly once when the server dies after any part of an offer", async () => {
       await kit.publishBase();
       let fail = true;
-      const dying: Pick<DesiredService, "assign"> = {
-        assign: async (device, assignment) => {
-          const result = await kit.desired.assign(device, assignment);
+      const dying: Pick<DesiredService, "issueMany" | "publish"> = {
+        issueMany: async (tx, changes) => {
+          const issued = await kit.desired.issueMany(tx, changes);
           if (fail) throw new Error("the process died here");
-          return result;
+          return issued;
         },
+        publish: (stored) => kit.desired.publish(stored),
       };
       kit.rollouts = kit.makeRollouts(dying);
       const { rollout } = await kit.rollouts.create(request({ waves: [{ percent: 100 }] }), "ann");
       await step();
-      expect(kit.published).toHaveLength(3);
+      // Nothing of a step that did not commit happened.
+      expect(kit.published).toEqual([]);
+      expect(await kit.deployments.ofRollout(rollout)).toEqual([]);
       fail = false;
       kit.rollouts = kit.makeRollouts();
       await step();
@@ -592,17 +610,18 @@ describe.each([
       await step(31);
       expect(await kit.rollouts.get(rollout)).toMatchObject({
         state: "paused",
-        waves: [{ state: "failed", devices: [{ state: "silent" }] }, { state: "pending" }],
+        waves: [{ state: "failed", counts: { silent: 1 } }, { state: "pending" }],
       });
-      await expect(kit.rollouts.act(rollout, "resume", null, "ann")).rejects.toMatchObject({
+      await expect(kit.rollouts.act(rollout, { action: "resume", reason: "" }, "ann")).rejects.toMatchObject({
         code: "conflict",
       });
-      expect(await kit.rollouts.act(rollout, "abort", "unplugged", "ann")).toMatchObject({
+      expect(
+        await kit.rollouts.act(rollout, { action: "abort", devices: "keep", reason: "unplugged" }, "ann"),
+      ).toMatchObject({
         state: "aborted",
         reason: "unplugged",
       });
       await expect(kit.rollouts.create(request(), "ann")).resolves.toMatchObject({ state: "running" });
-      await expect(kit.rollouts.create(request(), "ann")).rejects.toMatchObject({ code: "conflict" });
     });
   });
 });
@@ -676,10 +695,13 @@ describe("from samples to a rollout of the mended version", () => {
     }
     kit.now += 60_000;
     for (const device of DEVICES) await kit.report(device, 1, pkg.packageSha256);
-    const body = request({ version: 2, onFailure: "roll_back" });
+    const body = request({
+      change: { kind: "package", model: "shapes", version: 2 },
+      onFailure: "roll_back",
+    });
     delete (body as { forceReason?: string }).forceReason;
-    const { rollout, fromVersion } = await kit.rollouts.create(body, "ann");
-    expect(fromVersion).toBe(1);
+    const { rollout, from } = await kit.rollouts.create(body, "ann");
+    expect(from).toEqual({ version: 1, configId: null });
     await kit.rollouts.tick();
     await kit.deployment(rollout, "cam-a", "active");
     await kit.report("cam-a", 2, v2.packageSha256);

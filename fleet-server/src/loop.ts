@@ -1,5 +1,4 @@
 import { randomBytes } from "node:crypto";
-import type { SigningKey } from "@fieldloop/protocol";
 import type { BlobStore } from "./blob/blob.js";
 import type { Clock, Logger } from "./context.js";
 import type { App } from "./http/env.js";
@@ -10,6 +9,9 @@ import { registerModelRoutes } from "./http/routes/models.js";
 import { registerRolloutRoutes } from "./http/routes/rollouts.js";
 import { registerSampleRoutes } from "./http/routes/samples.js";
 import { registerTrainingRoutes } from "./http/routes/training.js";
+import type { CommitEffects } from "./ingest/context.js";
+import { FleetFeed } from "./services/fleet-feed.js";
+import { DesiredStore } from "./store/desired.js";
 import { DatasetService } from "./services/datasets.js";
 import type { DesiredService } from "./services/desired.js";
 import type { DeviceService } from "./services/devices.js";
@@ -18,7 +20,6 @@ import { randomIds } from "./services/ids.js";
 import type { LabelService } from "./services/labels.js";
 import type { LiveHub } from "./services/live.js";
 import { RegistryService } from "./services/registry.js";
-import { RolloutObserver } from "./services/rollout-observer.js";
 import { RolloutService } from "./services/rollouts.js";
 import { SampleService } from "./services/samples.js";
 import type { TelemetryService } from "./services/telemetry.js";
@@ -27,9 +28,12 @@ import { AuditStore } from "./store/audit.js";
 import type { Database } from "./store/database.js";
 import type { DeploymentStore } from "./store/deployments.js";
 import { DeviceStore } from "./store/devices.js";
-import { ObservedDeviceStore } from "./store/observed-devices.js";
 import { SampleStore } from "./store/samples-annotations.js";
-import { VersionCountsStore } from "./store/version-counts.js";
+import { DeviceStatsStore } from "./store/device-stats.js";
+import { FleetStore } from "./store/fleet.js";
+import { ShadowStore } from "./store/shadow.js";
+import { ShadowService } from "./services/shadow.js";
+import type { TrustService } from "./trust/service.js";
 
 /** What the improvement loop (registry, rollouts, samples, datasets, training, evaluation) gets from the rest of the server. */
 export interface LoopDependencies {
@@ -43,7 +47,7 @@ export interface LoopDependencies {
   readonly desired: DesiredService;
   readonly telemetry: TelemetryService;
   readonly labels: LabelService;
-  readonly signingKey: SigningKey;
+  readonly trust: TrustService;
   /** A folder of the loop's own, for work in progress. */
   readonly workDir: string;
 }
@@ -59,12 +63,17 @@ export interface Loop {
   registerRoutes(app: App): void;
   start(): Promise<void>;
   stop(): Promise<void>;
+  /** What ingest made durable, and that groups changed. */
+  committed(effects: CommitEffects): void;
+  groupsChanged(): void;
+  /** Of the last rollout ticks, milliseconds. */
+  rolloutTicks(): { readonly count: number; readonly p50: number; readonly p99: number };
   /** For the overview. */
   counts(): Promise<LoopCounts>;
 }
 
 export async function createLoop(dependencies: LoopDependencies): Promise<Loop> {
-  const { database, blobs, clock, logger, live, labels, deployments, desired, signingKey } = dependencies;
+  const { database, blobs, clock, logger, live, labels, deployments, desired, trust } = dependencies;
   const newId = randomIds((length) => randomBytes(length));
   const deviceStore = new DeviceStore(database);
   const registry = new RegistryService({
@@ -72,32 +81,29 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
     blobs,
     clock,
     newId,
-    signingKey,
+    trust,
     labels,
     live,
     running: deviceStore,
   });
   const samples = new SampleService({ database, blobs, clock, newId, labels, live });
   const datasets = new DatasetService({ database, clock, newId });
-  const observer = new RolloutObserver({
-    devices: new ObservedDeviceStore(database),
-    deployments,
-    telemetry: new VersionCountsStore(database),
-  });
+  const shadows = new ShadowService({ deployments, shadow: new ShadowStore(database) });
+  const feed = new FleetFeed({ store: new FleetStore(database), groups: deviceStore });
   const rollouts = new RolloutService({
     database,
     clock,
     logger,
     newId,
-    observer,
+    feed,
+    deployments,
+    configs: new DesiredStore(database),
+    shadowOf: (deployment) => shadows.shadowOf(deployment),
+    stats: new DeviceStatsStore(database, (model, version) => labels.get(model, version)),
     registry,
     desired,
     live,
     onSucceeded: (rollout) => closeFailures(rollout, registry, new SampleStore(database)),
-    fleet: {
-      get: (device) => deviceStore.get(device),
-      members: (group) => dependencies.devices.resolve({ group }),
-    },
   });
   const work = {
     database,
@@ -116,7 +122,7 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
   return {
     registerRoutes: (app) => {
       registerModelRoutes(app, registry);
-      registerRolloutRoutes(app, rollouts);
+      registerRolloutRoutes(app, rollouts, live);
       registerSampleRoutes(app, samples);
       registerDatasetRoutes(app, datasets);
       registerTrainingRoutes(app, training);
@@ -125,23 +131,31 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
     },
     start: async () => {
       await registry.start();
-      rollouts.start();
-      // Ingest names the device whose deployment went on; the engine's own events name none.
-      stopListening = live.listen(({ type, device }) => {
-        if (type === "rollout" && device !== undefined) rollouts.wake();
+      stopListening = live.listen((event) => {
+        rollouts.note(event);
+        // The evidence of a version is part of its target.
+        if (event.type === "evaluation") trust.wake();
       });
+      await rollouts.start();
       await training.start();
     },
     stop: async () => {
       stopListening();
       await Promise.all([rollouts.stop(), training.stop(), evaluations.stop()]);
     },
+    committed: (effects) => rollouts.committed(effects),
+    groupsChanged: () => feed.noteGroups(),
+    rolloutTicks: () => ({
+      count: rollouts.timer.ticks,
+      p50: rollouts.timer.quantile(0.5),
+      p99: rollouts.timer.quantile(0.99),
+    }),
     counts: async () => {
       const { total, unlabelled } = await samples.count();
       return {
         samplesTotal: total,
         samplesUnlabelled: unlabelled,
-        rolloutsRunning: await rollouts.countRunning(),
+        rolloutsRunning: rollouts.countRunning(),
         trainingRunning: await training.countRunning(),
       };
     },

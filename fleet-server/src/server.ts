@@ -45,6 +45,8 @@ export interface ServerOptions {
   readonly silenceMs?: number;
   readonly policy?: Partial<DevicePolicy>;
   readonly guard?: Partial<GuardSettings>;
+  /** Opens signing keys of the data folder that are behind a passphrase. */
+  readonly keyPassphrase?: string;
   /** Folder of the built console. */
   readonly consoleDir?: string;
 }
@@ -103,6 +105,15 @@ async function start(options: ServerOptions, undo: (() => Promise<void>)[]): Pro
   // Pushed first: the last wills of the devices still reach ingest.
   undo.push(() => parts.broker.stop());
   const mqttPort = await startBroker(parts, options.mqttPort, host);
+  undo.push(() => parts.trust.stop());
+  // What is missed here is found at the next start.
+  parts.trust.onDirectorChanged(async () => {
+    logger.info(
+      { devices: await parts.desired.publishAll() },
+      "desired states signed by the new director key",
+    );
+  });
+  parts.trust.start();
   undo.push(() => parts.loop.stop());
   await parts.loop.start();
   const app = registerRoutes(parts, {

@@ -100,10 +100,14 @@ export const ERROR_CODES = {
   // Device
   enrolment_refused: { status: 403, title: "The enrolment token is unknown, used or expired" },
   device_suspended: { status: 403, title: "The device is suspended" },
+  identity_conflict: { status: 409, title: "Two agents use the identity of one device" },
   desired_rollback_refused: { status: 409, title: "A desired state older than the applied one was refused" },
   desired_signature_invalid: { status: 400, title: "The desired state is not signed by the fleet" },
   download_failed: { status: 502, title: "The download could not be completed" },
   download_length_mismatch: { status: 502, title: "The download is longer or shorter than announced" },
+  download_too_slow: { status: 504, title: "The download was slower than the least rate, time after time" },
+  device_class_mismatch: { status: 409, title: "The package is not for devices of this class" },
+  returned_locally: { status: 409, title: "Somebody had the device return to the version before" },
   storage_full: { status: 507, title: "No space left within the budget" },
   storage_failed: { status: 500, title: "The disk refused a write" },
   spool_corrupt: { status: 500, title: "A spool segment failed its checksum" },
@@ -125,8 +129,27 @@ export const ERROR_CODES = {
   },
   lane_unknown: { status: 409, title: "The device has no lane that could run this" },
   self_test_failed: { status: 409, title: "The self test failed on this device" },
+  shadow_failed: { status: 409, title: "The candidate misbehaved in shadow" },
   probation_failed: { status: 409, title: "The new version misbehaved during probation" },
   prediction_unknown: { status: 404, title: "No such recent prediction" },
+
+  // Trust (TUF)
+  trust_signature_insufficient: {
+    status: 400,
+    title: "Trust metadata are not signed by enough of the keys of their role",
+  },
+  trust_metadata_expired: { status: 409, title: "Trust metadata have expired" },
+  trust_rollback_refused: { status: 409, title: "Trust metadata older than known ones were refused" },
+  trust_metadata_mixed: { status: 409, title: "Trust metadata contradict each other" },
+  trust_metadata_malformed: { status: 400, title: "Trust metadata are not readable" },
+  trust_metadata_too_large: { status: 413, title: "Trust metadata exceed their size limit" },
+  trust_unreachable: { status: 502, title: "Trust metadata could not be fetched" },
+  trust_clock_back: { status: 409, title: "The clock stands before the last time known" },
+  trust_target_unknown: { status: 404, title: "The trust metadata do not name such a target" },
+  trust_target_mismatch: { status: 409, title: "A target has another content than the trust metadata say" },
+  trust_key_unavailable: { status: 409, title: "A signing key cannot be used here" },
+  trust_request_stale: { status: 409, title: "The signing request was overtaken or withdrawn" },
+  version_awaiting_signature: { status: 409, title: "The version is not signed by the targets keys yet" },
 
   // Fleet
   rollout_needs_evidence: { status: 409, title: "The version has no passing evaluation" },

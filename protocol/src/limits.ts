@@ -30,6 +30,8 @@ export const LIMITS = {
   batchGapMsMax: 65_535,
   embeddingLengthMax: 4_096,
   feedbackItemsMax: 1_000,
+  /** Pairs of classes that a shadow event tells, the most frequent ones. */
+  shadowFlipsMax: 64,
   detectionsMax: 300,
 
   deviceIdLengthMax: 64,
@@ -51,4 +53,25 @@ export const LIMITS = {
   imagePixelsMax: 50_000_000,
 
   jsonBodyBytesMax: 1024 * 1024,
+
+  /** TUF metadata: what a device reads of each role, and how many roots it follows in one go. */
+  rootBytesMax: 512 * 1024,
+  timestampBytesMax: 16 * 1024,
+  snapshotBytesMax: 2 * 1024 * 1024,
+  targetsBytesMax: 5 * 1024 * 1024,
+  rootRotationsMax: 256,
+  trustKeysPerRoleMax: 16,
+  /** Characters of a public key in PEM, and of a signature in hexadecimal (RSA of 8,192 bits). */
+  trustKeyTextMax: 2_048,
+  signatureTextMax: 2_048,
+  /** A signing request holds old and new metadata, a file of signatures a few lines. */
+  signingRequestBytesMax: 16 * 1024 * 1024,
+  directorKeysMax: 8,
+  directorBytesMax: 4 * 1024,
+  deviceClassesMax: 64,
+
+  rolloutWavesMax: 50,
+  /** Devices named in a target, and in a wave or an action. */
+  rolloutDevicesMax: 100_000,
+  waveDevicesMax: 10_000,
 } as const;

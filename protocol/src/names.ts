@@ -15,6 +15,11 @@ export const modelNameSchema = z
 export const versionSchema = z.int().min(1).max(1_000_000);
 /** Lower-case hexadecimal SHA-256. */
 export const sha256Schema = z.string().regex(/^[0-9a-f]{64}$/);
+/** A hardware profile that packages may be made for, e.g. `linux-x64`, `jetson-orin`. */
+export const deviceClassSchema = z
+  .string()
+  .max(64)
+  .regex(/^[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?$/);
 /** Milliseconds since 1970-01-01 UTC. */
 export const timeSchema = z.int().min(0).max(8_640_000_000_000_000);
 export const countSchema = z.int().min(0);

@@ -86,6 +86,9 @@ export const SIGNALS = {
   },
 } as const satisfies Record<string, SignalDefinition>;
 
+/** From this `disagreement` on the second model decides otherwise; below it only its belief differs. */
+export const DISAGREES_FROM = 0.5;
+
 export type SignalName = keyof typeof SIGNALS;
 export const SIGNAL_NAMES = Object.keys(SIGNALS) as SignalName[];
 

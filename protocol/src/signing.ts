@@ -41,6 +41,11 @@ export function keyIdOf(publicKey: Uint8Array): string {
   return toHex(sha256(publicKey).subarray(0, 8));
 }
 
+/** Which key an envelope says that it is signed with; proves nothing. @throws FieldloopError `cbor_*`, `message_schema` */
+export function signerOf(envelopeBytes: Uint8Array): string {
+  return parseEnvelope(envelopeBytes).keyId;
+}
+
 export function sign(type: string, payload: Uint8Array, key: SigningKey): Uint8Array {
   const signature = ed25519.sign(signedBytes(type, payload), key.secretKey);
   return encodeCbor({ type, payload, keyId: key.keyId, signature });
@@ -51,9 +56,7 @@ export function sign(type: string, payload: Uint8Array, key: SigningKey): Uint8A
  * @throws FieldloopError `package_signature_unknown_key` or `package_signature_invalid`; a `cbor_*` code or `message_schema` for garbage
  */
 export function verify(type: string, envelopeBytes: Uint8Array, trusted: readonly PublicKey[]): Uint8Array {
-  const parsed = envelopeSchema.safeParse(decodeCbor(envelopeBytes));
-  if (!parsed.success) throw new FieldloopError("message_schema", "Verify signature: not a signed envelope");
-  const envelope = parsed.data;
+  const envelope = parseEnvelope(envelopeBytes);
   const key = trusted.find((candidate) => candidate.keyId === envelope.keyId);
   if (!key) {
     throw new FieldloopError(
@@ -70,6 +73,12 @@ export function verify(type: string, envelopeBytes: Uint8Array, trusted: readonl
   return envelope.payload;
 }
 
+function parseEnvelope(envelopeBytes: Uint8Array): Envelope {
+  const parsed = envelopeSchema.safeParse(decodeCbor(envelopeBytes));
+  if (!parsed.success) throw new FieldloopError("message_schema", "Verify signature: not a signed envelope");
+  return parsed.data;
+}
+
 function isValid(envelope: Envelope, key: PublicKey): boolean {
   try {
     return ed25519.verify(envelope.signature, signedBytes(envelope.type, envelope.payload), key.publicKey);
@@ -79,7 +88,8 @@ function isValid(envelope: Envelope, key: PublicKey): boolean {
   }
 }
 
-function signedBytes(type: string, payload: Uint8Array): Uint8Array {
+/** What is signed of a statement. */
+export function signedBytes(type: string, payload: Uint8Array): Uint8Array {
   const header = encodeCbor(type satisfies CborValue);
   const bytes = new Uint8Array(header.length + 1 + payload.length);
   bytes.set(header);

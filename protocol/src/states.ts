@@ -26,7 +26,8 @@ const stopped = ["failed", "timed_out", "cancelled"] as const;
 export const DEPLOYMENT: StateMachine<DeploymentState> = {
   initial: "offered",
   next: {
-    offered: ["downloading", "rejected", ...stopped],
+    // `active` at once where the very package runs already.
+    offered: ["downloading", "active", "rejected", ...stopped],
     downloading: ["verifying", "rejected", ...stopped],
     verifying: ["installed", "rejected", ...stopped],
     installed: ["self_testing", ...stopped],
@@ -64,7 +65,8 @@ export const ROLLOUT: StateMachine<RolloutState> = {
     running: ["paused", "succeeded", "aborted", "rolling_back"],
     paused: ["running", "aborted", "rolling_back"],
     succeeded: ["rolling_back"],
-    aborted: [],
+    // Aborted with its devices kept; what they kept may still prove bad.
+    aborted: ["rolling_back"],
     rolling_back: ["rolled_back"],
     rolled_back: [],
   },
@@ -76,13 +78,54 @@ export const WAVE: StateMachine<WaveState> = {
   initial: "pending",
   next: {
     pending: ["running"],
-    running: ["soaking", "failed"],
-    soaking: ["passed", "failed", "inconclusive"],
-    inconclusive: ["soaking", "passed", "failed"],
+    // Passed from `running` or `failed`: by a person's written word.
+    running: ["soaking", "passed", "failed"],
+    soaking: ["running", "passed", "failed", "inconclusive"],
+    inconclusive: ["running", "soaking", "passed", "failed"],
     passed: [],
-    failed: [],
+    failed: ["running", "passed"],
   },
 };
+
+/** A device within a rollout: a deployment's state, or not asked yet, asked and not heard of since, left out. */
+export const ROLLOUT_DEVICE_STATES = [...DEPLOYMENT_STATES, "waiting", "silent", "skipped"] as const;
+export type RolloutDeviceState = (typeof ROLLOUT_DEVICE_STATES)[number];
+
+/** Why a device of a rollout is not asked now. */
+export const HOLD_REASONS = [
+  /** Its wave has not begun. */
+  "wave",
+  /** Held back for comparison. */
+  "control",
+  /** The rollout waits for a person. */
+  "approval",
+  /** The rollout's start time has not come, or it is a draft. */
+  "schedule",
+  /** The rollout is paused. */
+  "paused",
+  /** Its maintenance window is closed. */
+  "window",
+  /** More offers in this minute would be too many. */
+  "rate",
+  /** Too many devices of its site are unavailable. */
+  "budget",
+  /** Another rollout goes first. */
+  "priority",
+  /** The version does not fit it. */
+  "incompatible",
+  /** It is asked when it returns. */
+  "offline",
+  "suspended",
+  /** It failed, and is asked again after a while. */
+  "retry",
+  /** Left out: no longer in the target, or not known any more. */
+  "left",
+  /** Left out: a newer rollout says what it has. */
+  "superseded",
+  /** Left out: the rollout ended before its turn. */
+  "ended",
+] as const;
+export type HoldReason = (typeof HOLD_REASONS)[number];
 
 export const FAILURE_STATUSES = ["new", "confirmed", "in_training", "fixed", "regressed", "ignored"] as const;
 export type FailureStatus = (typeof FAILURE_STATUSES)[number];

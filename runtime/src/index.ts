@@ -59,7 +59,7 @@ export {
 export { modelCost, type KnownShapes, type ModelCost, type OperatorCost } from "./onnx/cost.js";
 export { nameNodes } from "./onnx/names.js";
 export { stripModel, type StripReport } from "./onnx/strip.js";
-export { ONNX_LIMITS, OPSETS_MAX } from "./onnx/limits.js";
+export { IR_VERSION_MAX, ONNX_LIMITS, OPSETS_MAX } from "./onnx/limits.js";
 export { decodeModel, encodeModel, graphOf, opsetVersion } from "./onnx/model.js";
 export {
   boolTensor,
@@ -230,6 +230,11 @@ export { computeSignals, type SignalContext, type SignalValues } from "./signals
 export { SignalTracker } from "./signals/tracker.js";
 export { predictionWorth } from "./signals/worth.js";
 
+// How far two versions' answers lie apart
+export { disagreement, type Answer } from "./agreement/disagreement.js";
+export { MATCH_IOU } from "./agreement/detection.js";
+export { IMAGE_TOLERANCE, POINT_TOLERANCE, REGRESSION_TOLERANCE } from "./agreement/values.js";
+
 // Profiles and baselines
 export { ProfileAccumulator, type ProfiledPrediction } from "./profile/accumulator.js";
 export { decodeBaseline, encodeBaseline, type Baseline, type NoveltyReference } from "./profile/baseline.js";
@@ -249,7 +254,12 @@ export type { NodeResult } from "./pipeline/result.js";
 
 // Packages
 export { DEFAULT_TOLERANCE, compareGolden, toleranceOf, type Tolerance } from "./package/golden.js";
-export { MANIFEST_FILE, formatManifest, parseManifest } from "./package/manifest.js";
+export {
+  MANIFEST_FILE,
+  MANIFEST_SCHEMA_MAX,
+  formatManifest,
+  parseManifest,
+} from "./package/manifest.js";
 export {
   asFloat32,
   elementCountOf,

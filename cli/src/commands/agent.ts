@@ -24,6 +24,7 @@ interface AgentCommandOptions {
   thermal: string;
   spoolMb?: number;
   uplinkKbps?: number;
+  deviceClass?: string;
   logLevel: LogLevel;
   json?: boolean;
 }
@@ -94,7 +95,12 @@ export function registerAgentCommand(program: Command): void {
     )
     .option("--thermal <folder>", "where the thermal zones are", "/sys/class/thermal")
     .option("--spool-mb <n>", "disk budget for what waits for the server (default: 256)", readCount)
-    .option("--uplink-kbps <n>", "uplink budget in kilobytes a second (default: 256)", readCount)
+    .option(
+      "--uplink-kbps <n>",
+      "budget of the link in kilobytes a second, for telemetry, samples and downloads together (default: 2048)",
+      readCount,
+    )
+    .option("--device-class <name>", "hardware profile that packages may be made for (default: linux-x64, …)")
     .option("--log-level <level>", `least that is logged: ${LOG_LEVELS.join(", ")}`, readLogLevel, "info")
     .option("--json", "one JSON object a line, for programs")
     .addHelpText("after", EXAMPLES)
@@ -131,6 +137,7 @@ async function runAgent(options: AgentCommandOptions): Promise<void> {
     grpcPort: options.grpcPort,
     provider: options.provider,
     thermalPath: options.thermal,
+    deviceClass: options.deviceClass,
     env,
     log,
     ...(options.threads === undefined ? {} : { threadCount: options.threads }),

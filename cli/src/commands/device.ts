@@ -29,6 +29,12 @@ export function registerDeviceCommand(program: Command): void {
   shared(device.command("resume <device>").description("Let a suspended device in again")).action(
     action((id: string, options: DeviceOptions) => setSuspended(id, false, options)),
   );
+  shared(
+    device
+      .command("return <device>")
+      .description("Have it return to the version before, at once; its deployment ends rolled back")
+      .option("--lane <name>", "which of its lanes", "main"),
+  ).action(action(returnPrevious));
 }
 
 function shared(command: Command): Command {
@@ -128,6 +134,14 @@ async function tag(id: string, tags: string[], options: DeviceOptions): Promise<
 async function setSuspended(id: string, suspended: boolean, options: DeviceOptions): Promise<void> {
   const path = `/api/v1/devices/${encodeURIComponent(id)}/suspension`;
   await report(await put(client(options), path, { suspended }), options);
+}
+
+async function returnPrevious(id: string, options: DeviceOptions & { lane: string }): Promise<void> {
+  const path = `/api/v1/devices/${encodeURIComponent(id)}/commands`;
+  const body = { kind: "return_previous", lane: options.lane };
+  const sent = await client(options).post<{ command: string }>(path, body);
+  if (options.json) return printJson(sent);
+  note(`${id}: asked to return to the version before (${sent.command}); its answer is among its events`);
 }
 
 async function put(api: FleetClient, path: string, body: unknown): Promise<DeviceSummary> {

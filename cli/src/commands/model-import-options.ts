@@ -1,7 +1,13 @@
 import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
-import { FieldloopError, headSchema, inputSchema } from "@fieldloop/protocol";
-import { NAMED_LABELS, PRESETS, PRESET_NAMES, type PresetOptions } from "@fieldloop/runtime";
+import { FieldloopError, headSchema, inputSchema, manifestSchema } from "@fieldloop/protocol";
+import {
+  NAMED_LABELS,
+  PRESETS,
+  PRESET_NAMES,
+  type PresetOptions,
+  type PresetResult,
+} from "@fieldloop/runtime";
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { parseLabels, parseNumber, parseNumbers, parsePositiveInteger } from "./model-options.js";
 
@@ -14,8 +20,13 @@ export interface ListFlags {
   readonly anchors?: string;
 }
 
-export type PresetFlags = ListFlags &
-  Omit<PresetOptions, "labels" | "keypointLabels" | "columns" | "targets" | "anchors">;
+export type PresetFlags = ListFlags & {
+  readonly state?: Readonly<Record<string, string>>;
+  readonly constant?: Readonly<Record<string, number>>;
+} & Omit<
+    PresetOptions,
+    "labels" | "keypointLabels" | "columns" | "targets" | "anchors" | "states" | "constants"
+  >;
 
 /** The options of `fieldloop model import` that describe the file to its preset. */
 export function addPresetOptions(command: Command): Command {
@@ -47,6 +58,16 @@ export function addPresetOptions(command: Command): Command {
     .option(
       "--targets <file>",
       "of a regression: a list with commas, or a file: one name a line, or JSON as in the manifest",
+    )
+    .option(
+      "--state <input=output>",
+      "an input that carries state, and the output with its next value; may be given again",
+      parseState,
+    )
+    .option(
+      "--constant <input=number>",
+      "an input that is the same in every run; may be given again",
+      parseConstant,
     );
 }
 
@@ -80,15 +101,24 @@ function addDetectionOptions(command: Command): void {
 
 /** Reads what the flags name, for the preset. */
 export async function readPresetOptions(flags: PresetFlags): Promise<PresetOptions> {
-  const { labels, keypointLabels, columns, targets, anchors, ...rest } = flags;
+  const { labels, keypointLabels, columns, targets, anchors, state, constant, ...rest } = flags;
   return {
     ...rest,
+    ...(state === undefined ? {} : { states: state }),
+    ...(constant === undefined ? {} : { constants: constant }),
     ...(labels === undefined ? {} : { labels: await readLabels(labels) }),
     ...(keypointLabels === undefined ? {} : { keypointLabels: await readLabels(keypointLabels) }),
     ...(columns === undefined ? {} : { columns: await readColumns(columns) }),
     ...(targets === undefined ? {} : { targets: await readTargets(targets) }),
     ...(anchors === undefined ? {} : { anchors: await readAnchors(anchors) }),
   };
+}
+
+const declaredSchema = manifestSchema.pick({ task: true, inputs: true, heads: true, signals: true });
+
+/** Reads the part of a manifest that a preset would have decided. */
+export async function readDeclared(file: string): Promise<PresetResult> {
+  return checked(file, declaredSchema.safeParse(parseJson(file, await readText(file))), (data) => data);
 }
 
 /** The presets and their titles, for the help. */
@@ -103,6 +133,23 @@ function parseAffine(text: string): { scale: number; zeroPoint: number } {
     throw new InvalidArgumentError("wanted a positive scale and a whole zero point, e.g. 0.0039,-128");
   }
   return { scale, zeroPoint };
+}
+
+/** `h0=hn`, added to those before. Names of tensors may hold an equals sign: the last one counts. */
+function parseState(text: string, before: Readonly<Record<string, string>> = {}): Record<string, string> {
+  const [name, value] = splitPair(text);
+  return { ...before, [name]: value };
+}
+
+function parseConstant(text: string, before: Readonly<Record<string, number>> = {}): Record<string, number> {
+  const [name, value] = splitPair(text);
+  return { ...before, [name]: parseNumber(value) };
+}
+
+function splitPair(text: string): [string, string] {
+  const at = text.lastIndexOf("=");
+  if (at < 1 || at === text.length - 1) throw new InvalidArgumentError("wanted name=value");
+  return [text.slice(0, at), text.slice(at + 1)];
 }
 
 async function readLabels(list: string): Promise<readonly string[]> {

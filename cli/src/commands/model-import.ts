@@ -18,11 +18,21 @@ import {
 } from "@fieldloop/runtime/node";
 import { InvalidArgumentError, type Command } from "commander";
 import { action, note, printJson, printTable } from "../output.js";
-import { addPresetOptions, presetHelp, readPresetOptions, type PresetFlags } from "./model-import-options.js";
+import {
+  addPresetOptions,
+  presetHelp,
+  readDeclared,
+  readPresetOptions,
+  type PresetFlags,
+} from "./model-import-options.js";
 import { formatBytes, modelNameFrom, parsePositiveInteger, versionOf } from "./model-options.js";
+
+/** In place of a preset's name, where a file says what the model takes and gives. */
+const DECLARED = "declared";
 
 interface ImportFlags {
   readonly preset?: string;
+  readonly manifest?: string;
   readonly name?: string;
   readonly modelVersion: number;
   readonly out?: string;
@@ -40,6 +50,10 @@ export function registerModelImport(model: Command): void {
     .description("Make a package of an ONNX file: checked, described by a preset, with a golden case")
     .argument("<file>", "ONNX file")
     .option("--preset <name>", "what the file is; see below")
+    .option(
+      "--manifest <file>",
+      "instead of a preset: JSON with task, inputs, heads and signals as in a manifest",
+    )
     .option("--name <name>", "model name (default: from the file name)")
     .option("--model-version <n>", "version number", parsePositiveInteger, 1)
     .option("--out <dir>", "package folder to make (default: NAME-VERSION here)")
@@ -57,6 +71,7 @@ export function registerModelImport(model: Command): void {
 async function importFile(file: string, flags: ImportFlags & PresetFlags): Promise<void> {
   const {
     preset: presetGiven,
+    manifest: declaredFile,
     name: nameGiven,
     modelVersion,
     out,
@@ -76,10 +91,18 @@ async function importFile(file: string, flags: ImportFlags & PresetFlags): Promi
     );
   }
   const presetOptions = await readPresetOptions(presetFlags);
-  const preset = presetGiven ?? (await choosePreset(file, presetOptions));
+  if (declaredFile !== undefined && (presetGiven !== undefined || Object.keys(presetOptions).length > 0)) {
+    throw new FieldloopError(
+      "invalid_argument",
+      "Describe the model: wanted either --manifest, or a preset with its options",
+    );
+  }
+  const declared = declaredFile === undefined ? undefined : await readDeclared(declaredFile);
+  const preset = declared ? DECLARED : (presetGiven ?? (await choosePreset(file, presetOptions)));
   const pkg = await importModel(file, out ?? `${name}-${modelVersion}`, {
     preset,
     presetOptions,
+    ...(declared === undefined ? {} : { declared }),
     model: name,
     version: modelVersion,
     licence,

@@ -52,6 +52,7 @@ export async function writeVersion(
         : entry,
     );
   }
+  const graph = decodeModel(made.bytes);
   const draft: Parameters<typeof writePackage>[1] = {
     ...manifest,
     version,
@@ -62,7 +63,8 @@ export async function writeVersion(
         name,
         file,
         precision,
-        opset: opsetVersion(decodeModel(made.bytes)),
+        opset: opsetVersion(graph),
+        irVersion: Number(graph.irVersion),
         executionProviders: providersOf(settings, manifest),
         cpuFlags:
           settings.method === "static" ? variantCpuFlags(settings.scheme, settings.types.reduceRange) : [],

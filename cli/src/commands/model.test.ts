@@ -92,6 +92,24 @@ async function writePicture(): Promise<string> {
   return path;
 }
 
+/** level = factor · sum of the window + what it was before: a recurrent model in its smallest form. */
+async function writeRecurrent(): Promise<string> {
+  const graph = new GraphBuilder();
+  const x = graph.input("x", "float32", [1, 2]);
+  const before = graph.input("h", "float32", [1, 1]);
+  const factor = graph.input("factor", "float32", []);
+  const ones = graph.initializer(float32Tensor("ones", [2, 1], [1, 1]));
+  const [sum] = graph.node("MatMul", [x, ones]);
+  const [scaled] = graph.node("Mul", [sum!, factor]);
+  graph.node("Add", [scaled!, before], {}, ["level"]);
+  graph.node("Identity", ["level"], {}, ["next"]);
+  graph.output("level", "float32", [1, 1]);
+  graph.output("next", "float32", [1, 1]);
+  const path = join(dir, "recurrent.onnx");
+  await writeFile(path, encodeModel(graph.build({ opset: 17 })));
+  return path;
+}
+
 const idx = (dims: number[], data: number[]): Buffer => {
   const head = Buffer.alloc(4 + dims.length * 4);
   head[2] = 8;
@@ -177,6 +195,52 @@ describe("fieldloop model", () => {
     const samples = await fieldloop("run", out, join(dir, "samples.csv"));
     expect(samples.out).toMatch(/0–4 +normal/);
     expect(samples.out).toMatch(/2–6 +anomalous/);
+  });
+
+  it("imports a recurrent model by any preset, and carries its state from window to window", async () => {
+    const out = join(dir, "package");
+    const options = ["--state", "h=next", "--constant", "factor=10", "--sample-rate-hz", "5"];
+    const file = await writeRecurrent();
+    const imported = await fieldloop("import", file, "--preset", "regression", ...options, "--out", out);
+    expect(imported.code).toBe(0);
+    await writeFile(join(dir, "windows.csv"), "1,0\n0,2\n3,3\n");
+    const run = JSON.parse((await fieldloop("run", out, join(dir, "windows.csv"), "--json")).out);
+    const levels = run.predictions.map((one: { heads: { values: number[] }[] }) => one.heads[0]!.values[0]);
+    expect(levels).toEqual([10, 30, 90]);
+    expect(
+      (await fieldloop("import", file, "--preset", "regression", "--state", "h", "--out", out)).code,
+    ).toBe(2);
+  });
+
+  it("imports what no preset says by the part of a manifest that says it", async () => {
+    const out = join(dir, "package");
+    const declared = {
+      task: "regression",
+      inputs: [
+        {
+          ...{ kind: "window", name: "x", length: 2, hop: 2, sampleRateHz: 5, normalization: "none" },
+          dims: [1, 2],
+        },
+        { kind: "state", name: "h", output: "next", dims: [1, 1] },
+        { kind: "constant", name: "factor", elementType: "float32", dims: [], values: [1] },
+      ],
+      heads: [
+        { kind: "regression", name: "level", output: "level", targets: [{ name: "level" }] },
+        { kind: "embedding", name: "state", output: "next", length: 1 },
+      ],
+    };
+    const path = join(dir, "declared.json");
+    await writeFile(path, JSON.stringify(declared));
+    const file = await writeRecurrent();
+    const both = await fieldloop("import", file, "--manifest", path, "--hop", "1", "--out", out);
+    expect(both.err).toMatch(/either --manifest, or a preset/);
+    const imported = await fieldloop("import", file, "--manifest", path, "--out", out, "--json");
+    expect(JSON.parse(imported.out)).toMatchObject({ preset: "declared", golden: { cases: 1 } });
+    const { manifest } = JSON.parse((await fieldloop("inspect", out, "--json")).out);
+    expect(manifest.heads.map(({ kind }: { kind: string }) => kind)).toEqual(["regression", "embedding"]);
+    await writeFile(path, JSON.stringify({ ...declared, heads: [{ kind: "regression" }] }));
+    const bad = await fieldloop("import", file, "--manifest", path, "--out", join(dir, "other"));
+    expect(bad.err).toMatch(/declared\.json": heads\.0\./);
   });
 
   it("prints the numbers of a regression by their targets, and no label", async () => {

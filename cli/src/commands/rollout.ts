@@ -1,205 +1,184 @@
-import { FieldloopError, formatModelVersion, isFinal, ROLLOUT, type RolloutView } from "@fieldloop/protocol";
-import { InvalidArgumentError, type Command } from "commander";
+import {
+  FieldloopError,
+  ROLLOUT_DEVICE_STATES,
+  ROLLOUT_STATES,
+  type RolloutDeviceView,
+  type RolloutVerdict,
+  type RolloutView,
+} from "@fieldloop/protocol";
+import { Option, type Command } from "commander";
 import { action, EXIT, note, printJson, printTable } from "../output.js";
+import { requestOf, withCreateOptions, type CreateOptions } from "../rollout/request.js";
+import { deviceRows, listRows, showRows, verdictRows } from "../rollout/tables.js";
+import { watchRollout } from "../rollout/watch.js";
 import {
   fleetClient,
-  proportionText,
   queryOf,
   readCount,
   readList,
-  readModelVersion,
-  readNumber,
   takeItems,
-  timeText,
-  watchUntil,
   withFleetOptions,
   type FleetOptions,
 } from "./fleet-options.js";
 
-interface CreateOptions extends FleetOptions {
+interface ActOptions extends FleetOptions {
+  reason?: string;
+  wave?: number;
   devices?: string[];
-  group?: string;
-  waves?: Wave[];
-  onFailure?: string;
-  soak?: number;
-  silence?: number;
-  timeout?: number;
-  predictions?: number;
-  accuracyDrop?: number;
-  probation?: number;
-  force?: string;
-  draft?: boolean;
-  watch?: boolean;
+  revert?: boolean;
 }
-
-type Wave = { percent: number } | { count: number } | { devices: string[] };
 
 export function registerRolloutCommand(program: Command): void {
   const rollout = program
     .command("rollout")
-    .description("Roll a version out in waves, watch its gates, stop it or take it back");
+    .description("Roll a version or a configuration out in waves, watch its gates, stop it or take it back");
   withFleetOptions(
-    rollout
-      .command("create <version>")
-      .description("Roll MODEL@VERSION out to devices or to a group")
-      .option("--devices <ids>", "devices, separated by commas", readList)
-      .option("--group <name>", "a group of devices; `all` is every device")
-      .option("--waves <list>", "e.g. 1,10%,100% or cam-a+cam-b,100%", readWaves)
-      .option("--on-failure <action>", "pause, abort or roll_back", readOnFailure)
-      .option("--soak <seconds>", "how long a complete wave is watched", readNumber)
-      .option("--silence <seconds>", "a device silent for longer has failed", readNumber)
-      .option("--timeout <seconds>", "a wave not complete after this long has failed", readNumber)
-      .option("--predictions <count>", "predictions wanted from each device before a verdict", readNumber)
-      .option("--accuracy-drop <share>", "largest drop of accuracy that passes, 0..1", readNumber)
-      .option("--probation <seconds>", "probation on the device", readNumber)
-      .option("--force <reason>", "roll out without a passing evaluation, and why: 10 letters or more")
-      .option("--draft", "plan it, do not start it")
-      .option("--watch", "stay until it ends"),
+    withCreateOptions(
+      rollout
+        .command("create [version]")
+        .description("Roll MODEL@VERSION (or --config) out to devices, a group or a selection"),
+    ),
   ).action(action(create));
   withFleetOptions(
     rollout
       .command("list")
       .description("Rollouts, newest first")
       .option("--model <name>", "of one model")
+      .addOption(new Option("--state <state>", "in one state").choices(ROLLOUT_STATES))
       .option("--limit <count>", "at most", readCount, 20),
   ).action(action(list));
   withFleetOptions(
-    rollout.command("show <rollout>").description("Waves, devices, gates and their numbers"),
+    rollout.command("show <rollout>").description("Waves, counts, the latest gates and their numbers"),
   ).action(action(show));
   withFleetOptions(
     rollout
+      .command("devices <rollout>")
+      .description("Each device: how far it is, why it waits or failed")
+      .addOption(new Option("--state <state>", "in one state").choices(ROLLOUT_DEVICE_STATES))
+      .option("--wave <number>", "of one wave", readCount)
+      .option("--limit <count>", "at most", readCount, 500),
+  ).action(action(devices));
+  withFleetOptions(
+    rollout
+      .command("verdicts <rollout>")
+      .description("Every verdict of every gate, with the numbers and intervals that decided")
+      .option("--wave <number>", "of one wave", readCount)
+      .option("--limit <count>", "at most", readCount, 200),
+  ).action(action(verdicts));
+  withFleetOptions(
+    rollout
       .command("watch <rollout>")
-      .description("Follow it until it ends; exit code 0 only if it succeeded"),
+      .description("Draw waves and gates live until it ends; exit code 0 only if it succeeded"),
   ).action(action(watch));
-  for (const [name, verb, description] of [
-    ["start", "start", "Start a planned rollout"],
-    ["pause", "pause", "Offer nothing more until it is resumed"],
-    ["resume", "resume", "Go on with a paused rollout"],
-    ["abort", "abort", "End it; updated devices keep the version"],
-    ["roll-back", "roll_back", "Give every updated device the version back that it ran before"],
-  ] as const) {
+  registerActions(rollout);
+}
+
+function registerActions(rollout: Command): void {
+  const add = (
+    name: string,
+    description: string,
+    body: (options: ActOptions) => Record<string, unknown>,
+  ): Command =>
     withFleetOptions(
       rollout
         .command(`${name} <rollout>`)
         .description(description)
-        .option("--reason <text>", "for the audit log", ""),
-    ).action(action((id: string, options: FleetOptions & { reason: string }) => act(id, verb, options)));
-  }
+        .option("--reason <text>", "for the audit log"),
+    ).action(action((id: string, options: ActOptions) => act(id, body(options), options)));
+  add("start", "Start a draft, or a scheduled rollout before its time", () => ({ action: "start" }));
+  add("approve", "Approve the rollout as a second person, or let a wave begin", ({ wave }) => ({
+    action: "approve",
+    wave,
+  })).option("--wave <number>", "the wave that may begin", readCount);
+  add("pause", "Offer nothing more until it is resumed", () => ({ action: "pause" }));
+  add("resume", "Go on with a paused rollout", () => ({ action: "resume" }));
+  add("abort", "End it; updated devices keep the version, unfinished offers are withdrawn", ({ revert }) => ({
+    action: "abort",
+    devices: revert ? "revert" : "keep",
+  })).option("--revert", "updated devices go back to what they had");
+  add("roll-back", "Give every updated device back what it had before; also after success", () => ({
+    action: "roll_back",
+  }));
+  add("retry", "Ask failed and silent devices again", ({ devices: named }) => ({
+    action: "retry",
+    devices: named,
+  })).option("--devices <ids>", "only these, separated by commas", readList);
+  add("next-wave", "Let the open wave pass by hand, whatever its gate says; wants a --reason", () => ({
+    action: "next_wave",
+  }));
 }
 
-async function create(version: string, options: CreateOptions): Promise<void> {
+async function create(version: string | undefined, options: CreateOptions): Promise<void> {
   const client = fleetClient(options);
   const created = await client.post<RolloutView>("/api/v1/rollouts", requestOf(version, options));
   if (options.watch) return watch(created.rollout, options);
   if (options.json) return printJson(created);
-  note(`${created.rollout}: ${created.state}`);
+  note(
+    `${created.rollout}: ${created.state}${created.waitsFor === null ? "" : `, waits for ${created.waitsFor}`}`,
+  );
 }
 
-function requestOf(version: string, options: CreateOptions): Record<string, unknown> {
-  if ((options.devices === undefined) === (options.group === undefined)) {
-    throw new FieldloopError("invalid_argument", "Create rollout: give either --devices or --group");
-  }
-  const gate = {
-    soakSeconds: options.soak,
-    silenceSeconds: options.silence,
-    waveTimeoutSeconds: options.timeout,
-    predictionsMin: options.predictions,
-    accuracyDropMax: options.accuracyDrop,
-  };
-  return {
-    ...readModelVersion(version),
-    target: options.devices ? { devices: options.devices } : { group: options.group },
-    waves: options.waves,
-    gate,
-    onFailure: options.onFailure,
-    probation: options.probation === undefined ? undefined : { seconds: options.probation, predictions: 0 },
-    forceReason: options.force,
-    start: !options.draft,
-  };
+interface ListOptions extends FleetOptions {
+  model?: string;
+  state?: string;
+  limit: number;
 }
 
-async function list(options: FleetOptions & { model?: string; limit: number }): Promise<void> {
-  const path = `/api/v1/rollouts${queryOf({ model: options.model })}`;
+async function list(options: ListOptions): Promise<void> {
+  const path = `/api/v1/rollouts${queryOf({ model: options.model, state: options.state })}`;
   const rollouts = await takeItems(fleetClient(options).list<RolloutView>(path), options.limit);
   if (options.json) return printJson(rollouts);
-  printTable([
-    ["ROLLOUT", "VERSION", "STATE", "WAVES", "CREATED", "REASON"],
-    ...rollouts.map((one) => [
-      one.rollout,
-      formatModelVersion(one.model, one.version),
-      one.state,
-      one.waves.map(({ state }) => state).join(" "),
-      timeText(one.created),
-      one.reason ?? "",
-    ]),
-  ]);
+  printTable(listRows(rollouts));
 }
 
 async function show(id: string, options: FleetOptions): Promise<void> {
-  const rollout = await read(id, options);
+  const rollout = await fleetClient(options).get<RolloutView>(pathOf(id));
   if (options.json) return printJson(rollout);
-  const from =
-    rollout.fromVersion === null ? "" : ` (from ${formatModelVersion(rollout.model, rollout.fromVersion)})`;
-  printTable([
-    ["ROLLOUT", rollout.rollout],
-    ["version", `${formatModelVersion(rollout.model, rollout.version)}${from}`],
-    ["state", rollout.reason === null ? rollout.state : `${rollout.state}: ${rollout.reason}`],
-    ["accuracy before", proportionText(rollout.accuracy.before)],
-    ["accuracy after", proportionText(rollout.accuracy.after)],
-    ...rollout.waves.flatMap((wave) => [
-      [`wave ${wave.wave}`, `${wave.state}, started ${timeText(wave.started)}`],
-      ...wave.devices.map((device) => [
-        `  ${device.device}`,
-        device.errorCode === null ? device.state : `${device.state} ${device.errorCode}`,
-      ]),
-      ...(wave.gate?.tests ?? []).map((test) => [`  gate ${test.test}`, `${test.verdict}: ${test.detail}`]),
-    ]),
-  ]);
+  printTable(showRows(rollout));
+}
+
+interface PageOptions extends FleetOptions {
+  state?: string;
+  wave?: number;
+  limit: number;
+}
+
+async function devices(id: string, options: PageOptions): Promise<void> {
+  const path = `${pathOf(id)}/devices${queryOf({ state: options.state, wave: options.wave })}`;
+  const items = await takeItems(fleetClient(options).list<RolloutDeviceView>(path), options.limit);
+  if (options.json) return printJson(items);
+  printTable(deviceRows(items));
+}
+
+async function verdicts(id: string, options: PageOptions): Promise<void> {
+  const path = `${pathOf(id)}/verdicts${queryOf({ wave: options.wave })}`;
+  const items = await takeItems(fleetClient(options).list<RolloutVerdict>(path), options.limit);
+  if (options.json) return printJson(items);
+  printTable(verdictRows(items));
 }
 
 async function watch(id: string, options: FleetOptions): Promise<void> {
-  const ended = await watchUntil(() => read(id, options), progressText, isOver, note);
+  const ended = await watchRollout(fleetClient(options), id);
   if (options.json) printJson(ended);
   else note(ended.reason === null ? ended.state : `${ended.state}: ${ended.reason}`);
   if (ended.state !== "succeeded") process.exitCode = EXIT.failed;
 }
 
-/** A paused rollout waits for a person: watching it longer shows nothing. */
-function isOver({ state }: RolloutView): boolean {
-  return state === "succeeded" || state === "paused" || isFinal(ROLLOUT, state);
-}
-
-function progressText({ state, waves }: RolloutView): string {
-  const parts = waves.map((wave) => {
-    const active = wave.devices.filter((device) => device.state === "active").length;
-    return `wave ${wave.wave} ${wave.state} (${active} of ${wave.devices.length} active)`;
-  });
-  return `${state}: ${parts.join(", ")}`;
-}
-
-async function act(id: string, verb: string, options: FleetOptions & { reason: string }): Promise<void> {
-  const path = `/api/v1/rollouts/${encodeURIComponent(id)}/actions`;
-  const rollout = await fleetClient(options).post<RolloutView>(path, {
-    action: verb,
+async function act(id: string, body: Record<string, unknown>, options: ActOptions): Promise<void> {
+  if (body["action"] === "next_wave" && (options.reason ?? "").length < 10) {
+    throw new FieldloopError(
+      "invalid_argument",
+      "Let a wave pass by hand: say why, with --reason and 10 letters or more",
+    );
+  }
+  const rollout = await fleetClient(options).post<RolloutView>(`${pathOf(id)}/actions`, {
+    ...body,
     reason: options.reason,
   });
   if (options.json) return printJson(rollout);
   note(`${rollout.rollout}: ${rollout.state}`);
 }
 
-function read(id: string, options: FleetOptions): Promise<RolloutView> {
-  return fleetClient(options).get<RolloutView>(`/api/v1/rollouts/${encodeURIComponent(id)}`);
-}
-
-/** `1` is a count, `10%` a cumulative share, anything else devices joined by `+`. */
-function readWaves(text: string): Wave[] {
-  return readList(text).map((part) => {
-    if (/^\d+(?:\.\d+)?%$/.test(part)) return { percent: Number(part.slice(0, -1)) };
-    return /^\d+$/.test(part) ? { count: Number(part) } : { devices: part.split("+") };
-  });
-}
-
-function readOnFailure(text: string): string {
-  if (["pause", "abort", "roll_back"].includes(text)) return text;
-  throw new InvalidArgumentError(`"${text}" is none of pause, abort, roll_back`);
+function pathOf(id: string): string {
+  return `/api/v1/rollouts/${encodeURIComponent(id)}`;
 }

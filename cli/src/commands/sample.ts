@@ -18,6 +18,7 @@ interface ListOptions extends FleetOptions {
   model?: string;
   device?: string;
   stratum?: string;
+  shadow?: string;
   status?: string;
   labelled?: string;
   wrong?: string;
@@ -46,6 +47,7 @@ export function registerSampleCommand(program: Command): void {
       .option("--model <name>", "of one model")
       .option("--device <id>", "of one device")
       .option("--stratum <name>", "worth, random or campaign")
+      .option("--shadow <deployment>", "where its candidate decided otherwise; any for any deployment's")
       .option("--status <name>", "new, confirmed, in_training, fixed, regressed or ignored")
       .option("--labelled <yes|no>", "with or without a label")
       .option("--wrong <yes|no|unknown>", "by what is known")
@@ -72,11 +74,12 @@ export function registerSampleCommand(program: Command): void {
 }
 
 async function list(options: ListOptions): Promise<void> {
-  const { model, device, stratum, status, labelled, wrong, order, limit } = options;
+  const { model, device, stratum, shadow, status, labelled, wrong, order, limit } = options;
   const query = queryOf({
     model,
     device,
     stratum,
+    shadow,
     status,
     labelled,
     wrong,
@@ -113,6 +116,7 @@ async function show(id: string, options: FleetOptions & { payload?: string }): P
     ["from", `${sample.device}, prediction ${sample.predictionId}, ${timeText(sample.time)}`],
     ["version", formatModelVersion(sample.model, sample.version)],
     ["said", `${sample.label}, ${percentText(sample.confidence)}`],
+    ...shadowRows(sample),
     ["feedback", sample.truth ?? "–"],
     ["stratum", `${sample.stratum}, probability ${sample.probability}, worth ${sample.worth.toFixed(3)}`],
     ["status", sample.status],
@@ -123,6 +127,12 @@ async function show(id: string, options: FleetOptions & { payload?: string }): P
     ]),
     ...history.snapshots.map((snapshot) => ["in snapshot", snapshot]),
   ]);
+}
+
+function shadowRows({ model, shadow }: SampleView): [string, string][] {
+  if (!shadow) return [];
+  const candidate = `${formatModelVersion(model, shadow.version)} in shadow`;
+  return [[candidate, `${shadow.label}, ${percentText(shadow.confidence)}`]];
 }
 
 async function label(id: string, text: string, options: FleetOptions): Promise<void> {

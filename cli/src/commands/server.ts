@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import { startServer, type Logger } from "@fieldloop/fleet-server";
 import type { Command } from "commander";
 import { action, note } from "../output.js";
+import { readText } from "./keys-files.js";
 import { LOG_LEVELS, readLogLevel, readPort, stopSignal, warnOfOldNode, type LogLevel } from "../service.js";
 
 interface ServerCommandOptions {
@@ -11,6 +12,7 @@ interface ServerCommandOptions {
   host: string;
   database?: string;
   publicMqttUrl?: string;
+  keyPassphraseFile?: string;
   logLevel: LogLevel;
   json?: boolean;
 }
@@ -25,6 +27,10 @@ export function registerServerCommand(program: Command): void {
     .option("--host <address>", "address to listen on", "127.0.0.1")
     .option("--database <url>", "postgres://… instead of SQLite (default: FIELDLOOP_DATABASE_URL)")
     .option("--public-mqtt-url <url>", "what devices connect to, where it is not the host they enrolled at")
+    .option(
+      "--key-passphrase-file <file>",
+      "opens signing keys that have one (default: FIELDLOOP_KEY_PASSPHRASE)",
+    )
     .option("--log-level <level>", `least that is logged: ${LOG_LEVELS.join(", ")}`, readLogLevel, "info")
     .option("--json", "one JSON object a line, for programs")
     .action(action(runServer));
@@ -42,6 +48,10 @@ async function runServer(options: ServerCommandOptions): Promise<void> {
     );
   }
   const databaseUrl = options.database ?? process.env.FIELDLOOP_DATABASE_URL;
+  const keyPassphrase =
+    options.keyPassphraseFile === undefined
+      ? process.env.FIELDLOOP_KEY_PASSPHRASE
+      : (await readText(options.keyPassphraseFile, "passphrase")).split(/\r?\n/, 1)[0];
   const server = await startServer({
     dataDir: resolve(options.data),
     httpPort: options.httpPort,
@@ -50,6 +60,7 @@ async function runServer(options: ServerCommandOptions): Promise<void> {
     logger,
     ...(databaseUrl ? { databaseUrl } : {}),
     ...(options.publicMqttUrl ? { publicMqttUrl: options.publicMqttUrl } : {}),
+    ...(keyPassphrase ? { keyPassphrase } : {}),
   });
   const stopped = stopSignal();
   const { httpUrl, mqttUrl } = server;

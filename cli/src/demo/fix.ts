@@ -1,4 +1,4 @@
-import type { Evaluation, Page, RolloutView, Snapshot, TrainingRun } from "@fieldloop/protocol";
+import type { Evaluation, Page, Snapshot, TrainingRun } from "@fieldloop/protocol";
 import { CHANGED_CAMERAS, DEMO_DEVICES, type DemoFleet } from "./fleet.js";
 import { percent } from "./measure.js";
 import type { Narrator } from "./narrator.js";
@@ -44,41 +44,6 @@ export async function retrain(
   }
   narrator.say(`evaluation ${evaluation.verdict}: ${evaluation.reasons.join("; ")}`);
   return { run, evaluation };
-}
-
-export async function rollOut(fleet: DemoFleet, narrator: Narrator, version: number): Promise<RolloutView> {
-  const { client } = fleet;
-  const cameras = DEMO_DEVICES.filter((device) => device.model === "parts").map((device) => device.device);
-  const created = await client.post<RolloutView>("/api/v1/rollouts", {
-    model: "parts",
-    version,
-    target: { devices: cameras },
-    waves: [{ devices: [CHANGED_CAMERAS[0]] }, { percent: 100 }],
-    gate: { soakSeconds: 10, predictionsMin: 60 },
-    probation: { seconds: 5, predictions: 50 },
-    onFailure: "roll_back",
-  });
-  const told = new Set<string>();
-  return until("the rollout ends", DEMO_TIMES.rolloutS * 1000, async () => {
-    fleet.assertRunning();
-    const rollout = await client.get<RolloutView>(`/api/v1/rollouts/${created.rollout}`);
-    for (const wave of rollout.waves) {
-      narrator.progress(
-        `wave ${wave.wave} of ${rollout.waves.length} ${wave.state}: ${wave.devices.map((device) => `${device.device} ${device.state}`).join(", ")}`,
-      );
-      if (
-        ["passed", "failed", "inconclusive"].includes(wave.state) &&
-        !told.has(`${wave.wave} ${wave.state}`)
-      ) {
-        told.add(`${wave.wave} ${wave.state}`);
-        narrator.say(
-          `wave ${wave.wave} (${wave.devices.map((device) => device.device).join(", ")}) ${wave.state}: ${wave.gate?.tests.map((test) => test.detail).join("; ") ?? ""}`,
-        );
-      }
-    }
-    if (rollout.state === "paused") return rollout;
-    return ["succeeded", "aborted", "rolled_back"].includes(rollout.state) ? rollout : undefined;
-  });
 }
 
 /** What the devices measured while they swapped: the sum of dropped frames and the longest gap between two predictions. */

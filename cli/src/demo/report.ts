@@ -22,6 +22,8 @@ export interface DemoReport {
   readonly labels: number;
   readonly version: { readonly from: number; readonly to: number };
   readonly rollout: string;
+  /** Frames that candidate and running version both answered before the candidate served anything. */
+  readonly shadow: { readonly compared: number; readonly disagreements: number };
   readonly predictions: { readonly made: number; readonly stored: number; readonly lost: number };
   readonly bytesPerPrediction: number;
   readonly framesDroppedDuringSwap: number;
@@ -63,6 +65,7 @@ export function unmetBars(report: Omit<DemoReport, "closed" | "unmet">): string[
       report.failurePrecision > report.randomErrorShare,
       "choosing for worth found no more errors than chance",
     ],
+    [report.shadow.compared > 0, "the candidate was never compared in shadow"],
     [report.rollout === "succeeded", `the rollout is "${report.rollout}"`],
     [
       report.predictions.made > 0 && report.predictions.lost === 0,

@@ -2,12 +2,13 @@ import type { Evaluation, Overview, Page, RolloutView } from "@fieldloop/protoco
 import { shippedModels } from "@fieldloop/models";
 import { publishPackage } from "../commands/publish.js";
 import { failureCases, foundErrors, label } from "./failures.js";
-import { retrain, rollOut, swapFigures } from "./fix.js";
+import { retrain, swapFigures } from "./fix.js";
 import { CHANGED_CAMERAS, DEMO_DEVICES, type DemoFleet } from "./fleet.js";
 import { fieldAccuracy, percent, round, type Span } from "./measure.js";
 import type { Narrator } from "./narrator.js";
 import { DEMO_TIMES, type StoryOptions } from "./options.js";
 import { unmetBars, type DemoReport } from "./report.js";
+import { rollOut } from "./roll-out.js";
 import { until } from "./until.js";
 
 /** How eagerly the demo's devices sample: a fleet would take days over what the demo takes half a minute for. */
@@ -65,8 +66,8 @@ export async function tellStory(
   const trainingS = (Date.now() - trainingFrom) / 1000;
   const candidate = run.candidate!;
 
-  narrator.chapter(`5  Ship parts@${candidate}: canary on one camera, gate, the rest`);
-  const rollout = await rollOut(fleet, narrator, candidate);
+  narrator.chapter(`5  Ship parts@${candidate}: shadow and canary on one camera, gate, the rest`);
+  const { rollout, shadow } = await rollOut(fleet, narrator, candidate);
   const swap = await swapFigures(fleet, candidate);
 
   narrator.chapter("6  Watch that the failure is gone");
@@ -97,6 +98,7 @@ export async function tellStory(
     labels,
     version: { from: run.baseVersion, to: candidate },
     rollout: rollout.state,
+    shadow,
     predictions: { made: made.made, stored: made.stored, lost: made.made - made.stored },
     bytesPerPrediction: round(overview.bytesPerPrediction ?? Number.NaN, 2),
     framesDroppedDuringSwap: swap.framesDropped,
@@ -119,8 +121,7 @@ async function startDevices(fleet: DemoFleet, narrator: Narrator, started: numbe
   await Promise.all(DEMO_DEVICES.map((device) => fleet.startAgent(device)));
   for (const model of new Set(DEMO_DEVICES.map((device) => device.model))) {
     await client.post("/api/v1/rollouts", {
-      model,
-      version: 1,
+      change: { kind: "package", model, version: 1 },
       target: {
         devices: DEMO_DEVICES.filter((device) => device.model === model).map((device) => device.device),
       },

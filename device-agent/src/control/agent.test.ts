@@ -92,6 +92,32 @@ describe("startAgent", () => {
     await until(() => fleet.online === false, "it said that it is offline");
   }, 120_000);
 
+  it("obeys another director once the targets keys have named it, and the one before no longer", async () => {
+    agent = await start();
+    const old = fleet.desire([]);
+    await until(() => agent!.state().desiredRevision === old.revision, "it follows the first director");
+    const successor = createSigningKey((length) => new Uint8Array(length).fill(21));
+    const told = (revision: number) => ({ ...old, revision });
+    fleet.sendDesired(fleet.signDesired(told(old.revision + 1), successor));
+    await until(
+      () => agent!.state().warnings.some(({ code }) => code === "desired_signature_invalid"),
+      "nobody has named the successor",
+    );
+    fleet.direct(successor);
+    fleet.sendDesired(fleet.signDesired(told(old.revision + 2), successor));
+    await until(() => agent!.state().desiredRevision === old.revision + 2, "it follows the second director");
+    expect(agent.state().warnings).toEqual([]);
+    fleet.sendDesired(fleet.signDesired(told(old.revision + 3)));
+    await until(
+      () => agent!.state().warnings.some(({ code }) => code === "desired_signature_invalid"),
+      "the first director is refused",
+    );
+    // What it accepted verifies at the next start, with the keys that it has on disk.
+    await agent.stop();
+    agent = await start();
+    expect(agent.state().desiredRevision).toBe(old.revision + 2);
+  }, 120_000);
+
   it("goes on after kill -9 of the host: numbers continue, nothing is lost or doubled", async () => {
     fleet.desire([
       await fleet.publish(await writeTestPackage(join(folder.path, "v1"), { version: 1 }), "d1"),

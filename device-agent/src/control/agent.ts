@@ -6,11 +6,13 @@ import type { Clock, RandomSource } from "../clock.js";
 import { parseLaneSpecs } from "../lane-spec.js";
 import type { GovernorTimes } from "../host/governor.js";
 import { Daemon } from "./daemon.js";
+import type { PersistObserver } from "./durable.js";
 import { deviceFacts } from "./facts.js";
 import { ensureDirectory } from "./files.js";
 import { enrol, type Identity, loadIdentity, nextBoot } from "./identity.js";
 import { endLeftoverHost, lockState } from "./process-lock.js";
 import type { ProviderOption } from "./provider-plans.js";
+import type { UpdaterTimes } from "./updater-options.js";
 
 export interface AgentOptions {
   /** Everything that the agent keeps lies here; one agent per folder. */
@@ -41,7 +43,14 @@ export interface AgentOptions {
   /** How soon it restricts further, and gives back. */
   readonly governorTimes?: GovernorTimes;
   readonly spoolBytesMax?: number;
+  /** Of telemetry, samples and downloads together. */
   readonly uplinkBytesPerSecond?: number;
+  /** What packages name that are not for every device; `linux-x64` and the like by default. */
+  readonly deviceClass?: string | undefined;
+  /** Times between the tries of an update; those of the limits by default. */
+  readonly updateTimes?: Partial<UpdaterTimes>;
+  /** Where a test wants to know of each change that an update makes to the disk. */
+  readonly onPersist?: PersistObserver;
   /** Environment of the inference host. */
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly log: Logger;
@@ -85,7 +94,7 @@ export async function startAgent(options: AgentOptions): Promise<AgentHandle> {
     const host = { workingDirectory, env: options.env, log: options.log };
     const corrupt: string[] = [];
     const onCorrupt = (message: string): void => void corrupt.push(message);
-    const facts = await deviceFacts(options.directory, host);
+    const facts = await deviceFacts(options.directory, host, options);
     const identity = await identify(options, facts, onCorrupt);
     const boot = await nextBoot(options.directory, onCorrupt);
     const daemon = new Daemon({ options, lanes, identity, facts, boot, host, corrupt, unlock });

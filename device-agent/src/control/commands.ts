@@ -13,7 +13,7 @@ import { AGENT_LIMITS } from "../limits.js";
 
 export interface CommandOptions {
   readonly device: string;
-  readonly fleetKeys: readonly PublicKey[];
+  readonly directorKeys: () => readonly PublicKey[];
   readonly clock: Clock;
   readonly emit: (event: EventData) => void;
   readonly run: (action: Command["action"]) => Promise<void>;
@@ -33,8 +33,8 @@ export class Commands {
 
   /** @throws FieldloopError `package_signature_*`, `forbidden` or a codec's code where it must not be answered */
   async receive(envelope: Uint8Array): Promise<void> {
-    const { device, fleetKeys, clock, emit } = this.#options;
-    const command = decodeMessage("command", verify(COMMAND_TYPE, envelope, fleetKeys));
+    const { device, directorKeys, clock, emit } = this.#options;
+    const command = decodeMessage("command", verify(COMMAND_TYPE, envelope, directorKeys()));
     if (command.device !== device) {
       throw new FieldloopError(
         "forbidden",

@@ -12,10 +12,13 @@ import type { Logger } from "pino";
 import { type Clock, systemClock } from "../clock.js";
 import { AGENT_LIMITS } from "../limits.js";
 import type { AgentHandle } from "./agent.js";
+import { type Bandwidth, openBandwidth } from "./bandwidth.js";
 import { Commands } from "./commands.js";
 import type { DaemonParts } from "./daemon-parts.js";
 import { DesiredFollower } from "./desired-follower.js";
 import { DesiredStore } from "./desired-store.js";
+import { nodeFiles } from "./device-files.js";
+import { Durable } from "./durable.js";
 import { FeedbackGatherer, type FeedbackItem, unknownPrediction } from "./feedback.js";
 import { HostLink } from "./host-link.js";
 import { LaneUpdaters } from "./lane-updaters.js";
@@ -23,15 +26,18 @@ import { LocalApi } from "./local-api.js";
 import { LocalInference } from "./local-inference.js";
 import { agentMetrics } from "./agent-metrics.js";
 import { deviceState } from "./device-state.js";
+import { type DeviceTrust, deviceTrust } from "./device-trust.js";
 import { createMetrics } from "./metrics.js";
 import { PackageCatalog } from "./package-catalog.js";
 import { PackageStore } from "./package-store.js";
+import { targetTrust } from "./package-trust.js";
 import { PredictionFeed } from "./prediction-feed.js";
 import { ProviderPlans } from "./provider-plans.js";
 import { Quarantine } from "./quarantine.js";
 import { Sender } from "./sender.js";
 import { Spool } from "./spool/spool.js";
 import { Troubles } from "./troubles.js";
+import { isUnknownKey } from "./trust-follower.js";
 import { Uplink } from "./uplink.js";
 import { Warnings } from "./warnings.js";
 
@@ -47,10 +53,13 @@ export class Daemon implements AgentHandle {
   readonly #clock: Clock;
   readonly #warnings: Warnings;
   readonly #troubles: Troubles;
+  readonly #trust: DeviceTrust;
   readonly #desired: DesiredFollower;
+  readonly #durable: Durable;
   readonly #packages: PackageStore;
   readonly #catalog: PackageCatalog;
   readonly #feed: PredictionFeed;
+  #bandwidth!: Bandwidth;
   #spool!: Spool;
   #feedback!: FeedbackGatherer;
   #updaters!: LaneUpdaters;
@@ -76,14 +85,23 @@ export class Daemon implements AgentHandle {
     const { device } = identity;
     const { directory, log } = options;
     this.#troubles = new Troubles({ directory, device, boot, log, warnings: this.#warnings });
+    this.#durable = new Durable(nodeFiles, options.onPersist);
+    this.#trust = deviceTrust(parts, {
+      clock: this.#clock,
+      warnings: this.#warnings,
+      spent: (bytes) => this.#bandwidth.take("download", bytes),
+      onRefreshed: () => this.#desired.retry(),
+      onHarmed: (message) => this.#troubles.corrupt(message),
+    });
     this.#desired = new DesiredFollower({
-      store: new DesiredStore(options.directory, identity.device, identity.fleetKeys),
+      store: new DesiredStore(options.directory, identity.device, this.#trust.follower.keys, this.#durable),
       warnings: this.#warnings,
       floor: () => this.#updaters.revisionFloor,
       follow: () => this.#follow(),
       onRefused: (error) => this.#troubles.refused("desired state", error),
+      onUnknownKey: () => this.#trust.follower.unknownKey(),
     });
-    this.#packages = new PackageStore(options.directory);
+    this.#packages = new PackageStore(options.directory, this.#durable);
     this.#catalog = new PackageCatalog(this.#packages);
     this.#feed = new PredictionFeed(boot, this.#catalog);
   }
@@ -102,6 +120,14 @@ export class Daemon implements AgentHandle {
   async start(): Promise<void> {
     const { options, corrupt } = this.#parts;
     const onCorrupt = (message: string): void => this.#troubles.corrupt(message);
+    this.#bandwidth = await openBandwidth({
+      directory: options.directory,
+      durable: this.#durable,
+      clock: this.#clock,
+      bytesPerSecond: options.uplinkBytesPerSecond ?? AGENT_LIMITS.uplinkBytesPerSecondDefault,
+      log: this.#log,
+      onCorrupt,
+    });
     this.#spool = await this.#openSpool();
     const quarantine = await Quarantine.load(options.directory, onCorrupt);
     this.#sender = this.#makeSender();
@@ -113,6 +139,7 @@ export class Daemon implements AgentHandle {
     this.#updaters.keep((packageSha256) => this.#inference.needs(packageSha256));
     this.#localApi = this.#makeLocalApi();
     await this.#packages.open();
+    await this.#trust.client.open();
     await this.#updaters.load();
     await this.#desired.load();
     for (const message of corrupt) onCorrupt(message);
@@ -124,6 +151,7 @@ export class Daemon implements AgentHandle {
     this.#uplink = this.#makeUplink();
     this.#host.start();
     this.#uplink.start();
+    this.#trust.follower.start();
     await this.#updaters.resume();
     await this.#desired.followCurrent();
     this.#tickTimer = setInterval(() => this.#host.forgetOldTroubles(), TICK_MS);
@@ -136,7 +164,9 @@ export class Daemon implements AgentHandle {
 
   async #stop(): Promise<void> {
     clearInterval(this.#tickTimer);
+    await this.#trust.follower.stop();
     await this.#localApi.stop();
+    await this.#desired.stop();
     await this.#updaters.stop();
     await this.#host.stop();
     try {
@@ -147,6 +177,7 @@ export class Daemon implements AgentHandle {
     }
     await this.#drain();
     await this.#uplink?.stop();
+    await this.#bandwidth.close();
     await this.#spool.close().catch((error: unknown) => {
       this.#log.error({ code: toFieldloopError(error).code }, "the spool could not be closed in order");
     });
@@ -175,34 +206,38 @@ export class Daemon implements AgentHandle {
   }
 
   #makeSender(): Sender {
-    const { options } = this.#parts;
     return new Sender({
       device: this.device,
       spool: this.#spool,
       clock: this.#clock,
-      bytesPerSecond: options.uplinkBytesPerSecond ?? AGENT_LIMITS.uplinkBytesPerSecondDefault,
+      bandwidth: this.#bandwidth,
       onError: (error) => this.#warnings.raise(error.code, error.message),
     });
   }
 
   #makeUpdaters(onCorrupt: (message: string) => void): LaneUpdaters {
-    const { options, identity, lanes } = this.#parts;
+    const { options, identity, lanes, facts } = this.#parts;
     return new LaneUpdaters({
       lanes,
       directory: options.directory,
       server: identity.server,
       credential: identity.credential,
-      fleetKeys: identity.fleetKeys,
+      trust: targetTrust(this.#trust.client),
+      facts,
       packages: this.#packages,
+      bandwidth: this.#bandwidth,
       fetch: options.fetch ?? fetch,
       clock: this.#clock,
       random: options.random ?? Math.random,
       log: options.log,
       selfTest: (candidate, signal) => this.#host.selfTest(candidate, signal),
+      shadow: (lane, request, signal) => this.#host.shadow(lane, request, signal),
       activate: (lane, target) => this.#host.activate(lane, target),
+      running: (lane) => this.#host.running(lane) ?? undefined,
       emit: (event) => this.#emit(event),
       onChange: () => this.#changed(),
       onCorrupt,
+      ...(options.updateTimes === undefined ? {} : { times: options.updateTimes }),
     });
   }
 
@@ -213,7 +248,7 @@ export class Daemon implements AgentHandle {
 
   #loadProviders(onCorrupt: (message: string) => void): Promise<ProviderPlans> {
     const { directory, provider } = this.#parts.options;
-    return ProviderPlans.load(directory, provider ?? "cpu", this.#threadCount, onCorrupt);
+    return ProviderPlans.load(directory, provider ?? "cpu", this.#threadCount, this.#durable, onCorrupt);
   }
 
   #makeHost(quarantine: Quarantine, providers: ProviderPlans): HostLink {
@@ -273,6 +308,7 @@ export class Daemon implements AgentHandle {
       hostPid: this.hostPid,
       health: () => this.#health(),
       feedback: (boot, items) => this.#takeFeedback(boot, items),
+      returnPrevious: (lane) => this.#updaters.returnPrevious(lane),
       setCondition: async (condition, lane) =>
         (await supervisor.request({ kind: "set_condition", condition, lane })).condition,
       truth: async (boot, n) =>
@@ -284,7 +320,7 @@ export class Daemon implements AgentHandle {
     const { options, identity } = this.#parts;
     const commands = new Commands({
       device: this.device,
-      fleetKeys: identity.fleetKeys,
+      directorKeys: this.#trust.follower.keys,
       clock: this.#clock,
       emit: (event) => this.#emit(event),
       run: (action) => this.#runCommand(action),
@@ -301,7 +337,11 @@ export class Daemon implements AgentHandle {
       state: () => encodeMessage("state", this.state()),
       onDesired: (envelope) => this.#desired.receive(envelope),
       onCommand: (envelope) => {
-        commands.receive(envelope).catch((error: unknown) => this.#troubles.refused("command", error));
+        commands.receive(envelope).catch((error: unknown) => {
+          this.#troubles.refused("command", error);
+          // Whoever sent it sends it again: a command is good for a minute only.
+          if (isUnknownKey(error)) this.#trust.follower.unknownKey();
+        });
       },
       onAck: (acks) => this.#acknowledged(acks),
       onLink: (error) => this.#troubles.link(error),
@@ -312,6 +352,7 @@ export class Daemon implements AgentHandle {
 
   async #follow(): Promise<void> {
     this.#host.applyPolicy();
+    this.#bandwidth.setLimits(this.#desired.current!.limits);
     await this.#updaters.follow(this.#desired.current!);
     this.#changed();
   }
@@ -326,6 +367,9 @@ export class Daemon implements AgentHandle {
         return;
       case "report_state":
         this.#changed();
+        return;
+      case "return_previous":
+        await this.#updaters.returnPrevious(action.lane);
         return;
     }
   }
@@ -364,6 +408,7 @@ export class Daemon implements AgentHandle {
       host: this.#host,
       previous: this.#updaters.first.previous,
       desiredRevision: this.#desired.revision,
+      configId: this.#desired.current?.configId ?? null,
       warnings: this.#warnings,
       spool: this.#spool,
     });

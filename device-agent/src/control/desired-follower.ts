@@ -1,5 +1,8 @@
 import { toFieldloopError, type Desired } from "@fieldloop/protocol";
+import { AGENT_LIMITS } from "../limits.js";
+import { sleep } from "./deployment-rules.js";
 import type { DesiredStore } from "./desired-store.js";
+import { isUnknownKey } from "./trust-follower.js";
 import type { Warnings } from "./warnings.js";
 
 export interface DesiredFollowerOptions {
@@ -10,12 +13,21 @@ export interface DesiredFollowerOptions {
   /** Does what the current desired state says. */
   readonly follow: () => Promise<void>;
   readonly onRefused: (error: unknown) => void;
+  /** It was signed by a key that is not known, or not yet; {@link DesiredFollower.retry} looks at it again. */
+  readonly onUnknownKey: () => void;
+  /** Between two tries where the disk takes nothing; that of the limits by default. */
+  readonly retryMinMs?: number;
 }
 
 /** Takes desired states as they come, one after the other, and has them followed. */
 export class DesiredFollower {
   readonly #options: DesiredFollowerOptions;
+  readonly #stop = new AbortController();
   #receiving: Promise<void> = Promise.resolve();
+  /** The last one by an unknown key: the broker does not send it again. */
+  #refused: Uint8Array | undefined;
+  /** How many came: one that waits for the disk is given up for a newer one. */
+  #received = 0;
 
   constructor(options: DesiredFollowerOptions) {
     this.#options = options;
@@ -44,18 +56,46 @@ export class DesiredFollower {
 
   /** Two at once would write one file, and the older might be followed last. */
   receive(envelope: Uint8Array): void {
-    this.#receiving = this.#receiving.then(() => this.#receive(envelope));
+    const number = ++this.#received;
+    this.#receiving = this.#receiving.then(() => this.#receive(envelope, number));
   }
 
-  async #receive(envelope: Uint8Array): Promise<void> {
-    const { store, warnings, floor, follow, onRefused } = this.#options;
-    try {
-      const desired = await store.accept(envelope, floor());
-      warnings.clear("desired_rollback_refused");
-      warnings.clear("desired_signature_invalid");
-      if (desired) await follow();
-    } catch (error) {
-      onRefused(error);
+  /** The fleet's keys were read anew: what was refused for its key may be the fleet's. It is looked at once more, no oftener. */
+  retry(): void {
+    const envelope = this.#refused;
+    this.#refused = undefined;
+    if (!envelope) return;
+    const number = ++this.#received;
+    this.#receiving = this.#receiving.then(() => this.#receive(envelope, number, true));
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#receiving;
+  }
+
+  async #receive(envelope: Uint8Array, number: number, again = false): Promise<void> {
+    const { store, warnings, floor, follow, onRefused, onUnknownKey } = this.#options;
+    let waitMs = this.#options.retryMinMs ?? AGENT_LIMITS.storageRetryMinMs;
+    for (;;) {
+      try {
+        const desired = await store.accept(envelope, floor());
+        warnings.clear("desired_rollback_refused");
+        warnings.clear("desired_signature_invalid");
+        if (desired) await follow();
+        return;
+      } catch (error) {
+        onRefused(error);
+        if (isUnknownKey(error) && !again) {
+          this.#refused = envelope;
+          onUnknownKey();
+        }
+        // The broker brings it once a connection: what the disk did not take is tried again until it does.
+        const isDisk = toFieldloopError(error).code.startsWith("storage_");
+        if (!isDisk || number < this.#received || this.#stop.signal.aborted) return;
+        await sleep(waitMs, this.#stop.signal);
+        waitMs = Math.min(waitMs * 2, AGENT_LIMITS.storageRetryMaxMs);
+      }
     }
   }
 }

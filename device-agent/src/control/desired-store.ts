@@ -8,7 +8,8 @@ import {
   type Desired,
   type PublicKey,
 } from "@fieldloop/protocol";
-import { codeOf, writeFileAtomic } from "./files.js";
+import { Durable } from "./durable.js";
+import { codeOf } from "./files.js";
 
 /**
  * The desired state that this device follows, kept as the signed envelope: it is verified anew at each start.
@@ -17,13 +18,20 @@ import { codeOf, writeFileAtomic } from "./files.js";
 export class DesiredStore {
   readonly #path: string;
   readonly #device: string;
-  readonly #fleetKeys: readonly PublicKey[];
+  readonly #directorKeys: () => readonly PublicKey[];
+  readonly #durable: Durable;
   #current: Desired | undefined;
 
-  constructor(directory: string, device: string, fleetKeys: readonly PublicKey[]) {
+  constructor(
+    directory: string,
+    device: string,
+    directorKeys: () => readonly PublicKey[],
+    durable: Durable = new Durable(),
+  ) {
     this.#path = join(directory, "desired.bin");
     this.#device = device;
-    this.#fleetKeys = fleetKeys;
+    this.#directorKeys = directorKeys;
+    this.#durable = durable;
   }
 
   get current(): Desired | undefined {
@@ -60,7 +68,7 @@ export class DesiredStore {
       );
     }
     if (desired.revision === this.revision) return undefined;
-    await writeFileAtomic(this.#path, envelope);
+    await this.#durable.writeFile("desired", this.#path, envelope);
     this.#current = desired;
     return desired;
   }
@@ -68,7 +76,7 @@ export class DesiredStore {
   #read(envelope: Uint8Array): Desired {
     let payload: Uint8Array;
     try {
-      payload = verify(DESIRED_TYPE, envelope, this.#fleetKeys);
+      payload = verify(DESIRED_TYPE, envelope, this.#directorKeys());
     } catch (cause) {
       throw new FieldloopError(
         "desired_signature_invalid",

@@ -11,13 +11,15 @@ export interface DeviceStateParts {
   readonly host: HostLink;
   readonly previous: DeviceState["previous"];
   readonly desiredRevision: number;
+  /** Of the desired state that is on disk and followed. */
+  readonly configId: string | null;
   readonly warnings: Warnings;
   readonly spool: Spool;
 }
 
 /** What a device reports of itself. What is said without a lane is that of the first one. */
 export function deviceState(parts: DeviceStateParts): DeviceState {
-  const { host, spool, warnings, facts, time, boot, previous, desiredRevision } = parts;
+  const { host, spool, warnings, facts, time, boot, previous, desiredRevision, configId } = parts;
   const { states: lanes, batches, frames, samplesTaken, supervisor } = host;
   const { framesDropped, framesFailed } = frames.total;
   const first = lanes[0]!;
@@ -31,6 +33,7 @@ export function deviceState(parts: DeviceStateParts): DeviceState {
     deployment: first.deployment,
     lanes,
     desiredRevision,
+    configId,
     warnings: warnings.list(),
     counters: {
       predictions: batches.numbers.count,

@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import {
   encodeMessage,
   toFieldloopError,
@@ -12,11 +13,21 @@ import { FrameCounters } from "./counters.js";
 import { DEFAULT_PREDICTIONS_SECONDS, type HostLinkOptions, readsStdin } from "./host-link-options.js";
 import { inScratchHost } from "./host-process.js";
 import { frameMarkPath } from "./lane-files.js";
-import { forgetHost, type LaneLink, laneLinks, providerToBlame, runningOf, suspectsOf } from "./lane-link.js";
+import {
+  forgetHost,
+  type LaneLink,
+  laneLinks,
+  providerToBlame,
+  ranBeside,
+  runningOf,
+  suspectsOf,
+} from "./lane-link.js";
 import { MemoryCeiling } from "./memory-ceiling.js";
 import { PredictionBatches } from "./prediction-batcher.js";
 import { judgeFrames } from "./quarantine.js";
 import { appendSample } from "./samples.js";
+import { type ShadowRequest, Shadows } from "./shadow/shadows.js";
+import type { ShadowOutcome } from "./shadow/trial.js";
 import { startMessage } from "./start-message.js";
 import { type HostCrash, Supervisor } from "./supervisor.js";
 
@@ -38,10 +49,12 @@ export class HostLink {
   readonly #options: HostLinkOptions;
   readonly #lanes: ReadonlyMap<string, LaneLink>;
   readonly #memory: MemoryCeiling;
+  readonly #shadows: Shadows;
   /** Troubles that this host told, each with its scope. */
   readonly #told = new Map<string, { readonly code: ErrorCode; readonly scope: string }>();
   /** Hosts in a row that ended before they were ready. */
   #startsFailed = 0;
+  #lastCrash: HostCrash | undefined;
   #samplesTaken = 0;
   #upSince = 0;
   #predictionsTimer: NodeJS.Timeout | undefined;
@@ -63,6 +76,12 @@ export class HostLink {
       onReady: (activated) => this.#ready(activated),
       onMessage: (message) => this.#received(message),
       onCrash: (crash) => void this.#crashed(crash),
+    });
+    const { supervisor } = this;
+    this.#shadows = new Shadows({
+      ...options,
+      supervisor,
+      running: (lane) => this.running(lane) ?? undefined,
     });
   }
 
@@ -140,7 +159,20 @@ export class HostLink {
     return result;
   }
 
-  /** Loads beside the running session and swaps; undefined unloads. @throws FieldloopError with the old one still running */
+  /**
+   * The candidate sees, in a process of its own, what the lane's active version sees, until the terms are met.
+   * @throws FieldloopError `shadow_failed`, `timed_out`, `cancelled`
+   */
+  shadow(lane: string, request: ShadowRequest, signal: AbortSignal): Promise<ShadowOutcome> {
+    const { providers, updater } = this.#options;
+    const candidate = providers.planFor(request.candidate);
+    return this.#shadows.run(lane, updater(lane).toRun, { ...request, candidate }, signal);
+  }
+
+  /**
+   * Loads beside the running session and swaps; undefined unloads. A host that ends meanwhile with a frame of another lane in hand says
+   * nothing of this version: the next host is asked again. @throws FieldloopError with the old one still running
+   */
   async activate(lane: string, target: PackageToRun | undefined): Promise<Activation | undefined> {
     const link = this.#lanes.get(lane)!;
     if (!target) {
@@ -149,21 +181,32 @@ export class HostLink {
       this.#options.onChange();
       return undefined;
     }
-    const planned = this.#options.providers.planFor(target);
-    link.activating = planned;
-    try {
-      const request = { kind: "activate", lane, package: planned } as const;
-      const activation = await this.supervisor.request(request, AGENT_LIMITS.activateTimeoutMs);
-      this.#setRunning(link, activation);
-      link.activating = undefined;
-      return activation;
-    } catch (error) {
-      const { code } = toFieldloopError(error);
-      // A dead host is told about in #crashed, which wants to know.
-      if (code === "host_crashed") throw error;
-      link.activating = undefined;
-      if (code === "timed_out") await this.#loadHangs(planned);
-      throw error;
+    for (let attempt = 1; ; attempt++) {
+      const planned = this.#options.providers.planFor(target);
+      link.activating = planned;
+      try {
+        const request = { kind: "activate", lane, package: planned } as const;
+        const activation = await this.supervisor.request(request, AGENT_LIMITS.activateTimeoutMs);
+        this.#setRunning(link, activation);
+        link.activating = undefined;
+        return activation;
+      } catch (error) {
+        const { code } = toFieldloopError(error);
+        // A dead host is told about in #crashed, which wants to know what was being loaded.
+        if (code === "host_crashed") {
+          await setImmediate();
+          if (
+            attempt < AGENT_LIMITS.hostActivationsMax &&
+            this.#lastCrash &&
+            ranBeside(this.#lastCrash, lane)
+          )
+            continue;
+          throw error;
+        }
+        link.activating = undefined;
+        if (code === "timed_out") await this.#loadHangs(planned);
+        throw error;
+      }
     }
   }
 
@@ -185,6 +228,7 @@ export class HostLink {
   /** What the host said of itself ended with it. */
   #forgetHost(): void {
     this.frames.hostEnded();
+    this.#shadows.hostEnded();
     this.#options.onHostEnded();
     for (const link of this.#lanes.values()) forgetHost(link);
     for (const { code, scope } of this.#told.values()) this.#options.warnings.clear(code, scope);
@@ -271,7 +315,12 @@ export class HostLink {
         else warnings.clear(code, lane);
         return;
       }
+      case "shadow":
+        return this.#shadows.received(message);
+      case "disagreement":
+        return this.batches.setSignal(message.lane, message.n, "disagreement", message.value);
       case "ready":
+      case "shadow_beat":
       case "response":
       case "refused":
       case "stopped":
@@ -299,14 +348,17 @@ export class HostLink {
     // While a version is being taken in, an end of the host would be held against it.
     const isChanging = [...this.#lanes.values()].some(({ activating }) => activating !== undefined);
     if (isChanging || !this.supervisor.ready) return;
-    if (this.#memory.isExceeded(heartbeat.residentBytes)) void this.restart();
+    if (!this.#memory.isExceeded(heartbeat.residentBytes)) return;
+    for (const lane of this.#lanes.keys()) this.#options.updater(lane).noteMemoryExceeded();
+    void this.restart();
   }
 
   #addPredictions(message: Extract<HostMessage, { kind: "predictions" }>): void {
     const { lane, origin, firstN, rows } = message;
     try {
       this.batches.add(lane, origin, firstN, rows);
-      this.#options.updater(lane).notePredictions(origin.packageSha256, rows.length);
+      const latencyMs = rows.reduce((sum, row) => sum + row.latencyMs, 0);
+      this.#options.updater(lane).notePredictions(origin.packageSha256, rows.length, latencyMs);
       this.#options.onPredictions(message);
     } catch (error) {
       const coded = toFieldloopError(error);
@@ -318,6 +370,7 @@ export class HostLink {
   async #crashed(crash: HostCrash): Promise<void> {
     const { log, emit, warnings, quarantine } = this.#options;
     const { reason, unresponsive, frames } = crash;
+    this.#lastCrash = crash;
     if (!crash.wasReady) this.#startsFailed++;
     const suspects = suspectsOf(crash, [...this.#lanes.values()]);
     const [suspect] = suspects;

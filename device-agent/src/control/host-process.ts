@@ -1,8 +1,11 @@
 import { type ChildProcess, fork } from "node:child_process";
+import { writeFile } from "node:fs/promises";
+import type { Socket } from "node:net";
 import { constants, setPriority } from "node:os";
 import { createInterface } from "node:readline";
 import { FieldloopError } from "@fieldloop/protocol";
 import type { Logger } from "pino";
+import { SHADOW_SOCKET_FD } from "../ipc-shadow.js";
 import type { ControlMessage, ControlRequest, ControlResponses, HostMessage } from "../ipc.js";
 import { HOST_ENVIRONMENT, HOST_V8_FLAGS } from "./footprint.js";
 
@@ -15,6 +18,8 @@ export interface HostProcessOptions {
   readonly entry?: URL;
   /** `inherit` where a source reads the agent's own standard input. */
   readonly stdin?: "ignore" | "inherit" | undefined;
+  /** A socket to it beside the channel of messages, for whoever is given {@link HostProcess.socket}. */
+  readonly hasSocket?: boolean;
 }
 
 interface Waiting {
@@ -27,6 +32,9 @@ interface Waiting {
 const ENTRY = new URL("../host/main.js", import.meta.url);
 
 const LOG_LINE_MAX = 500;
+const STDIO: ("inherit" | "pipe" | "ipc")[] = ["inherit", "pipe", "pipe", "ipc"];
+/** Of a process that the system may end first where memory runs out, proc_pid_oom_score_adj(5). */
+const OOM_SCORE_MAX = "1000";
 
 /** One child process of the inference host: messages out, messages in, requests with answers, its end. */
 export class HostProcess {
@@ -44,7 +52,7 @@ export class HostProcess {
       execArgv: [...HOST_V8_FLAGS],
       cwd: options.workingDirectory,
       env: { ...options.env, ...HOST_ENVIRONMENT },
-      stdio: ["inherit", "pipe", "pipe", "ipc"],
+      stdio: options.hasSocket === true ? [...STDIO, "pipe"] : STDIO,
     });
     this.#logOutput(options.log);
     this.#child.on("message", (message: HostMessage) => {
@@ -70,14 +78,20 @@ export class HostProcess {
     return this.#child.pid;
   }
 
+  /** Control's end of the socket, where it has one; it is handed on with a request, once. */
+  get socket(): Socket | undefined {
+    return this.#child.stdio[SHADOW_SOCKET_FD] as Socket | undefined;
+  }
+
   /** Inferences that it was asked for and had not answered when it ended; 0 before that. */
   get inferringAtEnd(): number {
     return this.#inferring;
   }
 
-  send(message: ControlMessage): void {
+  /** `handle` goes with it, and is not ours any more. */
+  send(message: ControlMessage, handle?: Socket): void {
     if (this.#ended || !this.#child.connected) return;
-    this.#child.send(message, () => undefined);
+    this.#child.send(message, handle, () => undefined);
   }
 
   /** @throws FieldloopError the host's own, `host_crashed` where it ends first, `timed_out`, `cancelled` once `signal` aborts */
@@ -85,6 +99,7 @@ export class HostProcess {
     request: Extract<ControlRequest, { kind: Kind }>,
     timeoutMs: number,
     signal?: AbortSignal,
+    handle?: Socket,
   ): Promise<ControlResponses[Kind]> {
     if (this.#ended) {
       return Promise.reject(new FieldloopError("host_crashed", `Ask host to ${request.kind}: it has ended`));
@@ -111,7 +126,7 @@ export class HostProcess {
           signal?.removeEventListener("abort", gone);
         },
       });
-      this.send({ kind: "request", id, request });
+      this.send({ kind: "request", id, request }, handle);
       signal?.addEventListener("abort", gone, { once: true });
       if (signal?.aborted) gone();
     });
@@ -129,6 +144,14 @@ export class HostProcess {
     } catch (error) {
       log.debug({ error }, "priority of the scratch host not lowered");
     }
+  }
+
+  /** Where the system runs out of memory it is to end this process, and no other of the agent's. Linux only. */
+  makeExpendable(log: Logger): void {
+    if (this.#child.pid === undefined || process.platform !== "linux") return;
+    writeFile(`/proc/${this.#child.pid}/oom_score_adj`, OOM_SCORE_MAX).catch((error: unknown) => {
+      log.debug({ error }, "the scratch host is no more expendable than others");
+    });
   }
 
   #settle(id: number, settle: (waiting: Waiting) => void): void {

@@ -18,7 +18,10 @@ export interface Identity {
   readonly device: string;
   readonly credential: string;
   readonly mqttUrl: string;
+  /** Who directs this device until it has read the director target. */
   readonly fleetKeys: readonly PublicKey[];
+  /** Root metadata that it was given when it enrolled: everything else is trusted by way of them. */
+  readonly root: string;
 }
 
 const identityFileSchema = z.object({
@@ -28,6 +31,7 @@ const identityFileSchema = z.object({
   credential: z.string().min(1),
   mqttUrl: z.string().min(1),
   fleetKeys: enrolResponseSchema.shape.fleetKeys,
+  root: enrolResponseSchema.shape.root,
 });
 
 export interface EnrolOptions {
@@ -80,6 +84,7 @@ function toIdentity(file: z.output<typeof identityFileSchema>): Identity {
     credential: file.credential,
     mqttUrl: file.mqttUrl,
     fleetKeys: file.fleetKeys.map(({ keyId, publicKey }) => ({ keyId, publicKey: fromHex(publicKey) })),
+    root: file.root,
   };
 }
 

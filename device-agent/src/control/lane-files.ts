@@ -10,6 +10,11 @@ export function frameMarkPath(directory: string, lane: string): string {
   return join(directory, lane === MAIN_LANE ? "frame.mark" : `frame-${lane}.mark`);
 }
 
+/** Of the candidate beside the lane. */
+export function shadowMarkPath(directory: string, lane: string): string {
+  return join(directory, lane === MAIN_LANE ? "shadow.mark" : `shadow-${lane}.mark`);
+}
+
 /** The lane whose deployment a file of the state folder holds; undefined for any other file. */
 export function laneOfDeploymentFile(name: string): string | undefined {
   if (name === "deployment.json") return MAIN_LANE;

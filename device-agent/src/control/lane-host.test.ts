@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -6,6 +7,9 @@ import { until } from "../testing/fleet.test.kit.js";
 import { pngOf } from "../testing/images.test.kit.js";
 import { CAMERA, LaneStage, SPINDLE } from "../testing/lanes.test.kit.js";
 import { writeTestPackage } from "../testing/package.test.kit.js";
+
+/** A hang is waited for twice, and on a machine with much to do everything takes longer. */
+const HANG_MS = 180_000;
 
 let stage: LaneStage;
 beforeEach(async () => {
@@ -44,39 +48,68 @@ describe("a host that must go", () => {
     stage.expectAllStored();
   }, 120_000);
 
-  it("is killed when a run never ends, and the frame is not run again", async () => {
+  // With more frames than it can take, two are in hand when it hangs: which of them it was, the next host finds out.
+  it.each([10, 200])(
+    "is killed when a run never ends, and the frame is not run again (%i fps)",
+    async (fps) => {
+      const images = join(stage.path, "images");
+      await mkdir(images);
+      // Gray without black: what this graph loops over for ever. The other one has black pixels, and shows how long a run takes.
+      const endlessImage = await pngOf(128);
+      await writeFile(join(images, "a.png"), await pngOf(0));
+      await writeFile(join(images, "b.png"), endlessImage);
+      const endless = writeTestPackage(join(stage.path, "endless"), {
+        version: 1,
+        endlessWithoutBlack: true,
+      });
+      const assignment = await stage.publish(endless, "d1");
+      stage.fleet.desire([
+        { ...assignment, probation: { seconds: 0, predictions: 0 } },
+        await stage.publish(stage.sound(), "s1", "spindle"),
+      ]);
+      await stage.start([`folder:${images}?fps=${fps}`, SPINDLE]);
+      const quarantine = join(stage.path, "state", "quarantine.json");
+      await until(() => existsSync(quarantine), "the frame is put away", HANG_MS);
+      expect(stage.fleet.online).toBe(true);
+      const { frames } = JSON.parse(await readFile(quarantine, "utf8")) as { frames: string[] };
+      expect(frames).toEqual([createHash("sha256").update(endlessImage).digest("hex")]);
+      await until(
+        () => stage.fleet.events.some(({ data }) => data.type === "crash" && data.frameSha256 === frames[0]),
+        "the crash is told",
+      );
+      const crash = stage.fleet.events.find(({ data }) => data.type === "crash");
+      expect(crash?.data).toMatchObject({ reason: expect.stringContaining("unresponsive") });
+      const { hostRestarts } = stage.agent.state().counters;
+      const before = stage.stored(stage.agent.boot, "brightness").length;
+      await until(
+        () => stage.stored(stage.agent.boot, "brightness").length > before + 10,
+        "the other frame is predicted on",
+      );
+      await until(() => stage.stored(stage.agent.boot, "loudness").length > 10, "and the other lane too");
+      expect(stage.agent.state().counters.hostRestarts).toBe(hostRestarts);
+    },
+    300_000,
+  );
+
+  it("fails no version that is only just being activated in another lane", async () => {
     const images = join(stage.path, "images");
     await mkdir(images);
-    // Gray without black: what this graph loops over for ever. The other one has black pixels, and shows how long a run takes.
     await writeFile(join(images, "a.png"), await pngOf(0));
     await writeFile(join(images, "b.png"), await pngOf(128));
     const endless = writeTestPackage(join(stage.path, "endless"), { version: 1, endlessWithoutBlack: true });
-    const assignment = await stage.publish(endless, "d1");
-    stage.fleet.desire([
-      { ...assignment, probation: { seconds: 0, predictions: 0 } },
-      await stage.publish(stage.sound(), "s1", "spindle"),
-    ]);
+    const hanging = {
+      ...(await stage.publish(endless, "d1")),
+      probation: { seconds: 0, predictions: 0 },
+    };
+    const other = await stage.publish(stage.sound(), "s1", "spindle");
+    stage.fleet.desire([hanging]);
     await stage.start([`folder:${images}?fps=10`, SPINDLE]);
-    const quarantine = join(stage.path, "state", "quarantine.json");
-    await until(() => existsSync(quarantine), "the frame is put away");
-    expect(stage.fleet.online).toBe(true);
-    const { frames } = JSON.parse(await readFile(quarantine, "utf8")) as { frames: string[] };
-    expect(frames.length).toBe(1);
-    await until(() => stage.fleet.events.some(({ data }) => data.type === "crash"), "the crash is told");
-    const crash = stage.fleet.events.find(({ data }) => data.type === "crash");
-    expect(crash?.data).toMatchObject({
-      frameSha256: frames[0],
-      reason: expect.stringContaining("unresponsive"),
-    });
-    const { hostRestarts } = stage.agent.state().counters;
-    const before = stage.stored(stage.agent.boot, "brightness").length;
-    await until(
-      () => stage.stored(stage.agent.boot, "brightness").length > before + 10,
-      "the other frame is predicted on",
-    );
-    await until(() => stage.stored(stage.agent.boot, "loudness").length > 10, "and the other lane too");
-    expect(stage.agent.state().counters.hostRestarts).toBe(hostRestarts);
-  }, 120_000);
+    await stage.isActive("d1");
+    // The second frame hangs already; on a quiet machine the other version is tested long before the watchdog bites.
+    stage.fleet.desire([hanging, other]);
+    await until(() => stage.fleet.deploymentStates("s1").includes("active"), "it is active", HANG_MS);
+    expect(stage.fleet.deploymentStates("s1")).not.toContain("failed");
+  }, 300_000);
 });
 
 describe("heat", () => {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { PackageToRun } from "../ipc.js";
 import { parseLaneSpecs } from "../lane-spec.js";
-import { forgetHost, type LaneLink, laneLinks, providerToBlame, suspectsOf } from "./lane-link.js";
+import { forgetHost, type LaneLink, laneLinks, providerToBlame, ranBeside, suspectsOf } from "./lane-link.js";
 import type { HostCrash } from "./supervisor.js";
 
 const SHA = "a".repeat(64);
@@ -47,6 +47,19 @@ describe("suspectsOf", () => {
     const links = lanes();
     links[1]!.activating = toRun("cpu");
     expect(names({ frames: [{ lane: "a", hashes: ["1"] }] }, links)).toEqual(["a", "b"]);
+  });
+});
+
+describe("ranBeside", () => {
+  it.each([
+    ["another lane's stuck run", { stuckLane: "a" }, true],
+    ["its own stuck run", { stuckLane: "b", frames: [{ lane: "a", hashes: ["1"] }] }, false],
+    ["another lane's frame", { frames: [{ lane: "a", hashes: ["1"] }] }, true],
+    ["its own frame alone", { frames: [{ lane: "b", hashes: ["1"] }] }, false],
+    ["another program's inference", { inferring: 1 }, true],
+    ["nothing", {}, false],
+  ])("knows %s", (_, change, wanted) => {
+    expect(ranBeside(crash(change), "b")).toBe(wanted);
   });
 });
 

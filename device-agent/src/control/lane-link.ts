@@ -63,6 +63,12 @@ export function suspectsOf(crash: HostCrash, lanes: readonly LaneLink[]): LaneLi
   return inferring > 0 ? [] : [...lanes];
 }
 
+/** Whether something beside this lane ran when the host ended, so that it may have been that. */
+export function ranBeside({ stuckLane, inferring, frames }: HostCrash, name: string): boolean {
+  if (stuckLane !== undefined) return stuckLane !== name;
+  return inferring > 0 || frames.some(({ lane }) => lane !== name);
+}
+
 /**
  * The execution provider whose driver may have taken the whole process with it: of the model that was being loaded, else of the one that
  * had a frame running. Undefined where it was the CPU, or an end from outside. `startsFailed`: hosts in a row that never got ready.

@@ -1,17 +1,28 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { MAIN_LANE, type Assignment, type Desired, type EventData } from "@fieldloop/protocol";
+import {
+  FieldloopError,
+  MAIN_LANE,
+  type Assignment,
+  type Desired,
+  type EventData,
+} from "@fieldloop/protocol";
 import type { Activation, PackageToRun } from "../ipc.js";
 import type { LaneSpec } from "../lane-spec.js";
 import { loadDeploymentFile } from "./deployment-file.js";
 import { laneOfDeploymentFile } from "./lane-files.js";
 import { PackageCleaner } from "./package-cleaner.js";
 import { Updater } from "./updater.js";
-import type { UpdaterOptions } from "./updater-options.js";
+import type { RunningPackage, ShadowOutcome, ShadowRequest, UpdaterOptions } from "./updater-options.js";
 
-export type LaneUpdatersOptions = Omit<UpdaterOptions, "lane" | "cleaner" | "activate"> & {
+type OfOneLane = "lane" | "laneModel" | "cleaner" | "activate" | "running" | "shadow";
+export type LaneUpdatersOptions = Omit<UpdaterOptions, OfOneLane> & {
   readonly lanes: readonly LaneSpec[];
   readonly activate: (lane: string, target: PackageToRun | undefined) => Promise<Activation | undefined>;
+  readonly running: (lane: string) => RunningPackage | undefined;
+  readonly shadow?:
+    | ((lane: string, request: ShadowRequest, signal: AbortSignal) => Promise<ShadowOutcome>)
+    | undefined;
 };
 
 /** One updater a lane, over one store of packages. */
@@ -23,14 +34,22 @@ export class LaneUpdaters {
   readonly #refused = new Set<string>();
 
   constructor(options: LaneUpdatersOptions) {
-    const { lanes, activate, ...shared } = options;
+    const { lanes, activate, running, shadow, ...shared } = options;
     this.#options = options;
     const cleaner = new PackageCleaner(options.packages);
     this.#cleaner = cleaner;
     this.#updaters = new Map(
-      lanes.map(({ name }) => [
+      lanes.map(({ name, model }) => [
         name,
-        new Updater({ ...shared, lane: name, cleaner, activate: (target) => activate(name, target) }),
+        new Updater({
+          ...shared,
+          lane: name,
+          laneModel: model,
+          cleaner,
+          activate: (target) => activate(name, target),
+          running: () => running(name),
+          shadow: shadow && ((request, signal) => shadow(name, request, signal)),
+        }),
       ]),
     );
   }
@@ -44,6 +63,19 @@ export class LaneUpdaters {
   }
   get revisionFloor(): number {
     return Math.max(...[...this.#updaters.values()].map(({ revisionFloor }) => revisionFloor));
+  }
+
+  /** @throws FieldloopError `lane_unknown`, and as {@link Updater.returnPrevious} */
+  async returnPrevious(lane: string): Promise<void> {
+    const updater = this.#updaters.get(lane);
+    if (!updater) {
+      const lanes = [...this.#updaters.keys()].join(", ");
+      throw new FieldloopError(
+        "lane_unknown",
+        `Return to the version before: no lane "${lane}", there are ${lanes}`,
+      );
+    }
+    await updater.returnPrevious();
   }
 
   /** Packages that somebody else needs stay on this device. */
@@ -82,13 +114,13 @@ export class LaneUpdaters {
 
   /** A lane that is not there in this start may be back in the next: its packages stay. */
   async #keepAbsentLanes(): Promise<void> {
-    const { directory, onCorrupt } = this.#options;
+    const { directory, packages, onCorrupt } = this.#options;
     for (const name of await readdir(directory)) {
       const lane = laneOfDeploymentFile(name);
       if (lane === undefined || this.#updaters.has(lane)) continue;
-      const { active, previous } = await loadDeploymentFile(join(directory, name), onCorrupt);
-      const kept = new Set([active?.packageSha256, previous?.packageSha256]);
-      this.#cleaner.register((packageSha256) => kept.has(packageSha256));
+      const { file, lost } = await loadDeploymentFile(join(directory, name), packages.durable, onCorrupt);
+      const kept = new Set([file.active?.packageSha256, file.previous?.packageSha256]);
+      this.#cleaner.register((packageSha256) => lost || kept.has(packageSha256));
     }
   }
 

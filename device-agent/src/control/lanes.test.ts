@@ -131,11 +131,14 @@ describe("several lanes", () => {
 
   it("take as many frames as their rate allows, and count the others apart", async () => {
     stage.fleet.desire([await stage.publish(stage.image(), "d1")]);
+    const begin = performance.now();
     await stage.start(["simulator:parts?fps=100&rate=5"]);
     await stage.isActive("d1");
     await until(() => stage.lane("main").framesSeen > 100, "a hundred frames");
     const { framesSeen, framesSkipped, framesDropped } = stage.lane("main");
-    expect(framesSkipped).toBeGreaterThan(framesSeen * 0.7);
+    const allowed = 5 * ((performance.now() - begin) / 1_000) + 1;
+    expect(framesSeen - framesSkipped - framesDropped).toBeLessThanOrEqual(allowed);
+    expect(framesSkipped).toBeGreaterThan(0);
     expect(framesSkipped + framesDropped).toBeLessThan(framesSeen);
     expect(stage.agent.state().counters.framesDropped).toBe(framesDropped);
   }, 60_000);

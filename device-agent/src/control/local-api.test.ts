@@ -39,6 +39,7 @@ beforeEach(async () => {
       told.push({ boot, items });
       return Promise.resolve();
     },
+    returnPrevious: () => Promise.reject(new FieldloopError("conflict", "there is no version before")),
     setCondition: (condition) =>
       condition === "dim"
         ? Promise.resolve(condition)

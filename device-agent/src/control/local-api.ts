@@ -23,6 +23,8 @@ export interface LocalApiOptions extends LocalRoutesOptions {
   readonly health: () => { readonly healthy: boolean; readonly reasons: readonly string[] };
   /** Resolves when durable on this device. @throws FieldloopError `prediction_unknown`, `storage_failed` */
   readonly feedback: (boot: number, items: readonly FeedbackItem[]) => Promise<void>;
+  /** The version before, at once. @throws FieldloopError `conflict` where there is none, and why it does not load */
+  readonly returnPrevious: (lane: string) => Promise<void>;
   readonly setCondition: (condition: string, lane: string | undefined) => Promise<string>;
   readonly truth: (boot: number, n: number) => Promise<string | undefined>;
 }

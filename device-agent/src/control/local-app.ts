@@ -30,6 +30,10 @@ const feedbackSchema = z.union([
   feedbackItemSchema,
   z.object({ items: z.array(feedbackItemSchema).min(1).max(LIMITS.feedbackItemsMax) }),
 ]);
+const returnSchema = z.object({
+  /** The first one by default. */
+  lane: laneNameSchema.optional(),
+});
 const conditionSchema = z.object({
   condition: z.string().min(1).max(64),
   /** The first lane with a simulator by default. */
@@ -63,6 +67,12 @@ function createLocalApp(options: LocalApiOptions, form: LocalAppForm): Hono<Loca
     const items = "items" in body ? body.items : [body];
     for (const [boot, group] of groupByBoot(items)) await options.feedback(boot, group);
     return context.json({ accepted: items.length }, 202);
+  });
+  app.post("/v1/return", limit, async (context) => {
+    const lane = (await readBody(context, returnSchema)).lane ?? options.lanes[0]!;
+    await options.returnPrevious(lane);
+    const running = options.state().lanes.find(({ name }) => name === lane)?.running ?? null;
+    return context.json({ lane, running });
   });
   app.post("/simulator", limit, async (context) => {
     const { condition, lane } = await readBody(context, conditionSchema);

@@ -1,3 +1,4 @@
+import { cancelled } from "./download.js";
 import type { PackageStore } from "./package-store.js";
 
 /**
@@ -21,25 +22,51 @@ export class PackageCleaner {
 
   clean(): Promise<void> {
     const needed = { has: (packageSha256: string) => this.#needs.some((needs) => needs(packageSha256)) };
-    const cleaned = this.#cleaning.then(() => this.#packages.keepOnly(needed));
+    const cleaned = this.#cleaning.then(() => this.#packages.keepOnly(needed, this.#turns));
     this.#cleaning = cleaned.catch(() => undefined);
     return cleaned;
   }
 
-  /** Runs `work` when nobody else works on the package. */
-  async inTurn<Result>(packageSha256: string, work: () => Promise<Result>): Promise<Result> {
+  /**
+   * Runs `work` when nobody else works on the package; not at all where `signal` aborts before.
+   * @throws FieldloopError the signal's own, or `cancelled`; what `work` throws
+   */
+  async inTurn<Result>(
+    packageSha256: string,
+    work: () => Promise<Result>,
+    signal: AbortSignal,
+  ): Promise<Result> {
     const before = this.#turns.get(packageSha256) ?? Promise.resolve();
-    const turn = before.then(work, work);
+    const begin = (): Promise<Result> => {
+      if (signal.aborted) throw cancelled(signal);
+      return work();
+    };
+    const turn = before.then(begin, begin);
     this.#turns.set(packageSha256, turn);
-    try {
-      return await turn;
-    } finally {
+    const over = (): void => {
       if (this.#turns.get(packageSha256) === turn) this.#turns.delete(packageSha256);
-    }
+    };
+    turn.then(over, over);
+    await untilSettled(before, signal);
+    return turn;
   }
 
   /** Resolves when nothing is being removed. */
   idle(): Promise<void> {
     return this.#cleaning;
   }
+}
+
+/** Waits for somebody else's work, however it ends. @throws FieldloopError as soon as `signal` aborts */
+async function untilSettled(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    const gone = (): void => reject(cancelled(signal));
+    const done = (): void => {
+      signal.removeEventListener("abort", gone);
+      resolve();
+    };
+    signal.addEventListener("abort", gone, { once: true });
+    void work.catch(() => undefined).finally(done);
+    if (signal.aborted) gone();
+  });
 }

@@ -15,8 +15,11 @@ import {
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { TestFleet } from "../testing/fleet.test.kit.js";
 import { scratchFolder } from "../testing/package.test.kit.js";
+import { systemClock } from "../clock.js";
+import { openTestBandwidth } from "../testing/updater.test.kit.js";
 import { enrol, type Identity } from "./identity.js";
-import { PackageStore, type FetchedPackage } from "./package-store.js";
+import { type FetchedPackage, PackageFetch } from "./package-fetch.js";
+import { PackageStore } from "./package-store.js";
 
 const CREATED = new Date("2026-11-20T00:00:00Z");
 const WIDTH = 64;
@@ -53,6 +56,10 @@ const FACTS = {
   nodeVersion: "20.20.2",
   runtimeVersion: "test",
   timeZone: "UTC",
+  deviceClass: "linux-x64",
+  opsetMax: 21,
+  irVersionMax: 10,
+  manifestSchemaMax: 1,
 };
 
 /** A dense layer of {@link WIDTH} numbers, each weight `value`, with a golden case: input of ones. */
@@ -132,13 +139,15 @@ async function twoHeads(): Promise<ModelPackage> {
 async function bring(pkg: ModelPackage): Promise<FetchedPackage & { readonly paths: string[] }> {
   const assignment: Assignment = await fleet.publish(pkg, `d${pkg.manifest.version}`);
   fleet.requests.length = 0;
-  const fetched = await store.fetch(assignment, {
+  const fetched = await new PackageFetch(store, assignment, {
     server: fleet.serverUrl,
     credential: identity.credential,
     fetch,
+    clock: systemClock,
     random: () => 0,
+    bandwidth: await openTestBandwidth(folder.path),
     signal: new AbortController().signal,
-  });
+  }).files();
   await store.verify(assignment);
   await store.install(pkg.packageSha256);
   return { ...fetched, paths: fleet.requests.map(({ path }) => path.replace(/^.*\//, "")) };

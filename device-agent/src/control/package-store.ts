@@ -1,191 +1,122 @@
-import {
-  copyFile,
-  lstat,
-  mkdir,
-  open,
-  readFile,
-  readdir,
-  rename,
-  rm,
-  statfs,
-  writeFile,
-} from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { lstat, readFile, readdir } from "node:fs/promises";
+import { join } from "node:path";
 import {
   FieldloopError,
   manifestFiles,
   manifestSchema,
-  PACKAGE_TYPE,
-  decodeMessage,
-  verify,
+  requireReadableManifest,
   type Assignment,
   type Manifest,
   type PackageFile,
-  type PublicKey,
 } from "@fieldloop/protocol";
 import type { PackageToRun } from "../ipc.js";
-import { type DownloadOptions, downloadArtifact, hashFile } from "./download.js";
-import { codeOf, ensureDirectory, reasonOf, syncDirectory } from "./files.js";
+import { hashFile } from "./download.js";
+import { Durable } from "./durable.js";
+import { codeOf, reasonOf } from "./files.js";
 
-const MANIFEST_FILE = "manifest.json";
+export const MANIFEST_FILE = "manifest.json";
+/** The newest form of a manifest that the schema reads. */
+const MANIFEST_SCHEMA_MAX = 1;
+const SHA256_NAME = /^[0-9a-f]{64}$/;
 
-export interface FetchedPackage {
-  readonly bytesDownloaded: number;
-  /** Files with the same hash in any installed package, or twice in this one, copied instead. */
-  readonly bytesReused: number;
-}
+type Named = Pick<ReadonlySet<string>, "has">;
 
 /**
- * The packages on this device's disk: `packages/{sha256}/` holds whole, verified ones only; `staging/` what is on its way.
- * A package moves from one to the other by a single rename.
+ * The packages on this device's disk: `packages/{sha256}/` holds whole, verified ones only; `staging/` what is on its way in
+ * (`{sha256}`, `{sha256}.parts`) and out (`{sha256}.gone`). A package moves from one to the other by a single rename, both ways: no power
+ * cut leaves half a package under a name by which it could be run.
  */
 export class PackageStore {
+  readonly durable: Durable;
   readonly #packages: string;
   readonly #staging: string;
 
-  constructor(directory: string) {
+  constructor(directory: string, durable: Durable = new Durable()) {
+    this.durable = durable;
     this.#packages = join(directory, "packages");
     this.#staging = join(directory, "staging");
   }
 
   async open(): Promise<void> {
-    await ensureDirectory(this.#packages);
-    await ensureDirectory(this.#staging);
+    await this.durable.makeDirectory("staging_folder", this.#packages);
+    await this.durable.makeDirectory("staging_folder", this.#staging);
   }
 
   toRun(packageSha256: string): PackageToRun {
-    return { directory: this.#installed(packageSha256), packageSha256 };
+    return { directory: this.installedPath(packageSha256), packageSha256 };
   }
 
   async isInstalled(packageSha256: string): Promise<boolean> {
-    return exists(join(this.#installed(packageSha256), MANIFEST_FILE));
+    return isThere(join(this.installedPath(packageSha256), MANIFEST_FILE));
   }
 
   /** The packages that are here whole. */
   async list(): Promise<string[]> {
-    return (await readdir(this.#packages)).filter((name) => /^[0-9a-f]{64}$/.test(name));
+    return (await readdir(this.#packages)).filter((name) => SHA256_NAME.test(name));
   }
 
   /** Of an installed package; undefined where it is not here or cannot be read. */
   async manifestOf(packageSha256: string): Promise<Manifest | undefined> {
-    const path = join(this.#installed(packageSha256), MANIFEST_FILE);
+    const path = join(this.installedPath(packageSha256), MANIFEST_FILE);
     const text = await readFile(path, "utf8").catch(() => undefined);
     return text === undefined ? undefined : manifestSchema.safeParse(safeJson(text)).data;
   }
 
-  /**
-   * Brings every file of the package into staging; what is there from an earlier, interrupted try is gone on with.
-   * @throws FieldloopError as {@link downloadArtifact}; `manifest_invalid`; `storage_full`
-   */
-  async fetch(assignment: Assignment, options: DownloadOptions): Promise<FetchedPackage> {
-    if (await this.isInstalled(assignment.packageSha256)) return { bytesDownloaded: 0, bytesReused: 0 };
-    const directory = this.#staged(assignment.packageSha256);
-    const parts = `${directory}.parts`;
-    await ensureDirectory(directory);
-    await ensureDirectory(parts);
-    let bytesDownloaded = 0;
-    let bytesReused = 0;
-    const manifestFile = {
-      file: MANIFEST_FILE,
-      sha256: assignment.packageSha256,
-      bytes: assignment.manifestBytes,
-    };
-    bytesDownloaded += await this.#fetchFile(manifestFile, directory, parts, options);
-    const manifest = await this.#readManifest(directory, assignment);
-    const files = manifestFiles(manifest, "running");
-    await this.#checkSpace(files);
-    const known = await this.#installedFiles();
-    for (const file of files) {
-      if (await this.#reuse(file, directory, known)) bytesReused += file.bytes;
-      else bytesDownloaded += await this.#fetchFile(file, directory, parts, options);
-      // Parts of a pipeline may be alike: what one file brought, another of this package need not.
-      known.set(file.sha256, join(directory, file.file));
-    }
-    return { bytesDownloaded, bytesReused };
+  /** What an installed package takes on the disk, as its manifest says; 0 where it is not here. */
+  async bytesOf(packageSha256: string): Promise<number> {
+    const manifest = await this.manifestOf(packageSha256);
+    const files = manifest ? manifestFiles(manifest, "running") : [];
+    return files.reduce((sum, { bytes }) => sum + bytes, 0);
   }
 
-  async #fetchFile(
-    file: PackageFile,
-    directory: string,
-    parts: string,
-    options: DownloadOptions,
-  ): Promise<number> {
-    const path = join(directory, file.file);
-    if (await exists(path)) return 0;
-    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    const part = join(parts, file.sha256);
-    let bytes = 0;
-    if (file.bytes === 0) await writeFile(part, "");
-    else bytes = await downloadArtifact(file, part, options);
-    await rename(part, path);
-    return bytes;
-  }
-
-  /**
-   * A file of the same hash that the device has is copied: of a pipeline a new version often changes one part alone, and versions share
-   * their golden cases. A copy and no link, so that each package stays whole whatever happens to another.
-   */
-  async #reuse(file: PackageFile, directory: string, known: ReadonlyMap<string, string>): Promise<boolean> {
-    const source = known.get(file.sha256);
-    const path = join(directory, file.file);
-    if (source === undefined || (await exists(path))) return false;
-    await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    const temporary = `${path}.tmp`;
-    await copyFile(source, temporary);
-    await syncFile(temporary);
-    if ((await hashFile(temporary)) !== file.sha256) {
-      await rm(temporary, { force: true });
-      return false;
-    }
-    await rename(temporary, path);
-    return true;
-  }
-
-  async #installedFiles(): Promise<Map<string, string>> {
+  /** Where each file of the installed packages lies, by its hash. */
+  async installedFiles(): Promise<Map<string, string>> {
     const byHash = new Map<string, string>();
-    for (const name of await readdir(this.#packages)) {
-      const directory = join(this.#packages, name);
-      const text = await readFile(join(directory, MANIFEST_FILE), "utf8").catch(() => undefined);
-      const parsed = text === undefined ? undefined : manifestSchema.safeParse(safeJson(text));
-      if (!parsed?.success) continue;
-      for (const file of manifestFiles(parsed.data, "running"))
-        byHash.set(file.sha256, join(directory, file.file));
+    for (const packageSha256 of await this.list()) {
+      const manifest = await this.manifestOf(packageSha256);
+      if (!manifest) continue;
+      const directory = this.installedPath(packageSha256);
+      for (const { file, sha256 } of manifestFiles(manifest, "running"))
+        byHash.set(sha256, join(directory, file));
     }
     return byHash;
   }
 
-  async #checkSpace(files: readonly PackageFile[]): Promise<void> {
-    const wanted = files.reduce((sum, file) => sum + file.bytes, 0) * 1.1;
-    const { bavail, bsize } = await statfs(this.#staging);
-    if (bavail * bsize < wanted) {
-      throw new FieldloopError(
-        "storage_full",
-        `Download package: ${Math.ceil(wanted)} bytes wanted, ${bavail * bsize} free`,
-      );
-    }
-  }
-
   /**
-   * Checks that the staged (or installed) package is, file by file, what the signed statement says.
+   * Checks that the staged (or installed) package is, file by file, what the signed metadata says.
    * @throws FieldloopError `package_*`, `manifest_invalid`
    */
   async verify(assignment: Assignment): Promise<void> {
-    const installed = await this.isInstalled(assignment.packageSha256);
-    const directory = installed
-      ? this.#installed(assignment.packageSha256)
-      : this.#staged(assignment.packageSha256);
+    const { packageSha256 } = assignment;
+    const installed = await this.isInstalled(packageSha256);
     try {
-      const manifest = await this.#readManifest(directory, assignment);
+      const directory = installed ? this.installedPath(packageSha256) : this.stagedPath(packageSha256);
+      const manifest = await this.readManifest(directory, assignment);
       for (const file of manifestFiles(manifest, "running")) await verifyFile(directory, file);
     } catch (error) {
       // A harmed copy is fetched anew the next time.
-      if (!installed) await this.discardStaged(assignment.packageSha256);
+      if (!installed) await this.discardStaged(packageSha256);
       throw error;
     }
   }
 
-  async #readManifest(directory: string, assignment: Assignment): Promise<Manifest> {
+  /** Whether a file of the installed package is as it has to be. @throws FieldloopError `storage_failed` */
+  async isSound(packageSha256: string, file: PackageFile): Promise<boolean> {
+    try {
+      await verifyFile(this.installedPath(packageSha256), file);
+      return true;
+    } catch (error) {
+      if (error instanceof FieldloopError) return false;
+      throw new FieldloopError("storage_failed", `Read "${file.file}": ${reasonOf(error)}`, { cause: error });
+    }
+  }
+
+  /** @throws FieldloopError `package_hash_mismatch`, `package_incompatible` (of a later form), `manifest_invalid` */
+  async readManifest(directory: string, assignment: Assignment): Promise<Manifest> {
     const path = join(directory, MANIFEST_FILE);
+    if ((await lstat(path).catch(ifMissing)) === undefined) {
+      throw new FieldloopError("package_file_missing", `Verify package: "${MANIFEST_FILE}" is missing`);
+    }
     const hash = await hashFile(path);
     if (hash !== assignment.packageSha256) {
       throw new FieldloopError(
@@ -193,7 +124,9 @@ export class PackageStore {
         `Verify package: the manifest has the hash "${hash}"`,
       );
     }
-    const parsed = manifestSchema.safeParse(safeJson(await readFile(path, "utf8")));
+    const bytes = await readFile(path);
+    requireReadableManifest(bytes, { manifestSchemaMax: MANIFEST_SCHEMA_MAX });
+    const parsed = manifestSchema.safeParse(safeJson(bytes.toString("utf8")));
     if (!parsed.success) {
       throw new FieldloopError("manifest_invalid", "Verify package: the manifest does not match its schema");
     }
@@ -206,69 +139,66 @@ export class PackageStore {
     return parsed.data;
   }
 
-  /** One rename: from then on the package is whole and stays so. */
+  /** Everything of it is made durable before one rename: from then on the package is whole and stays so. */
   async install(packageSha256: string): Promise<void> {
-    if (await this.isInstalled(packageSha256)) return;
-    const target = this.#installed(packageSha256);
-    try {
-      await rm(target, { recursive: true, force: true });
-      await rename(this.#staged(packageSha256), target);
-      await syncDirectory(this.#packages);
-      await rm(`${this.#staged(packageSha256)}.parts`, { recursive: true, force: true });
-    } catch (cause) {
-      throw new FieldloopError("storage_failed", `Install package: ${reasonOf(cause)}`, { cause });
-    }
+    if (await this.isInstalled(packageSha256)) return this.discardStaged(packageSha256);
+    const staged = this.stagedPath(packageSha256);
+    const target = this.installedPath(packageSha256);
+    await this.durable.remove("package_clear", target);
+    await this.durable.seal(staged);
+    await this.durable.rename("package_install", staged, target);
+    await this.durable.remove("staging_drop", this.partsPath(packageSha256));
   }
 
   async discardStaged(packageSha256: string): Promise<void> {
-    await rm(this.#staged(packageSha256), { recursive: true, force: true });
-    await rm(`${this.#staged(packageSha256)}.parts`, { recursive: true, force: true });
+    await this.durable.remove("staging_drop", this.stagedPath(packageSha256));
+    await this.durable.remove("staging_drop", this.partsPath(packageSha256));
   }
 
-  /** Removes every package but those named, and all staging but theirs. */
-  async keepOnly(packages: Pick<ReadonlySet<string>, "has">): Promise<void> {
-    for (const directory of [this.#packages, this.#staging]) {
-      for (const name of await readdir(directory)) {
-        if (packages.has(name.replace(/\.parts$/, ""))) continue;
-        await rm(join(directory, name), { recursive: true, force: true });
-      }
+  /** Takes a package away: by one rename first, so that it is never half there. */
+  async retire(packageSha256: string): Promise<void> {
+    const gone = join(this.#staging, `${packageSha256}.gone`);
+    await this.durable.remove("staging_drop", gone);
+    await this.durable.rename("package_retire", this.installedPath(packageSha256), gone);
+    await this.durable.remove("staging_drop", gone);
+  }
+
+  /**
+   * Removes every package but those named, and all staging but theirs. Of a package that is here whole the staging is left over, unless
+   * it is worked on (`busy`) at this moment.
+   */
+  async keepOnly(packages: Named, busy: Named): Promise<void> {
+    for (const name of await readdir(this.#packages)) {
+      if (!packages.has(name)) await this.retire(name);
+    }
+    for (const name of await readdir(this.#staging)) {
+      const packageSha256 = name.replace(/\.parts$/, "");
+      const isWanted = packages.has(packageSha256) && !(await this.isInstalled(packageSha256));
+      if (isWanted || busy.has(packageSha256)) continue;
+      await this.durable.remove("staging_drop", join(this.#staging, name));
     }
   }
 
-  #installed(packageSha256: string): string {
+  /** What may still be written where packages are. */
+  async freeBytes(): Promise<number> {
+    return this.durable.freeBytes(this.#staging);
+  }
+
+  installedPath(packageSha256: string): string {
     return join(this.#packages, packageSha256);
   }
-
-  #staged(packageSha256: string): string {
+  stagedPath(packageSha256: string): string {
     return join(this.#staging, packageSha256);
   }
-}
-
-/**
- * Checks the maker's signature over the package that an assignment names.
- * @throws FieldloopError `package_signature_*`, `cbor_*`, `message_schema`, `package_hash_mismatch`
- */
-export function verifyStatement(assignment: Assignment, fleetKeys: readonly PublicKey[]): void {
-  const statement = decodeMessage("packageStatement", verify(PACKAGE_TYPE, assignment.statement, fleetKeys));
-  const fits =
-    statement.manifestSha256 === assignment.packageSha256 &&
-    statement.manifestBytes === assignment.manifestBytes &&
-    statement.model === assignment.model &&
-    statement.version === assignment.version;
-  if (!fits) {
-    throw new FieldloopError(
-      "package_hash_mismatch",
-      `Verify package: the statement is about ${statement.model}@${statement.version}, the assignment about ${assignment.model}@${assignment.version} or another hash`,
-    );
+  /** Files that are not whole yet, by their hash. */
+  partsPath(packageSha256: string): string {
+    return `${this.stagedPath(packageSha256)}.parts`;
   }
 }
 
 async function verifyFile(directory: string, file: PackageFile): Promise<void> {
   const path = join(directory, file.file);
-  const info = await lstat(path).catch((error: unknown) => {
-    if (codeOf(error) === "ENOENT") return undefined;
-    throw error;
-  });
+  const info = await lstat(path).catch(ifMissing);
   if (!info?.isFile()) {
     throw new FieldloopError("package_file_missing", `Verify package: "${file.file}" is missing`);
   }
@@ -283,20 +213,16 @@ async function verifyFile(directory: string, file: PackageFile): Promise<void> {
   }
 }
 
-async function syncFile(path: string): Promise<void> {
-  const handle = await open(path, "r+");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
+export async function isThere(path: string): Promise<boolean> {
   return lstat(path).then(
     () => true,
     () => false,
   );
+}
+
+function ifMissing(error: unknown): undefined {
+  if (codeOf(error) === "ENOENT") return undefined;
+  throw error;
 }
 
 function safeJson(text: string): unknown {

@@ -28,6 +28,11 @@ export class PredictionBatches {
     batcher.add(origin, firstN, rows);
   }
 
+  /** Sets a signal of prediction `n`, where its row still waits for its batch to be closed. */
+  setSignal(lane: string, n: number, name: SignalName, value: number): void {
+    this.#batchers.get(lane)?.setSignal(n, name, value);
+  }
+
   /** Closes every batch that holds anything. */
   cut(): void {
     for (const batcher of this.#batchers.values()) batcher.cut();
@@ -70,6 +75,12 @@ class PredictionBatcher {
     for (const [index, row] of rows.entries()) this.#addRow(row, firstN + index);
     // The first of a version travel at once: that it predicts should not be known an interval later.
     if (isNew) this.cut();
+  }
+
+  setSignal(n: number, name: SignalName, value: number): void {
+    const row = this.#rows[n - this.#firstN];
+    const at = this.#origin?.signalNames.indexOf(name) ?? -1;
+    if (row && at >= 0) this.#rows[n - this.#firstN] = { ...row, signals: row.signals.with(at, value) };
   }
 
   #addRow(row: PredictionRow, n: number): void {

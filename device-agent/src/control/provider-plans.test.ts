@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { PackageToRun, ProviderToRun } from "../ipc.js";
 import { scratchFolder } from "../testing/package.test.kit.js";
+import { Durable } from "./durable.js";
 import { MODEL_MARK, ProviderPlans } from "./provider-plans.js";
 
 let folder: Awaited<ReturnType<typeof scratchFolder>>;
@@ -17,7 +18,7 @@ const GPU: ProviderToRun = { executionProvider: "webgpu", variant: "fp32", media
 const CPU: ProviderToRun = { executionProvider: "cpu", variant: "int8", medianMs: 2 };
 
 function load(option: string): Promise<ProviderPlans> {
-  return ProviderPlans.load(folder.path, option, 2, (message) => {
+  return ProviderPlans.load(folder.path, option, 2, new Durable(), (message) => {
     throw new Error(message);
   });
 }

@@ -1,9 +1,9 @@
-import { readdir, rm } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { sha256Schema } from "@fieldloop/protocol";
 import { z } from "zod";
 import type { PackageToRun, ProviderSearch, ProviderToRun } from "../ipc.js";
-import { readJsonFile, writeJsonFile } from "./files.js";
+import type { Durable } from "./durable.js";
 
 /**
  * What `--provider` says: `auto` (what there is), execution providers by name, addresses of Open Inference Protocol servers; several
@@ -47,11 +47,13 @@ type Plans = z.output<typeof fileSchema>["packages"];
 export class ProviderPlans {
   readonly search: ProviderSearch | undefined;
   readonly #path: string;
+  readonly #durable: Durable;
   readonly #demoted = new Set<string>();
   #plans: Plans;
 
-  private constructor(path: string, plans: Plans, search: ProviderSearch | undefined) {
+  private constructor(path: string, plans: Plans, search: ProviderSearch | undefined, durable: Durable) {
     this.#path = path;
+    this.#durable = durable;
     this.#plans = plans;
     this.search = search;
   }
@@ -60,18 +62,19 @@ export class ProviderPlans {
     directory: string,
     option: ProviderOption,
     threadCount: number,
+    durable: Durable,
     onCorrupt: (message: string) => void,
   ): Promise<ProviderPlans> {
     const path = join(directory, "providers.json");
-    const file = await readJsonFile(path, fileSchema, onCorrupt);
+    const file = await durable.readJson(path, fileSchema, onCorrupt);
     const search = searchOf(option, join(directory, "providers"), threadCount);
-    return new ProviderPlans(path, file?.packages ?? [], search);
+    return new ProviderPlans(path, file?.packages ?? [], search, durable);
   }
 
   async remember(packageSha256: string, providers: readonly ProviderToRun[]): Promise<void> {
     const others = this.#plans.filter((plan) => plan.packageSha256 !== packageSha256);
     this.#plans = [...others, { packageSha256, providers: [...providers] }].slice(-PACKAGES_MAX);
-    await writeJsonFile(this.#path, { packages: this.#plans });
+    await this.#durable.writeJson("providers", this.#path, { packages: this.#plans });
     await this.#forgetOthers();
   }
 
@@ -81,7 +84,8 @@ export class ProviderPlans {
     const { directory } = this.search;
     const known = new Set(this.#plans.map(({ packageSha256 }) => `${packageSha256}.json`));
     for (const name of await readdir(directory).catch(() => [])) {
-      if (MEASURED_FILE.test(name) && !known.has(name)) await rm(join(directory, name), { force: true });
+      if (MEASURED_FILE.test(name) && !known.has(name))
+        await this.#durable.remove("providers", join(directory, name));
     }
   }
 

@@ -39,6 +39,11 @@ export class Quarantine {
     return [...this.#frames];
   }
 
+  /** Frames that were there when a host ended and are not put away: whoever runs them again runs each alone. */
+  get suspects(): readonly string[] {
+    return [...this.#suspects].filter((sha256) => !this.#frames.has(sha256));
+  }
+
   /**
    * Judges a frame that was running when a host ended. At its first native crash, or when the watchdog had to kill, it is
    * put away; an end from outside may be chance, and one of several frames may be innocent: these want a second time. True where it

@@ -3,6 +3,7 @@ import { decodeCbor, judgeDelivery, encodeCbor, type Ack, type Stream } from "@f
 import { Random } from "@fieldloop/runtime/simulate";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { scratchFolder } from "../testing/package.test.kit.js";
+import { openTestBandwidth } from "../testing/updater.test.kit.js";
 import { Sender } from "./sender.js";
 import { Spool } from "./spool/spool.js";
 
@@ -32,11 +33,13 @@ async function reopen(boot: number, bytesPerSecond = 1e9): Promise<void> {
     onEvicted: () => undefined,
     onStorage: () => undefined,
   });
+  const clock = { now: () => now, monotonic: () => now };
+  const bandwidth = await openTestBandwidth(folder.path, { clock, bytesPerSecond });
   sender = new Sender({
     device: "d",
     spool,
-    clock: { now: () => now, monotonic: () => now },
-    bytesPerSecond,
+    clock,
+    bandwidth,
     onError: () => undefined,
     checkIntervalMs: 2,
   });

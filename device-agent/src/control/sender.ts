@@ -8,7 +8,7 @@ import {
 } from "@fieldloop/protocol";
 import type { Clock } from "../clock.js";
 import { AGENT_LIMITS } from "../limits.js";
-import { TokenBucket } from "../token-bucket.js";
+import type { Bandwidth } from "./bandwidth.js";
 import type { Spool } from "./spool/spool.js";
 import type { SpoolEntry } from "./spool/stream-log.js";
 
@@ -16,7 +16,8 @@ export interface SenderOptions {
   readonly device: string;
   readonly spool: Spool;
   readonly clock: Clock;
-  readonly bytesPerSecond: number;
+  /** Shared with downloads. */
+  readonly bandwidth: Bandwidth;
   readonly onError: (error: FieldloopError) => void;
   /** How often missing acknowledgements are looked for. */
   readonly checkIntervalMs?: number;
@@ -45,7 +46,6 @@ const PACKET_OVERHEAD_BYTES = 8;
 export class Sender {
   readonly #options: SenderOptions;
   readonly #streams: Record<Stream, StreamState>;
-  readonly #bucket: TokenBucket;
   #publish: Publish | undefined;
   #publishing = 0;
   #pumping = false;
@@ -64,8 +64,6 @@ export class Sender {
       timeouts: 0,
     });
     this.#streams = { event: fresh(), profile: fresh(), predictions: fresh(), sample: fresh() };
-    const rate = options.bytesPerSecond;
-    this.#bucket = new TokenBucket(rate, rate * AGENT_LIMITS.uplinkBurstSeconds, options.clock.monotonic());
   }
 
   get bytesSent(): number {
@@ -88,6 +86,7 @@ export class Sender {
     clearInterval(this.#ackTimer);
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    this.#options.bandwidth.rest("telemetry");
     this.#reset();
   }
 
@@ -147,7 +146,12 @@ export class Sender {
   async #run(): Promise<void> {
     while (this.#publish !== undefined) {
       if (this.#publishing >= AGENT_LIMITS.publishesInFlightMax) return;
-      const waitMs = this.#bucket.waitMs(this.#options.clock.monotonic());
+      const choice = this.#choose();
+      if (!choice) {
+        this.#options.bandwidth.rest("telemetry");
+        return;
+      }
+      const waitMs = this.#options.bandwidth.waitMs(choice.stream);
       if (waitMs > 0) {
         this.#timer ??= setTimeout(
           () => {
@@ -158,8 +162,6 @@ export class Sender {
         );
         return;
       }
-      const choice = this.#choose();
-      if (!choice) return;
       await this.#send(choice.stream, choice.entry);
     }
   }
@@ -198,7 +200,7 @@ export class Sender {
     const now = this.#options.clock.monotonic();
     const bytes = message.length + topic.length + PACKET_OVERHEAD_BYTES;
     if (state.inFlight.size === 1) state.waitingSince = now;
-    this.#bucket.take(bytes, now);
+    this.#options.bandwidth.take(stream, bytes);
     this.#bytesSent += bytes;
     this.#publishing++;
     publish(topic, message).then(

@@ -31,6 +31,7 @@ export function startMessage(
     sampling: desired?.sampling ?? DEFAULT_SAMPLING,
     profileIntervalSeconds: desired?.profileIntervalSeconds ?? DEFAULT_PROFILE_SECONDS,
     quarantined: quarantine.frames,
+    suspects: quarantine.suspects,
     threadCount,
     thermalPath,
     governorTimes,

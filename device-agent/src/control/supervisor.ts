@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import { FieldloopError } from "@fieldloop/protocol";
 import type { Logger } from "pino";
 import type { Clock } from "../clock.js";
@@ -119,13 +120,14 @@ export class Supervisor {
     request: Extract<ControlRequest, { kind: Kind }>,
     timeoutMs: number = AGENT_LIMITS.requestTimeoutMs,
     signal?: AbortSignal,
+    handle?: Socket,
   ): Promise<ControlResponses[Kind]> {
     if (!this.#ready) await this.#untilReady(timeoutMs);
     const host = this.#host;
     if (!host || !this.#ready) {
       throw new FieldloopError("unavailable", `Ask host to ${request.kind}: it is not running`);
     }
-    return host.request(request, timeoutMs, signal);
+    return host.request(request, timeoutMs, signal, handle);
   }
 
   async #untilReady(timeoutMs: number): Promise<void> {

@@ -3,29 +3,23 @@ import { mkdir, readFile } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
 import { join } from "node:path";
 import {
-  createSigningKey,
   FieldloopError,
   manifestFiles,
+  packageTargetPath,
   type Assignment,
   type DeploymentState,
-  type EventData,
 } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { systemClock } from "../clock.js";
-import type { Activation, PackageToRun, SelfTest } from "../ipc.js";
-import { createAgentLog } from "../log.js";
 import { serveRange, TestFleet, until } from "../testing/fleet.test.kit.js";
 import { scratchFolder, writeTestPackage } from "../testing/package.test.kit.js";
-import { enrol } from "./identity.js";
-import { inScratchHost } from "./host-process.js";
-import { PackageStore } from "./package-store.js";
-import { Updater } from "./updater.js";
+import { makeTufKey } from "../testing/tuf-keys.test.kit.js";
+import { SETTLED, TestDevice } from "../testing/updater.test.kit.js";
+import type { PersistObserver } from "./durable.js";
 
 let folder: Awaited<ReturnType<typeof scratchFolder>>;
 let fleet: TestFleet;
-let device: Device | undefined;
-const log = createAgentLog({ level: "error", write: (line) => void process.stderr.write(line) });
+let device: TestDevice | undefined;
 
 beforeEach(async () => {
   folder = await scratchFolder();
@@ -34,137 +28,25 @@ beforeEach(async () => {
   await fleet.start();
 });
 afterEach(async () => {
-  await device?.updater.stop();
+  await device?.stop();
   device = undefined;
   await fleet.stop();
   await folder.remove();
 });
 
-/** An updater over real files and a real server. What its host would do is noted down; self tests run where a test asks. */
-class Device {
-  selfTests = false;
-  readonly #directory: string;
-
-  readonly events: Extract<EventData, { type: "deployment" }>[] = [];
-  readonly activated: (string | undefined)[] = [];
-  startedWith: string | undefined;
-  running: string | undefined;
-  activationError: FieldloopError | undefined;
-  predicting = true;
-  updater!: Updater;
-
-  constructor(directory = join(folder.path, "state")) {
-    this.#directory = directory;
-  }
-
-  async start(onPersisted?: () => void): Promise<this> {
-    const directory = this.#directory;
-    const identity = await enrol(directory, {
-      server: fleet.serverUrl,
-      token: "t",
-      tags: {},
-      facts: FACTS,
-      fetch,
-    });
-    const packages = new PackageStore(directory);
-    await packages.open();
-    this.updater = new Updater({
-      directory,
-      ...identity,
-      packages,
-      fetch,
-      clock: systemClock,
-      random: () => 0,
-      log: createAgentLog({ level: "error", write: () => undefined }),
-      selfTest: (candidate, signal) => this.#selfTest(candidate, signal),
-      activate: (target) => this.#activate(target),
-      emit: (event) => {
-        if (event.type === "deployment") this.events.push(event);
-      },
-      onChange: () => undefined,
-      onCorrupt: () => undefined,
-      pollMs: 5,
-      ...(onPersisted ? { onPersisted } : {}),
-    });
-    await this.updater.load();
-    this.startedWith = this.updater.toRun?.packageSha256;
-    this.running = this.startedWith;
-    await this.updater.resume();
-    return this;
-  }
-
-  #selfTest(candidate: PackageToRun, signal: AbortSignal): Promise<SelfTest> {
-    if (!this.selfTests) return Promise.resolve({ ...PASSED });
-    const options = { workingDirectory: folder.path, env: {}, log };
-    return inScratchHost(options, { kind: "self_test", package: candidate, threadCount: 1 }, 30_000, signal);
-  }
-
-  #activate(target: PackageToRun | undefined): Promise<Activation | undefined> {
-    if (this.activationError) return Promise.reject(this.activationError);
-    this.activated.push(target?.packageSha256);
-    this.running = target?.packageSha256;
-    if (!target) return Promise.resolve(undefined);
-    const origin = { model: "brightness", version: 1, packageSha256: target.packageSha256, signalNames: [] };
-    // Predictions come when the swap is done, as long as the device predicts.
-    const timer = setInterval(() => {
-      if (this.predicting) this.updater.notePredictions(target.packageSha256, 10);
-    }, 5);
-    setTimeout(() => clearInterval(timer), 3_000).unref();
-    return Promise.resolve({
-      origin,
-      variant: "fp32",
-      executionProvider: "cpu",
-      loadMs: 1,
-      swapGapMs: 0,
-      framesDroppedDuringSwap: 0,
-    });
-  }
-
-  follow(assignment: Assignment, revision = 1): Promise<void> {
-    return this.updater.follow([assignment], revision);
-  }
-
-  states(deployment = "d2"): string[] {
-    return this.events.filter((event) => event.deployment === deployment).map(({ state }) => state);
-  }
-  last(): Extract<EventData, { type: "deployment" }> | undefined {
-    return this.events.at(-1);
-  }
-  async settled(): Promise<void> {
-    await until(() => this.last() !== undefined && SETTLED.has(this.last()!.state), "the deployment ends");
-  }
+function makeDevice(directory = join(folder.path, "state"), onPersist?: PersistObserver): TestDevice {
+  const updater = { times: { trustRetryMinMs: 5 } };
+  return new TestDevice({ fleet, directory, updater, ...(onPersist ? { onPersist } : {}) });
 }
-
-const PASSED = {
-  variant: "fp32",
-  executionProvider: "cpu",
-  goldenCases: 1,
-  differenceMax: 0,
-  loadMs: 1,
-  residentBytes: 1,
-};
-const SETTLED = new Set(["active", "rejected", "failed", "timed_out", "rolled_back", "cancelled"]);
-const FACTS = {
-  arch: "x64",
-  platform: "linux",
-  cpuModel: "test",
-  cpuCount: 2,
-  cpuFlags: [],
-  memoryBytes: 1_000_000_000,
-  executionProviders: ["cpu"],
-  nodeVersion: "20.20.2",
-  runtimeVersion: "test",
-  timeZone: "UTC",
-};
 
 async function makePackage(version: number, options: { goldenError?: number } = {}): Promise<ModelPackage> {
   return writeTestPackage(join(folder.path, `package-${version}`), { version, ...options });
 }
 
 /** A device on which version 1 is active. */
-async function withVersionOne(): Promise<{ device: Device; first: string }> {
+async function withVersionOne(): Promise<{ device: TestDevice; first: string }> {
   const pkg = await makePackage(1);
-  device = await new Device().start();
+  device = await makeDevice().start();
   await device.follow(await fleet.publish(pkg, "d1"));
   await device.settled();
   expect(device.last()?.state).toBe("active");
@@ -231,37 +113,68 @@ describe("Updater", { timeout: 120_000 }, () => {
       "package_hash_mismatch",
     ],
     [
-      "a statement by a stranger",
-      async (pkg) => {
-        const stranger = createSigningKey((length) => new Uint8Array(length).fill(3));
-        return fleet.publish(pkg, "d2", { key: stranger });
+      "one that the targets keys know nothing of",
+      (pkg, assignment) => {
+        delete fleet.tuf.targets.targets[packageTargetPath(pkg.manifest.model, 2)];
+        fleet.tuf.publishTargets();
+        return assignment;
       },
       "rejected",
-      "package_signature_unknown_key",
+      "trust_target_unknown",
     ],
     [
-      "a statement with one bit flipped",
-      (_, assignment) => ({
-        ...assignment,
-        statement: Uint8Array.from(flip(Buffer.from(assignment.statement))),
-      }),
+      "one that a stranger vouches for",
+      (pkg) => {
+        fleet.tuf.signers.set("targets", [makeTufKey()]);
+        return fleet.publish(pkg, "d2");
+      },
       "rejected",
-      "",
+      "trust_signature_insufficient",
     ],
     [
-      "a statement about another package",
-      async (_, assignment) => {
-        const other = await fleet.publish(await makePackage(3), "d3");
-        return { ...assignment, statement: other.statement };
+      "one whose targets were altered",
+      async (pkg) => {
+        const assignment = await fleet.publish(pkg, "d2");
+        fleet.tuf.edit("targets", ({ signed }) => (signed["expires"] = "2999-01-01T00:00:00Z"));
+        return assignment;
+      },
+      "rejected",
+      "trust_signature_insufficient",
+    ],
+    [
+      "one whose name the targets keys gave to another package",
+      async (pkg) => {
+        const assignment = await fleet.publish(pkg, "d2");
+        fleet.vouch(await makePackage(3), pkg.manifest.model, 2);
+        return assignment;
       },
       "rejected",
       "package_hash_mismatch",
     ],
     [
-      "a version that is not the statement's",
+      "one under another number than it was vouched for",
       (_, assignment) => ({ ...assignment, version: 9 }),
       "rejected",
-      "package_hash_mismatch",
+      "trust_target_unknown",
+    ],
+    [
+      "one that says another model in its targets than by its name",
+      async (pkg) => {
+        const assignment = await fleet.publish(pkg, "d2");
+        const path = packageTargetPath(pkg.manifest.model, 2);
+        const about = fleet.tuf.targets.targets[path]!["custom"] as { fieldloop: { model: string } };
+        about.fieldloop.model = "other";
+        fleet.tuf.publishTargets();
+        return assignment;
+      },
+      "rejected",
+      "trust_target_mismatch",
+    ],
+    [
+      "one that is made for another device class",
+      (pkg) => fleet.publish(pkg, "d2", { deviceClasses: ["jetson-orin"] }),
+      "rejected",
+      "device_class_mismatch",
     ],
     [
       "files that are not there",
@@ -427,20 +340,21 @@ describe("Updater", { timeout: 120_000 }, () => {
     const assignment = await fleet.publish(second, "d2");
     // The state folder as it is on disk at this moment is what a power cut leaves.
     const cut = join(folder.path, "cut");
-    const doomed = new Device();
-    await doomed.start(() => {
+    const doomed = makeDevice(undefined, (point, phase) => {
+      if (phase === "before" || !point.startsWith("state:")) return;
       const file = readFileSync(join(folder.path, "state", "deployment.json"), "utf8");
       const { deployment } = JSON.parse(file) as { deployment: { assignment: Assignment; state: string } };
       if (deployment.assignment.deployment !== "d2" || deployment.state !== stopAt || existsSync(cut)) return;
       cpSync(join(folder.path, "state"), cut, { recursive: true });
     });
+    await doomed.start();
     await doomed.follow(assignment, 2);
     await until(
       () => doomed.last()?.deployment === "d2" && doomed.last()?.state === "active",
       `it passes ${stopAt}`,
     );
     await doomed.updater.stop();
-    device = await new Device(cut).start();
+    device = await makeDevice(cut).start();
     const atStart = device.startedWith;
     expect(atStart).toBe(["probation", "active"].includes(stopAt) ? second.packageSha256 : first);
     expect(existsSync(join(cut, "packages", atStart!, "manifest.json"))).toBe(true);
@@ -459,10 +373,9 @@ describe("Updater", { timeout: 120_000 }, () => {
     const second = await makePackage(2);
     const assignment = await fleet.publish(second, "d2");
     const file = JSON.parse(readFileSync(path, "utf8")) as Record<string, unknown>;
-    const statement = Buffer.from(assignment.statement).toString("base64");
-    file["deployment"] = { assignment: { ...assignment, statement }, state: "activating", attempts: 1 };
+    file["deployment"] = { assignment, state: "activating", attempts: 1 };
     writeFileSync(path, JSON.stringify(file));
-    device = await new Device().start();
+    device = await makeDevice().start();
     await device.settled();
     expect(device.last()).toMatchObject({ state: "failed", error: { code: "host_crashed" } });
     expect(device.updater.toRun?.packageSha256).toBe(first);
@@ -473,7 +386,7 @@ describe("Updater", { timeout: 120_000 }, () => {
     await d.updater.stop();
     const path = join(folder.path, "state", "deployment.json");
     truncateSync(path, 40);
-    device = await new Device().start();
+    device = await makeDevice().start();
     expect(device.updater.toRun).toBeUndefined();
     expect(existsSync(`${path}.corrupt`)).toBe(true);
   });

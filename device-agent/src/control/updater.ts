@@ -6,7 +6,9 @@ import {
   toFieldloopError,
   type Assignment,
   type DeploymentState,
+  type DeploymentWaiting,
   type DeviceState,
+  type WireError,
 } from "@fieldloop/protocol";
 import type { PackageToRun } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
@@ -18,53 +20,80 @@ import {
 } from "./deployment-file.js";
 import {
   finalState,
-  installedOf,
+  giveUp,
   isSettled,
+  isTaken,
   type Measured,
   measuredOf,
   sleep,
-  STATE_TIMEOUT_MS,
+  stateTimeoutMs,
   withoutInternal,
 } from "./deployment-rules.js";
+import { DeploymentSteps, type StepContext, type StepEnd } from "./deployment-steps.js";
 import { cancelled } from "./download.js";
+import type { PersistPoint } from "./durable.js";
 import { deploymentPath } from "./lane-files.js";
 import { PackageCleaner } from "./package-cleaner.js";
-import { verifyStatement } from "./package-store.js";
-import { Probation } from "./probation.js";
+import type { Probation } from "./probation.js";
+import { StepTimer } from "./step-timer.js";
 import type { UpdaterOptions } from "./updater-options.js";
+
+/** Somebody who wants the version before, and waits for it. */
+interface Returning {
+  /** A candidate was left for it: the version before runs already. */
+  isDone: boolean;
+  readonly done: () => void;
+  readonly failed: (error: FieldloopError) => void;
+}
 
 /**
  * Walks a deployment through the states of {@link DEPLOYMENT}: each is on disk before its step begins, and told as an event.
  * Until `probation` the old version is the one that a start runs, from then on the new one, from `rolled_back` on the old
- * one again: a power cut at any byte ends on a whole old or a whole new version.
+ * one again: a power cut at any byte ends on a whole old or a whole new version. What is `active` or `previous` on disk has passed its
+ * probation: nothing else is ever returned to.
  */
 export class Updater {
   readonly #options: UpdaterOptions;
   readonly #path: string;
   readonly #cleaner: PackageCleaner;
+  readonly #steps: DeploymentSteps;
   #file!: DeploymentFile;
+  /** What the file said was lost: no package is removed before it is known again what is needed. */
+  #lost = false;
   #saving: Promise<void> = Promise.resolve();
-  #assignment: Assignment | undefined;
-  #waiting: Assignment | undefined;
+  /** What the fleet wants; null: nothing, undefined: it has not said so in this start. */
+  #wanted: Assignment | null | undefined;
+  #returning: Returning | undefined;
+  #waiting: DeploymentWaiting | undefined;
   #abort = new AbortController();
+  #stop = new AbortController();
   #working: Promise<void> | undefined;
-  #stopped = false;
   #probation: Probation | undefined;
 
   constructor(options: UpdaterOptions) {
     this.#options = options;
     this.#path = deploymentPath(options.directory, options.lane ?? MAIN_LANE);
     this.#cleaner = options.cleaner ?? new PackageCleaner(options.packages);
+    this.#steps = new DeploymentSteps(options, this.#cleaner);
   }
 
-  /** Reads where an earlier start stopped. Packages that no lane needs go with {@link resume}: then every lane has said what it needs. */
+  /**
+   * Reads where an earlier start stopped, and counts this one, before anything of it runs: a version that ends the whole agent at once must
+   * not find itself running again for ever. Packages that no lane needs go with {@link resume}: then every lane has said what it needs.
+   */
   async load(): Promise<void> {
-    this.#file = await loadDeploymentFile(this.#path, this.#options.onCorrupt);
+    const { packages, onCorrupt } = this.#options;
+    const { file, lost } = await loadDeploymentFile(this.#path, packages.durable, onCorrupt);
+    this.#file = file;
+    this.#lost = lost;
     this.#cleaner.register((packageSha256) => this.#needs(packageSha256));
-    const stored = this.#file.deployment?.assignment;
-    if (stored) {
-      this.#assignment = { ...stored, statement: Uint8Array.from(Buffer.from(stored.statement, "base64")) };
-    }
+    const current = file.deployment;
+    if (!current || isSettled(current.state)) return;
+    // A state that only waits for its window is not to blame for a stop.
+    const attempts = current.ready ? current.attempts : current.attempts + 1;
+    const reason = giveUp(current.state, attempts);
+    if (reason) await this.#tryKeep(this.#ended(current.state, reason), "start");
+    else await this.#tryKeep({ deployment: { ...current, attempts } }, "start");
   }
 
   /** What a host has to run: the candidate in probation, else the active version. */
@@ -85,6 +114,7 @@ export class Updater {
       deployment: current.assignment.deployment,
       state: current.state,
       ...(current.error ? { error: current.error } : {}),
+      ...(this.#waiting ? { waiting: this.#waiting } : {}),
     };
   }
   /** In probation the version that runs is the candidate, and the one before it is still `active`. */
@@ -94,37 +124,42 @@ export class Updater {
 
   /** Says where an earlier start stopped, and goes on from there. */
   async resume(): Promise<void> {
-    await this.#cleaner.clean();
-    const current = this.#file.deployment;
-    if (!current) return;
-    if (current.state === "activating" || current.state === "probation") {
-      await this.#save({ deployment: { ...current, attempts: current.attempts + 1 } });
-    }
+    await this.#clean();
+    if (!this.#file.deployment) return;
     this.#report({ resumed: 1 });
     this.#work();
   }
 
   /** The desired state was accepted: follow this lane's assignment, the first where there are several. */
   async follow(assignments: readonly Assignment[], revision: number): Promise<void> {
-    if (revision > this.#file.revisionFloor) await this.#save({ revisionFloor: revision });
-    const target = assignments[0];
-    const current = this.#file.deployment;
-    if (target === undefined) {
-      this.#waiting = undefined;
-      if (current && !isSettled(current.state)) this.#abort.abort();
-      return;
-    }
-    if (current?.assignment.deployment === target.deployment) {
-      this.#waiting = undefined;
-      return;
-    }
-    this.#waiting = target;
-    if (current && !isSettled(current.state)) this.#abort.abort();
+    if (revision > this.#file.revisionFloor) await this.#tryKeep({ revisionFloor: revision }, "revision");
+    this.#wanted = assignments[0] ?? null;
+    if (this.#isUnwanted()) this.#abort.abort();
     this.#work();
   }
 
-  notePredictions(packageSha256: string, count: number): void {
-    if (this.#inProbation(packageSha256)) this.#probation?.notePredictions(count);
+  /**
+   * Back to the version before, which is installed. A deployment in hand ends with it; the desired state does not bring the version back
+   * from which was returned, a new deployment may. That version is no target of a return itself.
+   * @throws FieldloopError `conflict` where there is none before; why it does not load, with the present one still running
+   */
+  returnPrevious(): Promise<void> {
+    const { deployment, previous } = this.#file;
+    const target = deployment && isTaken(deployment.state) ? this.#file.active : previous;
+    if (!target || this.#returning || this.#stopped) {
+      const why = this.#returning ? "it is on its way already" : "there is no version before this one";
+      return Promise.reject(new FieldloopError("conflict", `Return to the version before: ${why}`));
+    }
+    return new Promise((done, failed) => {
+      this.#returning = { isDone: false, done, failed };
+      this.#abort.abort(returned());
+      this.#work();
+    });
+  }
+
+  /** @param latencyMs of all of them together */
+  notePredictions(packageSha256: string, count: number, latencyMs?: number): void {
+    if (this.#inProbation(packageSha256)) this.#probation?.notePredictions(count, latencyMs);
   }
   noteFramesFailed(count: number): void {
     this.#probation?.noteFramesFailed(count);
@@ -132,192 +167,180 @@ export class Updater {
   noteHostCrash(): void {
     this.#probation?.noteHostCrash();
   }
+  noteMemoryExceeded(): void {
+    this.#probation?.noteMemoryExceeded();
+  }
+
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    this.#abort.abort();
+    await this.#working;
+    this.#returning?.failed(new FieldloopError("cancelled", "Return to the version before: the agent stops"));
+    this.#returning = undefined;
+  }
+
+  get #stopped(): boolean {
+    return this.#stop.signal.aborted;
+  }
 
   #inProbation(packageSha256: string): boolean {
     const current = this.#file.deployment;
     return current?.state === "probation" && current.assignment.packageSha256 === packageSha256;
   }
 
-  async stop(): Promise<void> {
-    this.#stopped = true;
-    this.#abort.abort();
-    await this.#working;
+  /** The deployment in hand is not what the fleet wants any more. */
+  #isUnwanted(): boolean {
+    const current = this.#file.deployment;
+    if (!current || isSettled(current.state) || this.#wanted === undefined) return false;
+    return this.#wanted?.deployment !== current.assignment.deployment;
+  }
+
+  /** What is wanted and not in hand, nor was it before. */
+  get #next(): Assignment | undefined {
+    const wanted = this.#wanted;
+    if (!wanted || wanted.deployment === this.#file.deployment?.assignment.deployment) return undefined;
+    return wanted;
   }
 
   #work(): void {
-    this.#working ??= this.#run()
-      .catch((error: unknown) => {
-        this.#options.log.error({ error }, "updater stopped by an unexpected error");
-      })
-      .finally(() => {
-        this.#working = undefined;
-        if (this.#waiting && !this.#stopped) this.#work();
-      });
+    if (this.#stopped) return;
+    this.#working ??= this.#run().finally(() => {
+      this.#working = undefined;
+      if (this.#next || this.#returning || this.#isUnwanted()) this.#work();
+    });
   }
 
   async #run(): Promise<void> {
     while (!this.#stopped) {
-      const current = this.#file.deployment;
-      if (!current || isSettled(current.state)) {
-        const next = this.#waiting;
-        if (!next) return;
-        this.#waiting = undefined;
-        await this.#offer(next);
-        continue;
+      try {
+        const current = this.#file.deployment;
+        if (current && !isSettled(current.state)) await this.#step(current.state);
+        else if (this.#returning) await this.#return(this.#returning);
+        else if (this.#next) await this.#offer(this.#next);
+        else return;
+      } catch (error) {
+        if (this.#stopped) return;
+        this.#options.log.error({ error }, "the updater met something unexpected and tries again");
+        await sleep(this.#options.times?.updaterRetryMs ?? AGENT_LIMITS.updaterRetryMs, this.#stop.signal);
       }
-      this.#abort = new AbortController();
-      if (this.#waiting) this.#abort.abort();
-      await this.#step(current.state);
     }
   }
 
   async #offer(assignment: Assignment): Promise<void> {
     // A package that is being removed must not be found half gone.
     await this.#cleaner.idle();
-    this.#assignment = assignment;
-    const statement = Buffer.from(assignment.statement).toString("base64");
-    await this.#save({
-      deployment: { assignment: { ...assignment, statement }, state: "offered", attempts: 0 },
-    });
+    const deployment = { assignment, attempts: 0, ready: false };
+    await this.#keep({ deployment: { ...deployment, state: "offered" } }, "state:offered");
     this.#report({});
   }
 
   /** One state's work, and the transition that ends it. */
   async #step(state: DeploymentState): Promise<void> {
-    const timer = this.#startTimeout(state);
+    const abort = new AbortController();
+    this.#abort = abort;
+    const assignment = this.#assignment;
+    const { clock } = this.#options;
+    const workMs = stateTimeoutMs(state, assignment);
+    const timer = new StepTimer(clock, state, abort, { workMs, waitMaxMs: AGENT_LIMITS.waitTimeoutMs });
+    let end: StepEnd;
     try {
-      if (this.#abort.signal.aborted) throw cancelled(this.#abort.signal);
-      await this.#doStep(state);
+      if (this.#stopped) return;
+      if (this.#returning) throw returned();
+      if (this.#isUnwanted()) throw cancelled(abort.signal);
+      end = await this.#steps.run(state, this.#context(assignment, abort.signal, timer));
     } catch (error) {
       // A stop is no verdict: the next start goes on from the state on disk.
       if (this.#stopped) return;
       // A step that was interrupted fails in its own way (a killed process, a closed socket): the interruption is the reason.
-      const { signal } = this.#abort;
+      const { signal } = abort;
       await this.#end(state, signal.aborted ? cancelled(signal) : toFieldloopError(error));
+      return;
     } finally {
-      clearTimeout(timer);
+      timer.stop();
+      this.#setWaiting(undefined);
     }
+    await this.#to(end);
   }
 
-  #startTimeout(state: DeploymentState): NodeJS.Timeout | undefined {
-    const limitMs = STATE_TIMEOUT_MS[state];
-    if (limitMs === undefined) return undefined;
-    const abort = this.#abort;
-    return setTimeout(
-      () =>
-        abort.abort(new FieldloopError("timed_out", `Deployment: "${state}" took more than ${limitMs} ms`)),
-      limitMs,
-    );
+  /** As it is on disk, with the terms of today: the fleet may have moved its window meanwhile. */
+  get #assignment(): Assignment {
+    const stored = this.#file.deployment!.assignment;
+    const wanted = this.#wanted;
+    const isSame = wanted?.deployment === stored.deployment && wanted.packageSha256 === stored.packageSha256;
+    if (!isSame) return stored;
+    const { window, expires, shadow, probation } = wanted;
+    return { ...stored, window, expires, shadow, probation };
   }
 
-  async #doStep(state: DeploymentState): Promise<void> {
-    const assignment = this.#assignment!;
-    switch (state) {
-      case "offered":
-        verifyStatement(assignment, this.#options.fleetKeys);
-        return this.#to("downloading");
-      case "downloading":
-        return this.#to("verifying", await this.#download(assignment));
-      case "verifying":
-        verifyStatement(assignment, this.#options.fleetKeys);
-        await this.#cleaner.inTurn(assignment.packageSha256, async () => {
-          await this.#options.packages.verify(assignment);
-          await this.#options.packages.install(assignment.packageSha256);
-        });
-        return this.#to("installed");
-      case "installed":
-        return this.#to("self_testing");
-      case "self_testing":
-        return this.#to("activating", await this.#selfTest(assignment));
-      case "shadowing":
-        return this.#to("activating");
-      case "activating":
-        return this.#activate(assignment);
-      case "probation":
-        return this.#watch(assignment);
-      case "active":
-      case "rejected":
-      case "failed":
-      case "timed_out":
-      case "rolled_back":
-      case "cancelled":
-        throw new FieldloopError("internal", `Deployment: no step in "${state}"`);
-    }
-  }
-
-  async #download(assignment: Assignment): Promise<Measured> {
-    const begin = this.#options.clock.monotonic();
-    const { server, credential, fetch, random } = this.#options;
-    const { signal } = this.#abort;
-    const fetched = await this.#cleaner.inTurn(assignment.packageSha256, () =>
-      this.#options.packages.fetch(assignment, { server, credential, fetch, random, signal }),
-    );
-    return { ...fetched, downloadMs: Math.round(this.#options.clock.monotonic() - begin) };
-  }
-
-  async #selfTest(assignment: Assignment): Promise<Measured> {
-    const candidate = this.#options.packages.toRun(assignment.packageSha256);
-    const result = await this.#options.selfTest(candidate, this.#abort.signal);
+  #context(assignment: Assignment, signal: AbortSignal, timer: StepTimer): StepContext {
     return {
-      goldenCases: result.goldenCases,
-      differenceMax: result.differenceMax,
-      selfTestLoadMs: result.loadMs,
+      assignment,
+      file: this.#file,
+      signal,
+      waiting: (waiting) => {
+        // A server that does not answer takes the state's own time: its tries are counted.
+        timer.waits(waiting !== undefined && waiting.reason !== "server");
+        this.#setWaiting(waiting);
+      },
+      allow: (workMs) => timer.allow(workMs),
+      ready: async () => {
+        await this.#tryKeep({ deployment: { ...this.#file.deployment!, ready: true } }, "ready");
+      },
+      makeRoom: (bytesMissing) => this.#makeRoom(bytesMissing),
+      onProbation: (probation) => {
+        this.#probation = probation;
+      },
     };
   }
 
-  async #activate(assignment: Assignment): Promise<void> {
-    const current = this.#file.deployment!;
-    if (current.attempts >= AGENT_LIMITS.activationAttemptsMax) {
-      throw new FieldloopError(
-        "host_crashed",
-        `Activate: the agent stopped ${current.attempts} times while doing it`,
-      );
-    }
-    const activation = await this.#options.activate(this.#options.packages.toRun(assignment.packageSha256));
-    await this.#to("probation", activation ? measuredOf(activation) : {});
+  async #makeRoom(bytesMissing: number): Promise<boolean> {
+    const { previous } = this.#file;
+    if (!previous || (await this.#options.packages.bytesOf(previous.packageSha256)) < bytesMissing)
+      return false;
+    this.#options.log.warn({ package: `${previous.model}@${previous.version}` }, "removed to make room");
+    await this.#keep({ previous: null }, "returned");
+    await this.#clean();
+    return true;
   }
 
-  async #watch(assignment: Assignment): Promise<void> {
+  async #to({ next, measured = {}, also = {} }: StepEnd): Promise<void> {
     const current = this.#file.deployment!;
-    if (current.attempts >= AGENT_LIMITS.probationAttemptsMax) {
-      throw new FieldloopError(
-        "probation_failed",
-        `Probation: the agent stopped ${current.attempts} times in it`,
-      );
+    if (!canTransition(DEPLOYMENT, current.state, next)) {
+      throw new FieldloopError("internal", `Deployment: "${next}" may not follow "${current.state}"`);
     }
-    const probation = new Probation(this.#options.clock, assignment.probation);
-    this.#probation = probation;
-    try {
-      while (!probation.passed()) {
-        await sleep(this.#options.pollMs ?? 200, this.#abort.signal);
-        if (this.#abort.signal.aborted) throw cancelled(this.#abort.signal);
-      }
-    } finally {
-      this.#probation = undefined;
-    }
-    const active = installedOf(assignment);
-    const before = this.#file.active;
-    const previous = before && before.packageSha256 !== active.packageSha256 ? before : this.#file.previous;
-    await this.#to("active", probation.measured, { active, previous });
-    await this.#cleaner.clean();
+    const attempts = next === "active" ? current.attempts : 0;
+    const change = { ...also, deployment: { ...current, state: next, attempts, ready: false } };
+    // A disk that takes nothing must not keep somebody from ending what is in hand.
+    const isMoot = (): boolean => this.#returning !== undefined || this.#isUnwanted();
+    if (!(await this.#keep(change, `state:${next}`, isMoot))) return;
+    if (next === "active") this.#lost = false;
+    this.#report(measured);
+    if (isSettled(next)) await this.#clean();
   }
 
   /** A step failed: which final state that is, and what runs then. */
   async #end(state: DeploymentState, error: FieldloopError): Promise<void> {
-    const coded = withoutInternal(error, state);
-    const final = finalState(state, coded);
-    const wireError = { code: coded.code, message: coded.message.slice(0, 2_000) };
-    this.#options.log.warn({ code: coded.code, state, final }, coded.message);
-    const current = this.#file.deployment!;
-    await this.#save({ deployment: { ...current, state: final, error: wireError } });
-    const measured = state === "probation" ? await this.#return() : {};
+    const change = this.#ended(state, error);
+    const final = change.deployment!.state;
+    this.#options.log.warn({ code: error.code, state, final }, error.message);
+    // Where the disk takes nothing, what runs goes back all the same, and what is on disk follows.
+    const kept = await this.#tryKeep(change, `state:${final}`);
+    const measured = isTaken(state) ? await this.#runActive() : {};
+    if (this.#returning && isTaken(state)) this.#returning.isDone = true;
     this.#report(measured);
-    if (final === "rejected") await this.#options.packages.discardStaged(current.assignment.packageSha256);
-    await this.#cleaner.clean();
+    if (!kept) await this.#keep(change, `state:${final}`, () => this.#returning !== undefined);
+    await this.#clean();
   }
 
-  /** Back to the version before, which is still installed. */
-  async #return(): Promise<Measured> {
+  #ended(state: DeploymentState, error: FieldloopError): Partial<DeploymentFile> {
+    const { code, message } = withoutInternal(error, state);
+    const wireError: WireError = { code, message: message.slice(0, 2_000) };
+    const current = this.#file.deployment!;
+    return { deployment: { ...current, state: finalState(state, error), error: wireError, ready: false } };
+  }
+
+  /** The version that is committed, which is still installed, in place of a candidate. */
+  async #runActive(): Promise<Measured> {
     const { active } = this.#file;
     try {
       const target = active ? this.#options.packages.toRun(active.packageSha256) : undefined;
@@ -325,40 +348,109 @@ export class Updater {
       return activation ? measuredOf(activation) : {};
     } catch (error) {
       // The host is down: it loads the version of the file when it is started again.
-      this.#options.log.warn(
-        { error: toFieldloopError(error).message },
-        "the host takes the old version at its restart",
-      );
+      const text = toFieldloopError(error).message;
+      this.#options.log.warn({ error: text }, "the host takes the old version at its restart");
       return {};
     }
   }
 
-  async #to(
-    state: DeploymentState,
-    measured: Measured = {},
-    also: Partial<DeploymentFile> = {},
-  ): Promise<void> {
-    const current = this.#file.deployment!;
-    if (!canTransition(DEPLOYMENT, current.state, state)) {
-      throw new FieldloopError("internal", `Deployment: "${state}" may not follow "${current.state}"`);
+  /** No deployment is in hand any more. */
+  async #return(returning: Returning): Promise<void> {
+    this.#returning = undefined;
+    try {
+      if (!returning.isDone) await this.#swapBack();
+      returning.done();
+    } catch (error) {
+      returning.failed(toFieldloopError(error));
     }
-    const attempts = state === "active" ? current.attempts : 0;
-    await this.#save({ ...also, deployment: { ...current, state, attempts } });
-    this.#report(measured);
+  }
+
+  async #swapBack(): Promise<void> {
+    const { previous, deployment: current } = this.#file;
+    if (!previous) throw new FieldloopError("conflict", "Return to the version before: it is gone");
+    const activation = await this.#options.activate(this.#options.packages.toRun(previous.packageSha256));
+    const { code, message } = returned();
+    const left = current?.state === "active" ? { ...current, state: "rolled_back" as const } : current;
+    const deployment = left && { ...left, error: { code, message } };
+    await this.#keep({ active: previous, previous: null, deployment }, "returned");
+    if (deployment?.state === "rolled_back") this.#report(activation ? measuredOf(activation) : {});
+    await this.#clean();
+  }
+
+  #setWaiting(waiting: DeploymentWaiting | undefined): void {
+    const before = this.#waiting;
+    if (
+      before?.reason === waiting?.reason &&
+      before?.until === waiting?.until &&
+      before?.code === waiting?.code
+    )
+      return;
+    this.#waiting = waiting;
+    if (waiting && before?.reason !== waiting.reason) {
+      const { deployment } = this.#file.deployment?.assignment ?? {};
+      this.#options.log.info({ deployment, ...waiting }, "deployment waits");
+    }
+    this.#options.onChange();
+  }
+
+  /**
+   * Changes what is on disk, as often as it takes: nothing goes on before it is there. False where it is moot before that.
+   * @throws FieldloopError `cancelled` at a stop
+   */
+  async #keep(
+    change: Partial<DeploymentFile>,
+    point: PersistPoint,
+    isMoot: () => boolean = () => false,
+  ): Promise<boolean> {
+    let waitMs = this.#options.times?.storageRetryMinMs ?? AGENT_LIMITS.storageRetryMinMs;
+    while (!(await this.#tryKeep(change, point))) {
+      if (this.#stopped) throw cancelled(this.#stop.signal);
+      if (isMoot()) return false;
+      this.#setWaiting({ reason: "storage", until: Math.round(this.#options.clock.now() + waitMs) });
+      await sleep(waitMs, this.#stop.signal);
+      waitMs = Math.min(waitMs * 2, AGENT_LIMITS.storageRetryMaxMs);
+    }
+    if (this.#waiting?.reason === "storage") this.#setWaiting(undefined);
+    return true;
+  }
+
+  /** The same, once. What could not be written is true for this start all the same where it undoes something: see the callers. */
+  async #tryKeep(change: Partial<DeploymentFile>, point: PersistPoint): Promise<boolean> {
+    try {
+      await this.#save(change, point);
+      return true;
+    } catch (error) {
+      const { code, message } = toFieldloopError(error);
+      this.#options.log.error({ code, point }, message);
+      if (!canGoAhead(point)) return false;
+      this.#file = { ...this.#file, ...change };
+      return false;
+    }
   }
 
   /** One after the other: a change made while another is being written (a new revision during a step) must not undo it. */
-  #save(change: Partial<DeploymentFile>): Promise<void> {
-    const saved = this.#saving.then(() => this.#write({ ...this.#file, ...change }));
+  #save(change: Partial<DeploymentFile>, point: PersistPoint): Promise<void> {
+    const saved = this.#saving.then(() => this.#write({ ...this.#file, ...change }, point));
     this.#saving = saved.catch(() => undefined);
     return saved;
   }
 
-  async #write(file: DeploymentFile): Promise<void> {
-    await saveDeploymentFile(this.#path, file);
+  async #write(file: DeploymentFile, point: PersistPoint): Promise<void> {
+    await saveDeploymentFile(this.#path, file, this.#options.packages.durable, point);
     this.#file = file;
-    if (file.deployment) this.#options.onPersisted?.(file.deployment.state);
     this.#options.onChange();
+  }
+
+  /** Removes what no lane needs; where the disk does not let it, again later. */
+  async #clean(): Promise<void> {
+    try {
+      await this.#cleaner.clean();
+    } catch (error) {
+      const { code, message } = toFieldloopError(error);
+      this.#options.log.warn({ code }, message);
+      const waitMs = this.#options.times?.storageRetryMinMs ?? AGENT_LIMITS.storageRetryMaxMs;
+      void sleep(waitMs, this.#stop.signal).then(() => (this.#stopped ? undefined : this.#clean()));
+    }
   }
 
   #report(measured: Measured): void {
@@ -366,23 +458,37 @@ export class Updater {
     const { deployment, model, version, packageSha256 } = current.assignment;
     const { state, error } = current;
     this.#options.log.info({ deployment, state, package: `${model}@${version}`, ...measured }, "deployment");
-    this.#options.emit({
-      type: "deployment",
-      deployment,
-      model,
-      version,
-      packageSha256,
-      state,
-      ...(error ? { error } : {}),
-      measured,
-    });
+    const event = { deployment, model, version, packageSha256, state, ...(error ? { error } : {}), measured };
+    this.#options.emit({ type: "deployment", ...event });
     this.#options.onChange();
   }
 
   #needs(packageSha256: string): boolean {
     const { active, previous, deployment } = this.#file;
+    if (this.#lost) return true;
     if (active?.packageSha256 === packageSha256 || previous?.packageSha256 === packageSha256) return true;
+    // What is about to be offered, and was begun under another deployment, is gone on with.
+    if (this.#next?.packageSha256 === packageSha256) return true;
     if (!deployment || isSettled(deployment.state)) return false;
     return deployment.assignment.packageSha256 === packageSha256;
   }
+}
+
+/** Ends and counts hold for this start also where they could not be written; a state that goes forward does not. */
+function canGoAhead(point: PersistPoint): boolean {
+  return ["start", "revision", "returned", ...ENDS].includes(point);
+}
+const ENDS: readonly PersistPoint[] = [
+  "state:rejected",
+  "state:failed",
+  "state:timed_out",
+  "state:rolled_back",
+  "state:cancelled",
+];
+
+function returned(): FieldloopError {
+  return new FieldloopError(
+    "returned_locally",
+    "Deployment: somebody had the device return to the version before",
+  );
 }

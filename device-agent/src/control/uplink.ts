@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto";
 import {
   decodeAck,
   downTopic,
@@ -44,6 +45,7 @@ writeToStream.cacheNumbers = false;
  */
 export class Uplink {
   readonly #options: UplinkOptions;
+  readonly #instance = randomBytes(8).toString("hex");
   #client: MqttClient | undefined;
   #connected = false;
   #stopped = true;
@@ -225,6 +227,7 @@ export class Uplink {
       online,
       boot: this.#options.boot,
       agentVersion: AGENT_VERSION,
+      instance: this.#instance,
       ...(asWill ? {} : { time: this.#options.clock.now() }),
     });
   }

@@ -32,6 +32,7 @@ export class Governing {
   #told: string | undefined;
   #timer: NodeJS.Timeout | undefined;
   #ticking = false;
+  #isRestricting = false;
   readonly #intervalMs: number;
 
   constructor(options: {
@@ -64,6 +65,11 @@ export class Governing {
     clearInterval(this.#timer);
   }
 
+  /** The device cannot do all that it is asked for: what need not run does not. */
+  get isRestricting(): boolean {
+    return this.#isRestricting;
+  }
+
   /** Frames a second that a lane may have at the moment; null where nothing limits it. */
   rateMax(lane: string): number | null {
     return this.#rateMax.get(lane) ?? null;
@@ -77,6 +83,7 @@ export class Governing {
       busyShare: this.#busy.read(),
       framesDropped: this.#droppedByHighest(),
     });
+    this.#isRestricting = decision.level > 0;
     for (const lane of this.#lanes) {
       const share = decision.rateShares.get(lane.name);
       if (share === undefined) this.#measure(lane);

@@ -1,7 +1,10 @@
+import type { Socket } from "node:net";
+import { availableParallelism } from "node:os";
 import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
 import type { Frame } from "@fieldloop/runtime";
 import type { Clock, RandomSource } from "../clock.js";
 import type { Activation, Heartbeat, LaneActivation, PackageToRun, StartMessage } from "../ipc.js";
+import type { ShadowBeginRequest } from "../ipc-shadow.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { type PredictionAnswer, predictionAnswer } from "../prediction-answer.js";
 import { Governing } from "./governing.js";
@@ -98,6 +101,16 @@ export class Inference {
     return predictionAnswer(id, prediction);
   }
 
+  /** From now on a candidate sees what the lane answers. @throws FieldloopError `lane_unknown` */
+  async beginShadow(request: ShadowBeginRequest, socket: Socket): Promise<void> {
+    await this.#lane(request.lane).shadowing.beginShadow(request, socket, availableParallelism());
+  }
+
+  /** @throws FieldloopError `lane_unknown` */
+  async endShadow(lane: string): Promise<void> {
+    await this.#lane(lane).shadowing.endShadow();
+  }
+
   setPolicy(sampling: StartMessage["sampling"], profileIntervalSeconds: number): void {
     // The budget is the device's: each lane gets its part of it.
     for (const lane of this.#lanes) lane.setSampling(partOf(sampling, this.#lanes.length));
@@ -153,7 +166,7 @@ export class Inference {
   }
 
   #tick(): void {
-    for (const lane of this.#lanes) lane.tick(this.#profileIntervalMs);
+    for (const lane of this.#lanes) lane.tick(this.#profileIntervalMs, this.#governing.isRestricting);
   }
 
   #heartbeat(): Heartbeat {

@@ -42,6 +42,7 @@ async function run(rows: readonly object[], options: string): Promise<void> {
     sampling: { bytesPerHour: 0, randomShare: 0, worthMin: 1, worthPerMinute: 0 },
     profileIntervalSeconds: 60,
     quarantined: [],
+    suspects: [],
     threadCount: 1,
     thermalPath: undefined,
     governorTimes: undefined,

@@ -108,6 +108,10 @@ export class Lane implements Task {
   get sampler(): LaneRunner["sampler"] {
     return this.#runner.sampler;
   }
+  /** A candidate that sees what the lane answers, one at a time. */
+  get shadowing(): Pick<LaneRunner, "beginShadow" | "endShadow"> {
+    return this.#runner;
+  }
   /** Frames a second by its own option; Infinity without one. */
   get rateOwn(): number {
     return this.#options.lane.spec.rateMax ?? Number.POSITIVE_INFINITY;
@@ -220,9 +224,9 @@ export class Lane implements Task {
     this.sampler.setPolicy(sampling, this.#options.clock.monotonic());
   }
 
-  /** Called every now and then: sampler windows and profiles end. */
-  tick(profileIntervalMs: number): void {
-    this.#runner.sampler.tick(this.#options.clock.monotonic());
+  /** Called every now and then: sampler windows and profiles end. `isRestricted`: the device cannot do all that it is asked for. */
+  tick(profileIntervalMs: number, isRestricted: boolean): void {
+    this.#runner.tick(isRestricted);
     if (this.#profile.isDue(profileIntervalMs)) this.#cutProfile();
   }
 

@@ -75,7 +75,7 @@ export class ModelPool {
   async #open(target: PackageToRun, provider: ProviderToRun | undefined): Promise<HostModel> {
     const key = keyOf(target, provider);
     const entry = this.#entries.get(key) ?? {
-      opening: HostModel.load(target, this.#threadCount, provider),
+      opening: HostModel.load(target, { threadCount: this.#threadCount }, provider),
       users: 0,
     };
     this.#entries.set(key, entry);

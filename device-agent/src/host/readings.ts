@@ -20,7 +20,10 @@ export async function readTemperature(thermalPath: string): Promise<number | und
   return plausible.length === 0 ? undefined : Math.max(...plausible);
 }
 
-/** Share of all cores that was busy since the reading before; undefined at the first. */
+/**
+ * Share of all cores that was busy since the reading before; undefined at the first. What runs at a lower priority makes way for frames, so
+ * it keeps nobody busy.
+ */
 export class BusyMeter {
   #before: { busy: number; total: number } | undefined;
 
@@ -29,7 +32,7 @@ export class BusyMeter {
     for (const { times } of cpus()) {
       const total = times.user + times.nice + times.sys + times.idle + times.irq;
       now.total += total;
-      now.busy += total - times.idle;
+      now.busy += total - times.idle - times.nice;
     }
     const before = this.#before;
     this.#before = now;

@@ -1,4 +1,4 @@
-import type { PredictionRow } from "@fieldloop/protocol";
+import type { PredictionRow, SignalName } from "@fieldloop/protocol";
 import type { PredictionOrigin } from "../control/prediction-batcher.js";
 import type { HostMessage } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
@@ -32,6 +32,15 @@ export class Reporter {
     if (this.#rows.length >= AGENT_LIMITS.reportRowsMax) void this.flush();
     else this.#timer ??= setTimeout(() => void this.flush(), AGENT_LIMITS.reportIntervalMs);
     return n;
+  }
+
+  /** Sets a signal of prediction `n`. False where its row was handed on already, or has no such signal. */
+  setSignal(n: number, name: SignalName, value: number): boolean {
+    const row = this.#rows[n - this.#firstN];
+    const at = this.#origin?.signalNames.indexOf(name) ?? -1;
+    if (!row || at < 0) return false;
+    this.#rows[n - this.#firstN] = { ...row, signals: row.signals.with(at, value) };
+    return true;
   }
 
   /** Resolves when what was added is in control's pipe: then the numbers are used up, even if this process dies. */

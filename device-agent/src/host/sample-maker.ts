@@ -5,6 +5,7 @@ import { encodeJpeg, imageTypeOf } from "@fieldloop/runtime/node";
 import type { PredictionOrigin } from "../control/prediction-batcher.js";
 import { AGENT_LIMITS } from "../limits.js";
 import type { Decision } from "./sampler.js";
+import type { ShadowVerdict } from "./shadow/tap.js";
 
 /** A frame with its prediction, while the sampler thinks about it. */
 export interface SampleCandidate {
@@ -17,6 +18,14 @@ export interface SampleCandidate {
   readonly origin: PredictionOrigin;
   readonly variant: string;
   readonly source: string;
+  /** What the candidate in shadow made of it, where it saw the frame. */
+  readonly shadow: ShadowVerdict | undefined;
+}
+
+/** The active version's, and how far the candidate's answer lies from its own. */
+export function signalsOf(prediction: Prediction, shadow: ShadowVerdict | undefined): Prediction["signals"] {
+  const disagreement = shadow?.disagreement;
+  return disagreement === undefined ? prediction.signals : { ...prediction.signals, disagreement };
 }
 
 /**
@@ -64,7 +73,7 @@ export function sampleMetadata(
   payload: Uint8Array,
   mediaType: MediaType,
 ): SampleMetadata {
-  const { prediction, origin } = candidate;
+  const { prediction, origin, shadow } = candidate;
   return {
     predictionBoot: candidate.boot,
     n: candidate.n,
@@ -80,13 +89,14 @@ export function sampleMetadata(
     label: prediction.label,
     confidence: clampShare(prediction.confidence),
     latencyMs: Math.max(0, prediction.latencyMs),
-    signals: finiteOnly(prediction.signals),
+    signals: finiteOnly(signalsOf(prediction, shadow)),
     ...(prediction.boxes ? { boxes: prediction.boxes.map((box) => ({ ...box })) } : {}),
     ...(prediction.embedding ? { embedding: new Float32Array(prediction.embedding) } : {}),
     mediaType,
     bytes: payload.length,
     sha256: createHash("sha256").update(payload).digest("hex"),
     source: candidate.source,
+    ...(shadow?.context ? { context: { shadow: shadow.context } } : {}),
   };
 }
 

@@ -122,6 +122,52 @@ describe("Sampler", () => {
     expect(skipped).toBeGreaterThan(0);
   });
 
+  it("takes what is sought before all that is only worth a look, each with the same chance, within the budget", () => {
+    const seeds = 40;
+    let sought = 0;
+    let estimated = 0;
+    const places = new Array<number>(10).fill(0);
+    for (let seed = 1; seed <= seeds; seed++) {
+      const random = new Random(seed, 1);
+      const taken: { item: { at: number; isSought: boolean }; decision: Decision }[] = [];
+      const policy = { bytesPerHour: 1e9, randomShare: 0, worthMin: 0.9, worthPerMinute: 60 };
+      const sampler = new Sampler<{ at: number; isSought: boolean }>(
+        policy,
+        () => random.uniform(),
+        0,
+        (item, decision) => taken.push({ item, decision }),
+      );
+      // Ten of a hundred frames of each window of five seconds are sought, of the least worth; five are taken.
+      for (let at = 0; at < 1_000; at++) {
+        const isSought = at % 10 === 3;
+        if (isSought) sought++;
+        sampler.offer({ at, isSought }, isSought ? 0.1 * random.uniform() : 0.99, at * 50, isSought);
+      }
+      sampler.tick(1e9);
+      expect(taken.length).toBe(50);
+      for (const { item, decision } of taken) {
+        expect(item.isSought).toBe(true);
+        places[Math.floor((item.at % 100) / 10)]!++;
+        estimated += 1 / decision.probability;
+      }
+    }
+    expect(Math.min(...places)).toBeGreaterThan(0.75 * 5 * seeds);
+    expect(estimated / sought).toBeGreaterThan(0.85);
+    expect(estimated / sought).toBeLessThan(1.15);
+    // Where nothing is to be taken for worth, nothing is.
+    const none: Decision[] = [];
+    const policy = { bytesPerHour: 1e9, randomShare: 0, worthMin: 0, worthPerMinute: 0 };
+    const sampler = new Sampler<number>(
+      policy,
+      () => 0.5,
+      0,
+      (_, decision) => none.push(decision),
+    );
+    for (let at = 0; at < 100; at++) sampler.offer(at, 1, at * 50, true);
+    sampler.tick(1e9);
+    expect(none).toEqual([]);
+  });
+
   it("takes what was asked for at once, whatever it is worth", () => {
     const random = new Random(1, 1);
     const taken: Decision[] = [];

@@ -14,6 +14,8 @@ const WORTH_POWER = 8;
 const WINDOW_MS_MIN = 5_000;
 /** Frames kept in memory for one window. */
 const WINDOW_TAKE_MAX = 32;
+/** Of a frame that is sought, whatever its worth: before all others, and all such frames alike, so that those taken stand for the rest of them. */
+const SOUGHT_WEIGHT = 1e9;
 
 export interface Decision {
   readonly stratum: Stratum;
@@ -98,7 +100,8 @@ export class Sampler<Item> {
     this.#captures += count;
   }
 
-  offer(item: Item, worth: number, nowMs: number): void {
+  /** `isSought`: it is taken before what is only worth a look, within the same budget. */
+  offer(item: Item, worth: number, nowMs: number, isSought = false): void {
     this.tick(nowMs);
     if (this.#captures > 0) {
       this.#captures--;
@@ -110,7 +113,9 @@ export class Sampler<Item> {
       this.#take(item, { stratum: "random", probability: share });
       return;
     }
-    if (worth >= this.#policy.worthMin && this.#windowTake() > 0) this.#consider(item, worth, 1 - share);
+    if ((isSought || worth >= this.#policy.worthMin) && this.#windowTake() > 0) {
+      this.#consider(item, isSought ? SOUGHT_WEIGHT : Math.max(worth, 1e-6) ** WORTH_POWER, 1 - share);
+    }
   }
 
   /** Closes the window when its time is over; call it now and then where no frames come. */
@@ -129,8 +134,7 @@ export class Sampler<Item> {
     return randomShare * Math.min(1, Math.max(RANDOM_SHARE_FLOOR, 2 * fill));
   }
 
-  #consider(item: Item, worth: number, notRandom: number): void {
-    const weight = Math.max(worth, 1e-6) ** WORTH_POWER;
+  #consider(item: Item, weight: number, notRandom: number): void {
     // 1 - random() is in (0, 1]: never a division by zero.
     const priority = weight / (1 - this.#random());
     this.#window.push({ item, notRandom, weight, priority });

@@ -16,9 +16,15 @@ type Environment = Readonly<Record<string, string | undefined>>;
  */
 export async function selfTest(request: SelfTestRequest, environment: Environment): Promise<SelfTest> {
   const found = await searched(request, environment);
-  const model = await HostModel.load(request.package, request.threadCount, found?.providers?.[0]);
+  const before = process.memoryUsage.rss();
+  const model = await HostModel.load(
+    request.package,
+    { threadCount: request.threadCount },
+    found?.providers?.[0],
+  );
   try {
-    return { ...(await model.selfTest()), ...found };
+    const tested = await model.selfTest();
+    return { ...tested, memoryBytes: Math.max(0, tested.residentBytes - before), ...found };
   } finally {
     await model.close();
   }

@@ -4,7 +4,9 @@ import { createServer as createHttpServer, type Server as HttpServer, type Serve
 import { type AddressInfo, createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import {
+  DIRECTOR_TARGET,
   MAIN_LANE,
+  UNLIMITED,
   createSigningKey,
   decodeMessage,
   decodePredictions,
@@ -14,7 +16,7 @@ import {
   encodeMessage,
   judgeDelivery,
   manifestFiles,
-  PACKAGE_TYPE,
+  packageTargetPath,
   parseTopic,
   sign,
   toHex,
@@ -30,12 +32,15 @@ import {
 } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { Aedes, type Client } from "aedes";
+import { TufRepository } from "./tuf-repository.test.kit.js";
 
 export type Artifact = (response: ServerResponse, range: string | undefined) => void;
 
 /** A fleet server as small as it can be, over a real broker and real HTTP: enrols, serves artifacts, ingests and acknowledges. */
 export class TestFleet {
   readonly key: SigningKey = createSigningKey((length) => new Uint8Array(randomBytes(length)));
+  /** What this fleet vouches for; the director's key is {@link key}. */
+  readonly tuf = new TufRepository();
   readonly events: EventMessage[] = [];
   readonly predictions: PredictionColumns[] = [];
   readonly profiles: Profile[] = [];
@@ -44,6 +49,8 @@ export class TestFleet {
   readonly requests: { path: string; range: string | undefined }[] = [];
   /** Answers for one artifact that are not those of an honest server. */
   readonly tampered = new Map<string, Artifact>();
+  /** The same of the trust repository, by path: `/tuf/metadata/timestamp.json`. */
+  readonly tufTampered = new Map<string, Artifact>();
   state: DeviceState | undefined;
   online: boolean | undefined;
   /** Whether what is stored is acknowledged, and what chance loses an acknowledgement. */
@@ -62,6 +69,7 @@ export class TestFleet {
   static readonly device = "test-1";
 
   async start(): Promise<void> {
+    this.direct(this.key);
     this.#http = createHttpServer((request, response) => {
       const chunks: Buffer[] = [];
       request.on("data", (chunk: Buffer) => chunks.push(chunk));
@@ -159,23 +167,31 @@ export class TestFleet {
     );
   }
 
-  /** Makes the files of a package available and returns the assignment that deploys it. */
+  /** Says by the targets keys whose signature on desired states counts. */
+  direct(...keys: readonly SigningKey[]): void {
+    const content = { keys: keys.map(({ keyId, publicKey }) => ({ keyId, publicKey: toHex(publicKey) })) };
+    this.tuf.addTarget("targets", DIRECTOR_TARGET, JSON.stringify(content));
+    this.tuf.publishTargets();
+  }
+
+  /** Makes the files of a package available, vouches for it, and returns the assignment that deploys it. */
   async publish(
     pkg: ModelPackage,
     deployment: string,
-    options: { key?: SigningKey } = {},
+    options: { readonly deviceClasses?: readonly string[] } = {},
   ): Promise<Assignment> {
+    const assignment = await this.store(pkg, deployment);
+    this.vouch(pkg, assignment.model, assignment.version, options.deviceClasses);
+    return assignment;
+  }
+
+  /** Makes the files of a package available without a word about it, and returns the assignment that would deploy it. */
+  async store(pkg: ModelPackage, deployment: string): Promise<Assignment> {
     const { model, version } = pkg.manifest;
     this.#artifacts.set(pkg.packageSha256, pkg.manifestBytes);
     for (const file of manifestFiles(pkg.manifest)) {
       this.#artifacts.set(file.sha256, new Uint8Array(await readFile(join(pkg.dir, file.file))));
     }
-    const statement = encodeMessage("packageStatement", {
-      model,
-      version,
-      manifestSha256: pkg.packageSha256,
-      manifestBytes: pkg.manifestBytes.length,
-    });
     return {
       deployment,
       lane: MAIN_LANE,
@@ -183,9 +199,26 @@ export class TestFleet {
       version,
       packageSha256: pkg.packageSha256,
       manifestBytes: pkg.manifestBytes.length,
-      statement: sign(PACKAGE_TYPE, statement, options.key ?? this.key) as Uint8Array<ArrayBuffer>,
       probation: { seconds: 0, predictions: 5 },
+      shadow: null,
+      window: null,
+      expires: null,
     };
+  }
+
+  /** Has the targets keys say that a package is this version of this model. */
+  vouch(pkg: ModelPackage, model: string, version: number, deviceClasses?: readonly string[]): void {
+    const custom = {
+      model,
+      version,
+      packageSha256: pkg.packageSha256,
+      deviceClasses: deviceClasses ? [...deviceClasses] : null,
+      evidence: { evaluation: null, verdict: "none" },
+    };
+    this.tuf.addTarget("targets", packageTargetPath(model, version), pkg.manifestBytes, {
+      fieldloop: custom,
+    });
+    this.tuf.publishTargets();
   }
 
   desire(assignments: Assignment[], change: Partial<Desired> = {}): Desired {
@@ -197,6 +230,8 @@ export class TestFleet {
       sampling: { bytesPerHour: 10_000_000, randomShare: 0.05, worthMin: 0, worthPerMinute: 60 },
       predictionsIntervalSeconds: 0.2,
       profileIntervalSeconds: 1,
+      limits: UNLIMITED,
+      configId: null,
       ...change,
     };
     this.#desired = desired;
@@ -223,12 +258,26 @@ export class TestFleet {
     );
   }
 
+  #tufFile(url: string): Uint8Array | undefined {
+    const metadata = /^\/tuf\/metadata\/(.+)$/.exec(url)?.[1];
+    if (metadata !== undefined) return this.tuf.files.get(metadata);
+    const [, folder = "", name = ""] = /^\/tuf\/targets\/(.*\/)[0-9a-f]{64}\.([^/]+)$/.exec(url) ?? [];
+    return this.tuf.contents.get(`${folder}${name}`);
+  }
+
   #answer(
     url: string,
     headers: Record<string, string | string[] | undefined>,
     response: ServerResponse,
   ): void {
     const range = typeof headers["range"] === "string" ? headers["range"] : undefined;
+    if (url.startsWith("/tuf/")) {
+      const bytes = this.#tufFile(url);
+      const tampered = this.tufTampered.get(url);
+      if (tampered) tampered(response, range);
+      else response.writeHead(bytes ? 200 : 404).end(bytes);
+      return;
+    }
     this.requests.push({ path: url, range });
     if (url === "/api/v1/enrol") {
       const answer = {
@@ -236,6 +285,7 @@ export class TestFleet {
         credential: CREDENTIAL,
         mqttUrl: `mqtt://127.0.0.1:${this.#mqttPort}`,
         fleetKeys: [{ keyId: this.key.keyId, publicKey: toHex(this.key.publicKey) }],
+        root: this.tuf.factoryRoot.toString("utf8"),
       };
       response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(answer));
       return;

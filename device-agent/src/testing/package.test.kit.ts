@@ -24,8 +24,14 @@ export interface TestPackageOptions {
   readonly withInt8?: boolean;
   /** The variant in floats takes a thousand times as long as it has to. */
   readonly slowFloats?: boolean;
+  /** What the variant may cost, by device class. */
+  readonly budgets?: ManifestDraft["variants"][number]["budgets"];
   /** Added to the expected logits of the golden case: above 0.1 it fails. */
   readonly goldenError?: number;
+  /** Mean brightness from which an image is light; 0.5 by default. Without a golden case where it is another. */
+  readonly lightFrom?: number;
+  /** Its names for `dark` and `light`. */
+  readonly labels?: readonly [string, string];
   /**
    * A graph that ONNX Runtime 1.30 dies of (SIGFPE) when no pixel is black: `TopK` over no rows. Warm-up and golden case
    * have black pixels, so the self test passes.
@@ -77,7 +83,7 @@ export async function writeTestPackage(
         kind: "classification",
         name: "class",
         output: "logits",
-        labels: ["dark", "light"],
+        labels: [...(options.labels ?? ["dark", "light"])],
         values: "logits",
       },
     ],
@@ -89,25 +95,35 @@ export async function writeTestPackage(
         precision: "fp32",
         opset: 17,
         executionProviders: ["cpu"],
+        ...(options.budgets === undefined ? {} : { budgets: options.budgets }),
       },
       ...(options.withInt8 === true ? [INT8_VARIANT] : []),
     ],
-    golden: [
-      {
-        name: "half black",
-        inputs: [{ file: "golden/in.bin", name: "image", elementType: "float32", dims: [1, 1, SIZE, SIZE] }],
-        outputs: [{ file: "golden/out.bin", name: "logits", elementType: "float32", dims: [1, 2] }],
-        tolerance: { fp32: { absolute: 0.1, relative: 0 }, int8: { absolute: 0.1, relative: 0 } },
-      },
-    ],
+    golden:
+      options.lightFrom === undefined
+        ? [
+            {
+              name: "half black",
+              inputs: [
+                { file: "golden/in.bin", name: "image", elementType: "float32", dims: [1, 1, SIZE, SIZE] },
+              ],
+              outputs: [{ file: "golden/out.bin", name: "logits", elementType: "float32", dims: [1, 2] }],
+              tolerance: { fp32: { absolute: 0.1, relative: 0 }, int8: { absolute: 0.1, relative: 0 } },
+            },
+          ]
+        : [],
     lineage: { base: null, snapshot: null, trainer: "by hand", settings: {}, libraries: {}, metrics: {} },
   };
   const model = brightnessModel(bias, options);
   return writePackage(directory, draft, {
     "fp32.onnx": options.slowFloats === true ? brightnessModel(bias, options, true) : model,
     ...(options.withInt8 === true ? { "int8.onnx": model } : {}),
-    "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, 1, SIZE, SIZE], data: input }),
-    "golden/out.bin": tensorToBytes({ type: "float32", dims: [1, 2], data: expected }),
+    ...(options.lightFrom === undefined
+      ? {
+          "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, 1, SIZE, SIZE], data: input }),
+          "golden/out.bin": tensorToBytes({ type: "float32", dims: [1, 2], data: expected }),
+        }
+      : {}),
   });
 }
 
@@ -118,7 +134,8 @@ function brightnessModel(darkBias: number, options: TestPackageOptions, isSlow =
   const [flat] = graph.node("Flatten", [image], { axis: { i: 1 } });
   const perPixel = (value: number): number[] => new Array<number>(PIXELS).fill(value / PIXELS);
   const weight = graph.initializer(float32Tensor("weight", [2, PIXELS], [...perPixel(-8), ...perPixel(8)]));
-  const bias = graph.initializer(float32Tensor("bias", [2], [4 + darkBias, -4]));
+  const turn = 8 * (options.lightFrom ?? 0.5);
+  const bias = graph.initializer(float32Tensor("bias", [2], [turn + darkBias, -turn]));
   const { deadlyWithoutBlack = false, endlessWithoutBlack = false } = options;
   const plain = deadlyWithoutBlack || endlessWithoutBlack || isSlow ? "plain" : "logits";
   graph.node("Gemm", [flat!, weight, bias], { transB: { i: 1 } }, [plain]);
@@ -171,21 +188,22 @@ function addLoopOverBlackPixels(graph: GraphBuilder, flat: string): void {
 
 const WINDOW = 256;
 
-/** Mean of the magnitudes of a window of 256 samples as two logits, `quiet` and `loud`. */
+/** Mean of the magnitudes of a window of `length` (256) samples as two logits, `quiet` and `loud`. */
 export async function writeWindowPackage(
   directory: string,
-  options: Pick<TestPackageOptions, "version" | "model">,
+  options: Pick<TestPackageOptions, "version" | "model"> & { readonly length?: number },
 ): Promise<ModelPackage> {
+  const { length = WINDOW } = options;
   const bias = options.version / 1000;
   const graph = new GraphBuilder();
-  const window = graph.input("window", "float32", [1, WINDOW]);
+  const window = graph.input("window", "float32", [1, length]);
   const [magnitudes] = graph.node("Abs", [window]);
-  const part = (value: number): number[] => new Array<number>(WINDOW).fill(value / WINDOW);
-  const weight = graph.initializer(float32Tensor("weight", [2, WINDOW], [...part(-4), ...part(4)]));
+  const part = (value: number): number[] => new Array<number>(length).fill(value / length);
+  const weight = graph.initializer(float32Tensor("weight", [2, length], [...part(-4), ...part(4)]));
   const offset = graph.initializer(float32Tensor("offset", [2], [2 + bias, -2]));
   graph.node("Gemm", [magnitudes!, weight, offset], { transB: { i: 1 } }, ["logits"]);
   graph.output("logits", "float32", [1, 2]);
-  const input = new Float32Array(WINDOW).fill(-1);
+  const input = new Float32Array(length).fill(-1);
   const expected = Float32Array.from([-2 + bias, 2]);
   const draft: ManifestDraft = {
     schema: 1,
@@ -198,11 +216,11 @@ export async function writeWindowPackage(
       {
         kind: "window",
         name: "window",
-        length: WINDOW,
-        hop: WINDOW / 2,
+        length,
+        hop: length / 2,
         sampleRateHz: 2560,
         normalization: "none",
-        dims: [1, WINDOW],
+        dims: [1, length],
       },
     ],
     heads: [
@@ -221,7 +239,7 @@ export async function writeWindowPackage(
     golden: [
       {
         name: "full",
-        inputs: [{ file: "golden/in.bin", name: "window", elementType: "float32", dims: [1, WINDOW] }],
+        inputs: [{ file: "golden/in.bin", name: "window", elementType: "float32", dims: [1, length] }],
         outputs: [{ file: "golden/out.bin", name: "logits", elementType: "float32", dims: [1, 2] }],
         tolerance: { fp32: { absolute: 0.1, relative: 0 } },
       },
@@ -230,21 +248,24 @@ export async function writeWindowPackage(
   };
   return writePackage(directory, draft, {
     "fp32.onnx": encodeModel(graph.build({ opset: 17 })),
-    "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, WINDOW], data: input }),
+    "golden/in.bin": tensorToBytes({ type: "float32", dims: [1, length], data: input }),
     "golden/out.bin": tensorToBytes({ type: "float32", dims: [1, 2], data: expected }),
   });
 }
 
 /**
- * A signal of single samples whose sum is carried from frame to frame: `much` from a sum of 3 on, `little` below. What came before shows
- * in every result.
+ * A signal of single samples whose sum is carried from frame to frame: `much` from a sum of `muchFrom` (3) on, `little` below. What came
+ * before shows in every result.
  */
-export async function writeSumPackage(directory: string): Promise<ModelPackage> {
+export async function writeSumPackage(
+  directory: string,
+  { version = 1, muchFrom = 3 }: { readonly version?: number; readonly muchFrom?: number } = {},
+): Promise<ModelPackage> {
   const graph = new GraphBuilder();
   const sample = graph.input("sample", "float32", [1, 1]);
   const before = graph.input("before", "float32", [1, 1]);
   const weight = graph.initializer(float32Tensor("weight", [1, 2], [0, 2]));
-  const bias = graph.initializer(float32Tensor("bias", [2], [5, 0]));
+  const bias = graph.initializer(float32Tensor("bias", [2], [2 * muchFrom - 1, 0]));
   graph.node("Add", [sample, before], {}, ["sum"]);
   graph.node("Gemm", ["sum", weight, bias], {}, ["logits"]);
   graph.output("logits", "float32", [1, 2]);
@@ -252,7 +273,7 @@ export async function writeSumPackage(directory: string): Promise<ModelPackage> 
   const draft: ManifestDraft = {
     schema: 1,
     model: "sum",
-    version: 1,
+    version,
     created: "2026-11-20T00:00:00Z",
     task: "classification",
     licence: "Apache-2.0",

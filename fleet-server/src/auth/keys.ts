@@ -1,12 +1,12 @@
 import { createPrivateKey, createPublicKey } from "node:crypto";
 
 /** RFC 8410: the DER prefix of an Ed25519 private key that is followed by its 32 bytes of seed. */
-const PKCS8_PREFIX = Buffer.from("302e020100300506032b657004220420", "hex");
+export const ED25519_PKCS8_PREFIX = Buffer.from("302e020100300506032b657004220420", "hex");
 
 /** The public half of an Ed25519 seed (RFC 8032), 32 bytes. */
 export function ed25519(seed: Uint8Array): Uint8Array {
   const privateKey = createPrivateKey({
-    key: Buffer.concat([PKCS8_PREFIX, seed]),
+    key: Buffer.concat([ED25519_PKCS8_PREFIX, seed]),
     format: "der",
     type: "pkcs8",
   });

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { discordantPValue, newcombeDifference, wilson } from "./intervals.js";
+import { discordantPValue, wilson } from "./intervals.js";
 
 describe("wilson", () => {
   it("gives the published interval for 81 of 263 (Newcombe 1998, table I)", () => {
@@ -29,22 +29,6 @@ describe("wilson", () => {
         expect(high).toBeGreaterThanOrEqual(value!);
       }),
     );
-  });
-});
-
-describe("newcombeDifference", () => {
-  it("gives the published interval for 56/70 - 48/80 (Newcombe 1998, method 10)", () => {
-    const { value, low, high } = newcombeDifference(
-      { successes: 56, count: 70 },
-      { successes: 48, count: 80 },
-    )!;
-    expect(value).toBeCloseTo(0.2, 10);
-    expect(low).toBeCloseTo(0.0524, 4);
-    expect(high).toBeCloseTo(0.3339, 4);
-  });
-
-  it("is undefined where one side counted nothing", () => {
-    expect(newcombeDifference({ successes: 0, count: 0 }, { successes: 1, count: 2 })).toBeUndefined();
   });
 });
 

@@ -1,18 +1,11 @@
 import type { Proportion } from "@fieldloop/protocol";
 
-/** Standard normal quantiles of two-sided 95 % and 99 % intervals. */
+/** Standard normal quantile of a two-sided 95 % interval. */
 export const Z95 = 1.959963984540054;
-export const Z99 = 2.5758293035489;
 
 export interface Counted {
   readonly successes: number;
   readonly count: number;
-}
-
-export interface Interval {
-  readonly value: number;
-  readonly low: number;
-  readonly high: number;
 }
 
 /** Share with its Wilson score interval (Wilson 1927): right at 0 and 1 and for small counts. Nothing counted: null in [0, 1]. */
@@ -28,24 +21,6 @@ export function wilson({ successes, count }: Counted, z = Z95): Proportion {
     high: successes === count ? 1 : Math.min(1, centre + half),
     successes,
     count,
-  };
-}
-
-/**
- * Difference `a - b` of two independent shares with its interval: Newcombe 1998, method 10 (hybrid of Wilson intervals).
- * Undefined where either side counted nothing.
- */
-export function newcombeDifference(a: Counted, b: Counted, z = Z95): Interval | undefined {
-  if (a.count === 0 || b.count === 0) return undefined;
-  const first = wilson(a, z);
-  const second = wilson(b, z);
-  const p1 = a.successes / a.count;
-  const p2 = b.successes / b.count;
-  const value = p1 - p2;
-  return {
-    value,
-    low: value - Math.hypot(p1 - first.low, second.high - p2),
-    high: value + Math.hypot(first.high - p1, p2 - second.low),
   };
 }
 

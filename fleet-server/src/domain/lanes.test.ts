@@ -39,8 +39,10 @@ describe("replaceLane", () => {
     version: 1,
     packageSha256: "0".repeat(64),
     manifestBytes: 1,
-    statement: new Uint8Array(1),
     probation: { seconds: 0, predictions: 0 },
+    shadow: null,
+    window: null,
+    expires: null,
   });
 
   it("replaces one lane's assignment and keeps the others", () => {

@@ -1,54 +1,96 @@
-import type { GateEvidence, VersionCounts } from "./gate.js";
-import { hasFailed, isSettled, type DeviceObservation, type Rollout } from "./rollout.js";
+import type { FleetDevice } from "./fleet.js";
+import type { DeviceEvidence, DeviceStats, GateEvidence, ShadowCounts } from "./gate-evidence.js";
+import type { LiveRollout } from "./rollout-live.js";
+import { heardAt } from "./rollout-reports.js";
+import { hasFailed, type RolloutDevice, type RolloutWave } from "./rollout.js";
 
-/** What the gate of one wave looks at, counted from the wave's devices and their observations. */
+/** What telemetry says about a device since it is watched. */
+export interface EvidenceSource {
+  /** Of the new version on a device that was asked, of what it runs on one that is compared with. */
+  during(live: LiveRollout, entry: RolloutDevice, arm: DeviceEvidence["arm"], now: number): DeviceStats;
+  shadow(live: LiveRollout, entry: RolloutDevice): ShadowCounts | null;
+}
+
+/** Devices compared with, at most: more would not narrow an interval that matters. */
+const COMPARED_MAX = 1_000;
+
+/**
+ * Who canaries are compared with while a wave runs: the control group, else devices whose wave has not come. Chosen when the wave
+ * begins, by their place in the random order and by nothing that is measured; and online then, as a canary is when it is asked.
+ */
+export function chooseCompared(
+  live: LiveRollout,
+  wave: RolloutWave,
+  deviceOf: (device: string) => FleetDevice | undefined,
+): RolloutDevice[] {
+  const later = live.waves.filter((one) => one.wave > wave.wave);
+  const held = later.filter(({ plan }) => plan === null);
+  const chosen: RolloutDevice[] = [];
+  for (const { wave: number } of held.length > 0 ? held : later) {
+    for (const entry of live.members[number - 1]!) {
+      if (entry.state !== "waiting") continue;
+      const device = deviceOf(entry.device);
+      if (!device || !device.online || device.suspended) continue;
+      chosen.push(entry);
+      if (chosen.length >= COMPARED_MAX) return chosen;
+    }
+  }
+  return chosen;
+}
+
+/** What the gate of a wave looks at. */
 export function gatherEvidence(
-  rollout: Rollout,
-  wave: number,
-  observations: ReadonlyMap<string, DeviceObservation>,
-  waveTimedOut: boolean,
+  live: LiveRollout,
+  wave: RolloutWave,
+  source: EvidenceSource,
+  deviceOf: (device: string) => FleetDevice | undefined,
+  now: number,
 ): GateEvidence {
-  const devices = rollout.devices.filter((device) => device.wave === wave);
-  const earlier = rollout.devices.filter((device) => device.wave < wave);
-  const active = devices.filter(({ state }) => state === "active");
-  const seen = devices.flatMap(({ device }) => observations.get(device) ?? []);
+  const began = wave.started ?? now;
+  const devices: DeviceEvidence[] = [];
+  const evidence = (entry: RolloutDevice, arm: DeviceEvidence["arm"], since: number): DeviceEvidence => ({
+    device: entry.device,
+    arm,
+    state: entry.state,
+    before: entry.watch?.before ?? null,
+    during: source.during(live, entry, arm, now),
+    silentSeconds: Math.max(0, now - Math.max(since, deviceOf(entry.device)?.lastSeen ?? 0)) / 1000,
+    shadow: arm === "canary" ? source.shadow(live, entry) : null,
+  });
+  for (const entry of live.members[wave.wave - 1]!) {
+    if (entry.offered === null || entry.state === "skipped") continue;
+    devices.push(evidence(entry, "canary", heardAt(entry, undefined)));
+  }
+  for (const { wave: number } of live.waves) {
+    if (number <= wave.wave) continue;
+    for (const entry of live.members[number - 1]!) {
+      // Watched since this wave began; a device that was watched for an earlier wave only is not.
+      if (entry.state !== "waiting" || !entry.watch || entry.watch.since < began) continue;
+      devices.push(evidence(entry, "control", entry.watch.since));
+    }
+  }
   return {
-    deviceCount: devices.length,
-    failedCount: devices.filter(({ state }) => hasFailed(state)).length,
-    silentCount: devices.filter(({ state }) => state === "silent").length,
-    activeCount: active.length,
-    unsettledCount: devices.filter(({ state }) => !isSettled(state)).length,
-    waveTimedOut,
-    earlierCount: earlier.length,
-    // A device may have failed within its own wave and within the allowed share; both are counted against the same share.
-    earlierFailedCount: earlier.filter(({ state }) => hasFailed(state)).length,
-    predictionsLeast: active.reduce(
-      (least, { device }) => Math.min(least, observations.get(device)?.after.predictions ?? 0),
-      Number.MAX_SAFE_INTEGER,
-    ),
-    before: sumCounts(seen.map(({ before }) => before)),
-    after: sumCounts(seen.map(({ after }) => after)),
+    wave: wave.wave,
+    devices,
+    earlier: earlierWaves(live, wave),
+    elapsedSeconds: (now - began) / 1000,
+    // Devices that take too long are given up one by one.
+    waveTimedOut: false,
+    look: wave.looks,
   };
 }
 
-/** Counts add; mean latency is weighted by predictions. */
-export function sumCounts(parts: readonly VersionCounts[]): VersionCounts {
-  let predictions = 0;
-  let timed = 0;
-  let latencySumMs = 0;
-  let successes = 0;
+function earlierWaves(live: LiveRollout, wave: RolloutWave): GateEvidence["earlier"] {
   let count = 0;
-  for (const part of parts) {
-    predictions += part.predictions;
-    successes += part.feedback.successes;
-    count += part.feedback.count;
-    if (part.meanLatencyMs === null) continue;
-    timed += part.predictions;
-    latencySumMs += part.meanLatencyMs * part.predictions;
+  let failed = 0;
+  for (const { wave: number } of live.waves) {
+    if (number >= wave.wave) continue;
+    for (const entry of live.members[number - 1]!) {
+      if (entry.offered === null || entry.state === "skipped") continue;
+      count++;
+      // A device may have failed within its own wave and within the allowed share; both are counted against the same share.
+      if (hasFailed(entry.state)) failed++;
+    }
   }
-  return {
-    predictions,
-    meanLatencyMs: timed === 0 ? null : latencySumMs / timed,
-    feedback: { successes, count },
-  };
+  return { count, failed };
 }

@@ -1,319 +1,251 @@
-import { canTransition, ROLLOUT, type GateVerdict, type RolloutState } from "@fieldloop/protocol";
+import type { GateVerdict } from "@fieldloop/protocol";
 import { judgeGate, judgeHealth } from "./gate.js";
-import { gatherEvidence } from "./rollout-evidence.js";
-import {
-  hasFailed,
-  isSettled,
-  mayFollow,
-  RolloutDraft,
-  type Decision,
-  type DeviceObservation,
-  type Rollout,
-  type RolloutDevice,
-  type RolloutWave,
-} from "./rollout.js";
+import { isDynamic } from "./groups.js";
+import { chooseCompared, gatherEvidence, type EvidenceSource } from "./rollout-evidence.js";
+import type { StepContext } from "./rollout-holds.js";
+import { ENGINE, GATE } from "./rollout-journal.js";
+import type { LiveRollout } from "./rollout-live.js";
+import { fillWave, offerLate, offerWave, type OfferBudget } from "./rollout-offers.js";
+import { noteTime } from "./rollout-reports.js";
+import { restoreDevices, withdrawOffers } from "./rollout-restore.js";
+import type { RolloutWave } from "./rollout.js";
 
-export interface Step {
-  readonly rollout: Rollout;
-  /** What was decided, in order; `rollout` already holds it. The caller stores that, then carries out the offers and restores. */
-  readonly decisions: readonly Decision[];
-}
-
-const OFFER_WINDOW_MS = 60_000;
+/** Looks at a gate in one soak, about; in a longer wait they grow apart. */
+const LOOKS_PER_SOAK = 30;
+const LOOK_MS_MIN = 1_000;
+const LOOK_SHARE_OF_WAIT = 20;
 
 /**
- * One step of the rollout engine: notes what the devices report, then does what the state asks for. Pure: the same rollout,
- * observations and time give the same decisions, and a step that was stored but not carried out is not decided again.
+ * One step of one rollout: what time does to its devices, then what its state asks for. Nothing in here waits or reads: the same
+ * records, reports and time give the same decisions. A step that changes nothing costs a look at the devices in progress.
  */
-export function step(
-  rollout: Rollout,
-  observations: ReadonlyMap<string, DeviceObservation>,
-  now: number,
-): Step {
-  const draft = new RolloutDraft(rollout, now);
-  noteReports(draft, observations);
-  if (draft.rollout.state === "running") runWaves(draft, observations);
-  else if (draft.rollout.state === "rolling_back") restoreDevices(draft, observations);
-  return { rollout: draft.rollout, decisions: draft.decisions };
-}
-
-export type OperatorAction = "start" | "pause" | "resume" | "abort" | "roll_back";
-
-/**
- * What an operator asks for, as decisions.
- * @returns undefined where the rollout's state does not allow it
- */
-export function act(
-  rollout: Rollout,
-  action: OperatorAction,
-  reason: string | null,
-  now: number,
-): Step | undefined {
-  const draft = new RolloutDraft(rollout, now);
-  const target = ACTION_TARGET[action];
-  const from: readonly RolloutState[] = ACTION_FROM[action];
-  if (!from.includes(rollout.state) || !canTransition(ROLLOUT, rollout.state, target)) return undefined;
-  if (action === "resume") {
-    // A failed wave stays failed: going on would mean that its gate meant nothing.
-    if (rollout.waves.some((wave) => wave.state === "failed")) return undefined;
-    const open = currentWave(rollout);
-    if (open && open.state !== "pending") draft.decide({ kind: "watch", wave: open.wave });
-  }
-  draft.decide({ kind: "rollout", state: target, reason });
-  return { rollout: draft.rollout, decisions: draft.decisions };
-}
-
-const ACTION_TARGET = {
-  start: "running",
-  pause: "paused",
-  resume: "running",
-  abort: "aborted",
-  roll_back: "rolling_back",
-} as const satisfies Record<OperatorAction, RolloutState>;
-
-const ACTION_FROM: Record<OperatorAction, readonly RolloutState[]> = {
-  start: ["draft", "scheduled"],
-  pause: ["running"],
-  resume: ["paused"],
-  abort: ["draft", "awaiting_approval", "scheduled", "running", "paused"],
-  roll_back: ["running", "paused", "succeeded"],
-};
-
-/** The wave that is not passed yet; undefined when all are. */
-export function currentWave(rollout: Rollout): RolloutWave | undefined {
-  return rollout.waves.find((wave) => wave.state !== "passed");
-}
-
-/** Device states follow the devices' reports; silence is noted where the wave is still open. */
-function noteReports(draft: RolloutDraft, observations: ReadonlyMap<string, DeviceObservation>): void {
-  const watched = watchedWave(draft.rollout);
-  for (const device of draft.rollout.devices) {
-    const observation = observations.get(device.device);
-    if (device.offered === null || !observation) continue;
-    const next = reportedState(draft, device, observation, device.wave === watched?.wave);
-    if (next) draft.decide(next);
+export function stepRollout(
+  live: LiveRollout,
+  context: StepContext,
+  source: EvidenceSource,
+  budget: OfferBudget,
+): void {
+  const deviceOf = (id: string) => context.fleet.get(id);
+  switch (live.state) {
+    case "scheduled":
+      startOnTime(live, context.now);
+      return;
+    case "running":
+      noteTime(live, watchedWave(live), deviceOf, context.now);
+      offerLate(live, context, budget);
+      runWaves(live, context, source, budget);
+      return;
+    case "paused":
+      noteTime(live, undefined, deviceOf, context.now);
+      return;
+    case "succeeded":
+      noteTime(live, undefined, deviceOf, context.now);
+      if (live.record.current) serveLate(live, context, budget);
+      return;
+    case "rolling_back":
+    case "aborted":
+      restoreDevices(live, context, budget);
+      return;
+    case "draft":
+    case "awaiting_approval":
+    case "rolled_back":
+      return;
   }
 }
 
-function watchedWave(rollout: Rollout): RolloutWave | undefined {
-  const wave = rollout.state === "running" ? currentWave(rollout) : undefined;
-  return wave && wave.state !== "pending" && wave.state !== "failed" ? wave : undefined;
+/** A target that nobody joins is served when nobody of it is left to be asked. */
+function serveLate(live: LiveRollout, context: StepContext, budget: OfferBudget): void {
+  offerLate(live, context, budget);
+  const left = live.late.size + live.inProgress.size;
+  if (left === 0 && !isDynamic(live.record.request.target)) live.set({ current: false });
 }
 
-function reportedState(
-  draft: RolloutDraft,
-  device: RolloutDevice,
-  observation: DeviceObservation,
-  watched: boolean,
-): Decision | undefined {
-  const silentSince = Math.max(observation.lastSeen ?? 0, device.offered ?? 0);
-  const silent = draft.now - silentSince > draft.rollout.gate.silenceSeconds * 1000;
-  const word = observation.deployment;
-  const reported = word && isProven(draft.rollout, word.state, observation) ? word : null;
-  if (device.state === "silent") {
-    if (silent) return undefined;
-    const state = reported?.state ?? "offered";
-    return {
-      kind: "device",
-      device: device.device,
-      state,
-      errorCode: reported?.errorCode ?? null,
-      errorMessage: reported?.errorMessage ?? null,
-    };
-  }
-  if (device.state !== "waiting" && reported && mayFollow(device.state, reported.state)) {
-    const { state, errorCode, errorMessage } = reported;
-    return { kind: "device", device: device.device, state, errorCode, errorMessage };
-  }
-  if (watched && silent && !hasFailed(device.state)) {
-    return {
-      kind: "device",
-      device: device.device,
-      state: "silent",
-      errorCode: "timed_out",
-      errorMessage: `nothing heard for ${draft.rollout.gate.silenceSeconds} s`,
-    };
-  }
-  return undefined;
+/** Whether the gate is going to be judged at this time: what it looks at should be fresh then. */
+export function isLookDue(live: LiveRollout, now: number): boolean {
+  const wave = live.state === "running" ? live.openWave : undefined;
+  return wave !== undefined && isWatched(wave) && (wave.nextLook ?? 0) <= now;
 }
 
-/** `active` counts only where the device reports this very package as the one that answers. */
-function isProven(rollout: Rollout, state: string, observation: DeviceObservation): boolean {
-  return state !== "active" || observation.running?.packageSha256 === rollout.packageSha256;
+function isWatched({ state }: RolloutWave): boolean {
+  return state === "running" || state === "soaking" || state === "inconclusive";
 }
 
-function runWaves(draft: RolloutDraft, observations: ReadonlyMap<string, DeviceObservation>): void {
-  const wave = currentWave(draft.rollout);
+function watchedWave(live: LiveRollout): RolloutWave | undefined {
+  const wave = live.openWave;
+  return wave && isWatched(wave) ? wave : undefined;
+}
+
+function startOnTime(live: LiveRollout, now: number): void {
+  const { startAt } = live.record.request.schedule;
+  if (startAt === null || now >= startAt) live.moveRollout("running", null, ENGINE, now);
+}
+
+function runWaves(
+  live: LiveRollout,
+  context: StepContext,
+  source: EvidenceSource,
+  budget: OfferBudget,
+): void {
+  const wave = live.openWave;
   if (!wave) {
-    draft.decide({ kind: "rollout", state: "succeeded", reason: null });
+    if (isDeserted(live)) live.moveRollout("aborted", "no device is left in it", ENGINE, context.now);
+    else live.moveRollout("succeeded", null, ENGINE, context.now);
+    return;
+  }
+  if (isWatched(wave) && isEmpty(live, wave)) {
+    live.moveWave(wave, "passed", ENGINE, context.now);
     return;
   }
   switch (wave.state) {
     case "pending":
-      draft.decide({ kind: "wave", wave: wave.wave, state: "running", verdict: null });
-      offer(draft, wave.wave, observations);
-      break;
+      if (wave.plan?.approvalBefore && !wave.approved) return;
+      beginWave(live, wave, context);
+      runWave(live, wave, context, source, budget);
+      return;
     case "running":
-      runWave(draft, wave, observations);
-      break;
+      runWave(live, wave, context, source, budget);
+      return;
     case "soaking":
     case "inconclusive":
-      watchWave(draft, wave, observations);
-      break;
+      watchWave(live, wave, context, source);
+      return;
     case "failed":
     case "passed":
-      break;
+      return;
   }
+}
+
+/** Newer rollouts have all of its devices, or they left the target. */
+function isEmpty(live: LiveRollout, wave: RolloutWave): boolean {
+  const { total, skipped } = live.tallies[wave.wave - 1]!;
+  return total === skipped;
+}
+
+function isDeserted(live: LiveRollout): boolean {
+  return live.devices.size > 0 && live.waves.every((wave) => isEmpty(live, wave));
+}
+
+function beginWave(live: LiveRollout, wave: RolloutWave, context: StepContext): void {
+  live.moveWave(wave, "running", ENGINE, context.now);
+  fillWave(live, wave, context);
+  live.journal.compared.push(...chooseCompared(live, wave, (id) => context.fleet.get(id)));
 }
 
 function runWave(
-  draft: RolloutDraft,
+  live: LiveRollout,
   wave: RolloutWave,
-  observations: ReadonlyMap<string, DeviceObservation>,
+  context: StepContext,
+  source: EvidenceSource,
+  budget: OfferBudget,
 ): void {
-  const late = draft.now - (wave.watchedSince ?? draft.now) > draft.rollout.gate.waveTimeoutSeconds * 1000;
-  const health = judgeHealth(
-    draft.rollout.gate,
-    gatherEvidence(draft.rollout, wave.wave, observations, late),
-    draft.now,
-  );
-  if (health.verdict === "fail") {
-    failWave(draft, wave, health);
-    return;
-  }
-  offer(draft, wave.wave, observations);
-  const open = draft.rollout.devices.some((device) => device.wave === wave.wave && !isSettled(device.state));
-  if (!open) draft.decide({ kind: "wave", wave: wave.wave, state: "soaking", verdict: null });
+  if (isUnhealthy(live, wave, context, source)) return;
+  const tally = live.tallies[wave.wave - 1]!;
+  const asked = tally.active + tally.updating + tally.failed + tally.silent;
+  // Nobody of it could be asked so far: others may have come within reach meanwhile.
+  if (asked === 0) fillWave(live, wave, context);
+  const waits = offerWave(live, wave, context, budget);
+  if (waits || tally.updating > 0) return;
+  if (tally.active + tally.failed + tally.silent === 0) passOver(live, wave, context.now);
+  else live.moveWave(wave, "soaking", ENGINE, context.now);
 }
 
-function watchWave(
-  draft: RolloutDraft,
+/**
+ * All of its devices are out of reach (offline, not compatible, another rollout's). A first wave waits for one of them, since there
+ * is no evidence yet; a later one is passed over after its patience, and its devices are asked when they return.
+ */
+function passOver(live: LiveRollout, wave: RolloutWave, now: number): void {
+  const proven = live.waves.some((one) => one.state === "passed" && one.verdict !== null);
+  const patienceMs = live.record.request.gate.waveTimeoutSeconds * 1000;
+  if (proven && now - (wave.watchedSince ?? now) > patienceMs) live.moveWave(wave, "passed", ENGINE, now);
+}
+
+/** The tests that end a wave at once; looked at when a look is due or a device has failed since. */
+function isUnhealthy(
+  live: LiveRollout,
   wave: RolloutWave,
-  observations: ReadonlyMap<string, DeviceObservation>,
-): void {
-  const { gate } = draft.rollout;
-  const evidence = gatherEvidence(draft.rollout, wave.wave, observations, false);
-  const health = judgeHealth(gate, evidence, draft.now);
+  context: StepContext,
+  source: EvidenceSource,
+): boolean {
+  const { gate } = live.record.request;
+  const due = (wave.nextLook ?? 0) <= context.now;
+  if (!due && !failedNow(live)) return false;
+  const evidence = gatherEvidence(live, wave, source, (id) => context.fleet.get(id), context.now);
+  const health = judgeHealth(gate, evidence, context.now);
+  const nextLook = context.now + lookMs(live, wave, context.now);
   if (health.verdict === "fail") {
-    failWave(draft, wave, health);
+    live.judged(wave, health, nextLook);
+    failWave(live, wave, health, context.now);
+    return true;
+  }
+  if (due && wave.state === "running") live.setWave(wave, { nextLook });
+  return false;
+}
+
+function failedNow({ journal }: LiveRollout): boolean {
+  return journal
+    .lines()
+    .some((line) => line.type === "devices" && (line.what === "failed" || line.what === "silent"));
+}
+
+function watchWave(live: LiveRollout, wave: RolloutWave, context: StepContext, source: EvidenceSource): void {
+  const { now } = context;
+  const due = (wave.nextLook ?? 0) <= now;
+  if (isUnhealthy(live, wave, context, source) || !due) return;
+  const nextLook = now + lookMs(live, wave, now);
+  const ends = soakEnds(live, wave)!;
+  if (now < ends) {
+    live.setWave(wave, { nextLook: Math.min(nextLook, ends) });
     return;
   }
-  if (draft.now - (wave.soakStarted ?? draft.now) < gate.soakSeconds * 1000) return;
-  const verdict = judgeGate(gate, evidence, draft.now);
-  switch (verdict.verdict) {
-    case "pass":
-      draft.decide({ kind: "wave", wave: wave.wave, state: "passed", verdict });
-      break;
-    case "fail":
-      failWave(draft, wave, verdict);
-      break;
-    case "inconclusive":
-      waitOrPause(draft, wave, verdict);
-      break;
-  }
+  const evidence = gatherEvidence(live, wave, source, (id) => context.fleet.get(id), now);
+  const verdict = judgeGate(live.record.request.gate, evidence, now);
+  live.judged(wave, verdict, nextLook);
+  if (verdict.verdict === "pass") live.moveWave(wave, "passed", GATE, now);
+  else if (verdict.verdict === "fail") failWave(live, wave, verdict, now);
+  else waitOrPause(live, wave, verdict, now);
+}
+
+/** No verdict before this time; null before the soak. */
+export function soakEnds(live: LiveRollout, wave: RolloutWave): number | null {
+  return wave.soakStarted === null ? null : wave.soakStarted + soakMs(live, wave);
+}
+
+function soakMs(live: LiveRollout, wave: RolloutWave): number {
+  return Math.max(live.record.request.gate.soakSeconds, wave.plan?.soakSecondsMin ?? 0) * 1000;
+}
+
+function lookMs(live: LiveRollout, wave: RolloutWave, now: number): number {
+  const waited = now - (wave.soakStarted ?? wave.started ?? now);
+  // A wave of thousands is looked at less often: each look reads all of it.
+  const sizeMs = live.tallies[wave.wave - 1]!.total;
+  return Math.max(
+    LOOK_MS_MIN,
+    sizeMs,
+    Math.max(soakMs(live, wave) / LOOKS_PER_SOAK, waited / LOOK_SHARE_OF_WAIT),
+  );
 }
 
 /** Undecided: wait as long as a wave may take, then ask a person. */
-function waitOrPause(draft: RolloutDraft, wave: RolloutWave, verdict: GateVerdict): void {
-  if (wave.state === "soaking")
-    draft.decide({ kind: "wave", wave: wave.wave, state: "inconclusive", verdict });
-  const waitedMs = draft.now - (wave.watchedSince ?? draft.now);
-  const { soakSeconds, waveTimeoutSeconds } = draft.rollout.gate;
-  if (waitedMs > (soakSeconds + waveTimeoutSeconds) * 1000) {
-    draft.decide({
-      kind: "rollout",
-      state: "paused",
-      reason: `wave ${wave.wave} is inconclusive: ${explain(verdict)}`,
-    });
-  }
+function waitOrPause(live: LiveRollout, wave: RolloutWave, verdict: GateVerdict, now: number): void {
+  if (wave.state === "soaking") live.moveWave(wave, "inconclusive", GATE, now);
+  const waitedMs = now - (wave.watchedSince ?? now);
+  if (waitedMs <= soakMs(live, wave) + live.record.request.gate.waveTimeoutSeconds * 1000) return;
+  live.moveRollout("paused", `wave ${wave.wave} is inconclusive: ${explain(verdict)}`, GATE, now);
 }
 
-function failWave(draft: RolloutDraft, wave: RolloutWave, verdict: GateVerdict): void {
-  draft.decide({ kind: "wave", wave: wave.wave, state: "failed", verdict });
+function failWave(live: LiveRollout, wave: RolloutWave, verdict: GateVerdict, now: number): void {
+  live.moveWave(wave, "failed", GATE, now);
   const reason = `wave ${wave.wave} failed: ${explain(verdict)}`;
-  const state = ({ pause: "paused", abort: "aborted", roll_back: "rolling_back" } as const)[
-    draft.rollout.onFailure
-  ];
-  draft.decide({ kind: "rollout", state, reason });
+  const { onFailure } = live.record.request;
+  const state = ({ pause: "paused", abort: "aborted", roll_back: "rolling_back" } as const)[onFailure];
+  live.moveRollout(state, reason, GATE, now);
+  if (state === "aborted") withdrawOffers(live, GATE, now);
 }
 
-function explain(verdict: GateVerdict): string {
+/** The tests that gave a verdict its word. */
+export function explain(verdict: GateVerdict): string {
   return verdict.tests
     .filter((test) => test.verdict === verdict.verdict)
     .map((test) => `${test.test}: ${test.detail}`)
     .join("; ");
-}
-
-function offer(
-  draft: RolloutDraft,
-  wave: number,
-  observations: ReadonlyMap<string, DeviceObservation>,
-): void {
-  let left = offersLeft(draft);
-  for (const device of draft.rollout.devices) {
-    if (left <= 0) return;
-    if (device.wave !== wave || device.state !== "waiting") continue;
-    const running = observations.get(device.device)?.running ?? null;
-    const already = running?.packageSha256 === draft.rollout.packageSha256;
-    draft.decide({ kind: "offer", device: device.device, previous: already ? null : running, already });
-    left--;
-  }
-}
-
-/** Offers and restores together stay within the rate in every window of a minute. */
-function offersLeft(draft: RolloutDraft): number {
-  const since = draft.now - OFFER_WINDOW_MS;
-  let recent = 0;
-  for (const { offered, restoreOffered } of draft.rollout.devices) {
-    if (offered !== null && offered > since) recent++;
-    if (restoreOffered !== null && restoreOffered > since) recent++;
-  }
-  return draft.rollout.offersPerMinute - recent;
-}
-
-/** Every device that was offered the version gets what it ran before; done when each proves it, or stays silent. */
-function restoreDevices(draft: RolloutDraft, observations: ReadonlyMap<string, DeviceObservation>): void {
-  let left = offersLeft(draft);
-  for (const device of draft.rollout.devices) {
-    if (device.restore === "none" && device.offered !== null) {
-      if (device.previous === null) {
-        // It ran the version before this rollout, or nothing: there is no way back to offer.
-        draft.decide({ kind: "restored", device: device.device, outcome: "impossible" });
-      } else if (left > 0) {
-        draft.decide({ kind: "restore", device: device.device });
-        left--;
-      }
-    } else if (device.restore === "offered") {
-      const outcome = restoreOutcome(draft, device, observations.get(device.device));
-      if (outcome) draft.decide({ kind: "restored", device: device.device, outcome });
-    }
-  }
-  const open = draft.rollout.devices.some(
-    ({ offered, restore }) => offered !== null && (restore === "none" || restore === "offered"),
-  );
-  if (!open) draft.decide({ kind: "rollout", state: "rolled_back", reason: restoreSummary(draft.rollout) });
-}
-
-function restoreOutcome(
-  draft: RolloutDraft,
-  device: RolloutDevice,
-  observation: DeviceObservation | undefined,
-): "done" | "silent" | undefined {
-  if (observation?.running?.packageSha256 === device.previous?.packageSha256) return "done";
-  // Its desired state is retained: it goes back whenever it returns; the rollout need not wait for ever.
-  const since = Math.max(observation?.lastSeen ?? 0, device.restoreOffered ?? 0);
-  const { silenceSeconds, waveTimeoutSeconds } = draft.rollout.gate;
-  const silent = draft.now - since > silenceSeconds * 1000;
-  const late = draft.now - (device.restoreOffered ?? draft.now) > waveTimeoutSeconds * 1000;
-  return silent || late ? "silent" : undefined;
-}
-
-function restoreSummary(rollout: Rollout): string {
-  const count = (outcome: RolloutDevice["restore"]): number =>
-    rollout.devices.filter(({ restore }) => restore === outcome).length;
-  const parts = [rollout.reason ?? "rolled back", `${count("done")} devices restored`];
-  if (count("silent") > 0)
-    parts.push(`${count("silent")} did not confirm it and will go back when they return`);
-  if (count("impossible") > 0) parts.push(`${count("impossible")} ran nothing to return to`);
-  return parts.join("; ");
 }

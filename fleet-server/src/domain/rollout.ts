@@ -1,52 +1,64 @@
 import {
-  canTransition,
   DEPLOYMENT,
-  ROLLOUT,
   sha256Hex,
-  WAVE,
+  type DecidedBy,
   type DeploymentState,
   type ErrorCode,
-  type GateSettings,
   type GateVerdict,
+  type HoldReason,
+  type RolloutDeviceState,
+  type RolloutRequest,
   type RolloutState,
+  type RolloutSubject,
+  type WaveRequest,
   type WaveState,
 } from "@fieldloop/protocol";
-import type { VersionCounts } from "./gate.js";
+import type { DeviceStats } from "./gate-evidence.js";
+
+export type { RolloutDeviceState } from "@fieldloop/protocol";
 
 /**
- * A rollout as data. The engine (`rollout-step.ts`) is a pure function of it and of what was observed, so that a
- * server which died at any instant goes on from the stored form as if nothing had happened.
+ * A rollout as data: what is stored, and what the engine works on. The engine changes these records in memory, and its journal says
+ * which ones; a server that died at any instant goes on from the stored form as if nothing had happened.
  */
-export interface Rollout {
+export interface RolloutRecord {
   readonly rollout: string;
-  readonly model: string;
-  readonly version: number;
-  readonly packageSha256: string;
-  readonly gate: GateSettings;
-  readonly onFailure: "pause" | "abort" | "roll_back";
-  readonly offersPerMinute: number;
-  readonly state: RolloutState;
-  readonly reason: string | null;
-  readonly started: number | null;
-  readonly finished: number | null;
-  /** In the order of their numbers, which start at 1. */
-  readonly waves: readonly RolloutWave[];
-  readonly devices: readonly RolloutDevice[];
+  readonly subject: RolloutSubject;
+  readonly request: RolloutRequest;
+  readonly created: number;
+  readonly createdBy: string;
+  /** The version or configuration that the devices had, where it was one. */
+  readonly from: { readonly version: number | null; readonly configId: string | null } | null;
+  state: RolloutState;
+  reason: string | null;
+  started: number | null;
+  finished: number | null;
+  approved: DecidedBy | null;
+  /** It says what its target has: devices that join, return or were held up get it too. */
+  current: boolean;
+  supersededBy: string | null;
+  revision: number;
 }
 
 export interface RolloutWave {
+  /** From 1. */
   readonly wave: number;
-  readonly state: WaveState;
-  readonly started: number | null;
+  /** Null for the wave of the control group. */
+  readonly plan: WaveRequest | null;
+  state: WaveState;
+  started: number | null;
   /** When its last device settled and the soak began. */
-  readonly soakStarted: number | null;
-  /** Its timeout counts from here: the start, the soak's start, or a later resume. */
-  readonly watchedSince: number | null;
-  readonly finished: number | null;
-  readonly verdict: GateVerdict | null;
+  soakStarted: number | null;
+  /** Its patience counts from here: the start, the soak's start, or a later resume. */
+  watchedSince: number | null;
+  finished: number | null;
+  verdict: GateVerdict | null;
+  /** How often its gate was judged, and when it is judged again. */
+  looks: number;
+  nextLook: number | null;
+  approved: DecidedBy | null;
+  forced: DecidedBy | null;
 }
-
-export type RolloutDeviceState = DeploymentState | "waiting" | "silent";
 
 export interface PackageRef {
   readonly model: string;
@@ -54,65 +66,57 @@ export interface PackageRef {
   readonly packageSha256: string;
 }
 
+/** What a device had when it was asked: where a roll-back leads. */
+export type Previous =
+  | ({ readonly kind: "package" } & PackageRef)
+  /** Null: only the policies of its groups and the fleet. */
+  | { readonly kind: "config"; readonly configId: string | null };
+
+/** A device that is compared: from when on, and how what it had before ran until then. */
+export interface Watch {
+  /** Milliseconds. */
+  readonly since: number;
+  readonly before: DeviceStats | null;
+}
+
+export interface Hold {
+  readonly reason: HoldReason;
+  readonly detail: string;
+}
+
 export interface RolloutDevice {
   readonly device: string;
-  readonly wave: number;
-  readonly state: RolloutDeviceState;
+  wave: number;
+  /** Its place in the order of the plan. */
+  readonly position: number;
+  /** Held back for comparison until the last wave. */
+  readonly control: boolean;
+  readonly joined: boolean;
+  state: RolloutDeviceState;
+  /** Why it waits or was left out, where that was looked at. */
+  hold: Hold | null;
+  /** Offers so far. */
+  attempt: number;
+  errorCode: ErrorCode | null;
+  errorMessage: string | null;
+  offered: number | null;
+  updated: number | null;
+  /** Not asked again before. */
+  retryAt: number | null;
+  previous: Previous | null;
+  restore: "none" | "offered" | "done" | "silent" | "impossible";
+  restoreOffered: number | null;
+  watch: Watch | null;
+  /** Latest word on its latest deployment; in memory only, the deployment itself is stored. */
+  word: DeploymentWord | null;
+}
+
+/** What a device said about a deployment. */
+export interface DeploymentWord {
+  readonly state: DeploymentState;
   readonly errorCode: ErrorCode | null;
   readonly errorMessage: string | null;
-  readonly offered: number | null;
-  readonly updated: number | null;
-  /** What it ran when the version was offered to it: where a roll-back leads. */
-  readonly previous: PackageRef | null;
-  readonly restore: "none" | "offered" | "done" | "silent" | "impossible";
-  readonly restoreOffered: number | null;
 }
-
-/** What is known about one device at the time of a step. */
-export interface DeviceObservation {
-  readonly lastSeen: number | null;
-  /** The package whose session answers, by the device's own report. */
-  readonly running: PackageRef | null;
-  /** Latest word on this rollout's deployment. */
-  readonly deployment: {
-    readonly state: DeploymentState;
-    readonly errorCode: ErrorCode | null;
-    readonly errorMessage: string | null;
-    readonly updated: number;
-  } | null;
-  /** The version before and the new one, on this device. */
-  readonly before: VersionCounts;
-  readonly after: VersionCounts;
-}
-
-export type Decision =
-  | { readonly kind: "rollout"; readonly state: RolloutState; readonly reason: string | null }
-  | {
-      readonly kind: "wave";
-      readonly wave: number;
-      readonly state: WaveState;
-      readonly verdict: GateVerdict | null;
-    }
-  | { readonly kind: "watch"; readonly wave: number }
-  | {
-      readonly kind: "offer";
-      readonly device: string;
-      readonly previous: PackageRef | null;
-      readonly already: boolean;
-    }
-  | {
-      readonly kind: "device";
-      readonly device: string;
-      readonly state: RolloutDeviceState;
-      readonly errorCode: ErrorCode | null;
-      readonly errorMessage: string | null;
-    }
-  | { readonly kind: "restore"; readonly device: string }
-  | {
-      readonly kind: "restored";
-      readonly device: string;
-      readonly outcome: "done" | "silent" | "impossible";
-    };
 
 const FAILED_STATES: ReadonlySet<RolloutDeviceState> = new Set([
   "rejected",
@@ -126,16 +130,26 @@ export function hasFailed(state: RolloutDeviceState): boolean {
   return FAILED_STATES.has(state);
 }
 
+/** Asked, and neither there nor failed nor given up: the device may be busy with it. */
+export function isInProgress(state: RolloutDeviceState): boolean {
+  return state !== "waiting" && state !== "skipped" && !isSettled(state);
+}
+
+/** A rollout is changing it now: asked and not settled, or asked to return. No other may ask it meanwhile. */
+export function isBusy({ state, restore }: Pick<RolloutDevice, "state" | "restore">): boolean {
+  return restore === "none" ? isInProgress(state) : restore === "offered";
+}
+
 /** Neither the offer nor time will change it within the wave. */
 export function isSettled(state: RolloutDeviceState): boolean {
   return state === "active" || state === "silent" || hasFailed(state);
 }
 
 /** Every state that `from` may lead to in one step or more. */
-const REACHABLE: ReadonlyMap<DeploymentState, ReadonlySet<DeploymentState>> = reachability();
+const REACHABLE: ReadonlyMap<string, ReadonlySet<DeploymentState>> = reachability();
 
-function reachability(): Map<DeploymentState, ReadonlySet<DeploymentState>> {
-  const reach = new Map<DeploymentState, ReadonlySet<DeploymentState>>();
+function reachability(): Map<string, ReadonlySet<DeploymentState>> {
+  const reach = new Map<string, ReadonlySet<DeploymentState>>();
   for (const from of Object.keys(DEPLOYMENT.next) as DeploymentState[]) {
     const seen = new Set<DeploymentState>();
     const open = [...DEPLOYMENT.next[from]];
@@ -150,120 +164,63 @@ function reachability(): Map<DeploymentState, ReadonlySet<DeploymentState>> {
 }
 
 /** Whether a report of `to` may follow `from`: events in between may not have arrived yet, but no report leads back. */
-export function mayFollow(from: DeploymentState, to: DeploymentState): boolean {
+export function mayFollow(from: RolloutDeviceState, to: DeploymentState): boolean {
   return REACHABLE.get(from)?.has(to) ?? false;
 }
 
-/** The same for the same rollout, device and purpose, so that repeating a decision repeats the assignment and adds none. */
-export function deploymentId(rollout: string, device: string, purpose: "offer" | "restore"): string {
-  return `dep_${sha256Hex(new TextEncoder().encode(`${rollout}\n${device}\n${purpose}`)).slice(0, 20)}`;
+/** The same for the same rollout, device, purpose and attempt, so that repeating a decision repeats the assignment and adds none. */
+export function deploymentId(
+  rollout: string,
+  device: string,
+  purpose: "offer" | "restore",
+  attempt: number,
+): string {
+  const key = `${rollout}\n${device}\n${purpose}${attempt > 1 ? `\n${attempt}` : ""}`;
+  return `dep_${sha256Hex(new TextEncoder().encode(key)).slice(0, 20)}`;
 }
 
-/**
- * A copy of a rollout while decisions are made on it: each is applied at once, so that the next one sees it. A decision that the
- * state machines do not allow is a defect of the engine, and thrown.
- */
-export class RolloutDraft {
-  readonly now: number;
-  readonly decisions: Decision[] = [];
-  #rollout: Rollout;
-  readonly #devices: RolloutDevice[];
-  readonly #waves: RolloutWave[];
-  readonly #at: ReadonlyMap<string, number>;
-
-  constructor(rollout: Rollout, now: number) {
-    this.now = now;
-    this.#devices = [...rollout.devices];
-    this.#waves = [...rollout.waves];
-    this.#rollout = { ...rollout, devices: this.#devices, waves: this.#waves };
-    this.#at = new Map(rollout.devices.map(({ device }, at) => [device, at]));
-  }
-
-  get rollout(): Rollout {
-    return this.#rollout;
-  }
-
-  decide(decision: Decision): void {
-    switch (decision.kind) {
-      case "rollout":
-        this.#rollout = moveRollout(this.#rollout, decision.state, decision.reason, this.now);
-        break;
-      case "wave":
-      case "watch":
-        this.#waves[decision.wave - 1] = changeWave(this.#waves[decision.wave - 1]!, decision, this.now);
-        break;
-      case "offer":
-      case "device":
-      case "restore":
-      case "restored": {
-        const at = this.#at.get(decision.device)!;
-        this.#devices[at] = changeDevice(this.#devices[at]!, decision, this.now);
-        break;
-      }
-    }
-    this.decisions.push(decision);
-  }
+/** What a rollout changes on a device: two rollouts with the same slot want the same place. */
+export function slotOf(subject: RolloutSubject): string {
+  return subject.kind === "package" ? `model:${subject.model}` : "config";
 }
 
-function moveRollout(rollout: Rollout, state: RolloutState, reason: string | null, now: number): Rollout {
-  demand(canTransition(ROLLOUT, rollout.state, state), `rollout ${rollout.state} → ${state}`);
-  const final = state === "succeeded" || state === "aborted" || state === "rolled_back";
-  return {
-    ...rollout,
-    state,
-    reason,
-    started: rollout.started ?? (state === "running" ? now : null),
-    finished: final ? now : null,
-  };
-}
-
-function changeWave(
-  wave: RolloutWave,
-  decision: Extract<Decision, { kind: "wave" | "watch" }>,
-  now: number,
-): RolloutWave {
-  if (decision.kind === "watch") return { ...wave, watchedSince: now };
-  const { state, verdict } = decision;
-  demand(canTransition(WAVE, wave.state, state), `wave ${wave.wave} ${wave.state} → ${state}`);
-  const begins = state === "running" || (state === "soaking" && wave.soakStarted === null);
-  return {
-    ...wave,
-    state,
-    verdict: verdict ?? wave.verdict,
-    started: wave.started ?? now,
-    soakStarted: wave.soakStarted ?? (state === "soaking" ? now : null),
-    watchedSince: begins ? now : wave.watchedSince,
-    finished: state === "passed" || state === "failed" ? now : null,
-  };
-}
-
-function changeDevice(
-  device: RolloutDevice,
-  decision: Extract<Decision, { device: string }>,
-  now: number,
+/** A new rollout's device: planned, not asked. */
+export function newRolloutDevice(
+  device: string,
+  place: { wave: number; position: number; control: boolean; joined: boolean },
 ): RolloutDevice {
-  switch (decision.kind) {
-    case "offer":
-      demand(device.state === "waiting", `offer to a device that is ${device.state}`);
-      return {
-        ...device,
-        state: decision.already ? "active" : "offered",
-        previous: decision.previous,
-        offered: now,
-        updated: now,
-      };
-    case "device": {
-      const { state, errorCode, errorMessage } = decision;
-      return { ...device, state, errorCode, errorMessage, updated: now };
-    }
-    case "restore":
-      demand(device.restore === "none", `restore of a device that is "${device.restore}"`);
-      return { ...device, restore: "offered", restoreOffered: now };
-    case "restored":
-      return { ...device, restore: decision.outcome, updated: now };
-  }
+  return {
+    device,
+    ...place,
+    state: "waiting",
+    hold: null,
+    attempt: 0,
+    errorCode: null,
+    errorMessage: null,
+    offered: null,
+    updated: null,
+    retryAt: null,
+    previous: null,
+    restore: "none",
+    restoreOffered: null,
+    watch: null,
+    word: null,
+  };
 }
 
-function demand(condition: boolean, what: string): void {
-  if (!condition) throw new Error(`Apply rollout decision: ${what} is not allowed`);
+export function newRolloutWave(wave: number, plan: WaveRequest | null): RolloutWave {
+  return {
+    wave,
+    plan,
+    state: "pending",
+    started: null,
+    soakStarted: null,
+    watchedSince: null,
+    finished: null,
+    verdict: null,
+    looks: 0,
+    nextLook: null,
+    approved: null,
+    forced: null,
+  };
 }

@@ -51,6 +51,7 @@ export function createApp(options: AppOptions): App {
   app.use(limitJson());
   app.use("/api/*", identify(options.authenticator));
   app.use("/artifacts/*", identify(options.authenticator));
+  app.use("/tuf/*", identify(options.authenticator));
   app.use("/metrics", identify(options.authenticator));
   app.use("/api/v1/*", idempotency(options.idempotency));
   return app;

@@ -2,6 +2,7 @@ import { fileURLToPath } from "node:url";
 import type { Parts } from "../assemble.js";
 import type { Logger } from "../context.js";
 import { OverviewService } from "../services/overview.js";
+import { ShadowService } from "../services/shadow.js";
 import { SqlIdempotencyStore } from "../store/idempotency.js";
 import { createApp } from "./app.js";
 import { registerConsole } from "./console.js";
@@ -15,7 +16,10 @@ import { registerGroupRoutes } from "./routes/groups.js";
 import { registerLiveRoute } from "./routes/live.js";
 import { registerOverviewRoutes } from "./routes/overview.js";
 import { registerSessionRoutes } from "./routes/session.js";
+import { registerShadowRoute } from "./routes/shadow.js";
 import { registerTapRoute } from "./routes/tap.js";
+import { registerTrustRoutes } from "./routes/trust.js";
+import { registerTufRoutes } from "./routes/tuf.js";
 
 export interface RegisterOptions {
   readonly logger: Logger;
@@ -51,10 +55,20 @@ export function registerRoutes(parts: Parts, options: RegisterOptions): App {
   registerGroupRoutes(app, devices, desired);
   registerOverviewRoutes(app, () => overview.read(), telemetry);
   registerLiveRoute(app, live);
+  registerShadowRoute(app, new ShadowService({ deployments, shadow: stores.shadow }));
   registerTapRoute(app, broker, clock);
   registerArtifactRoutes(app, parts.blobs);
+  registerTufRoutes(app, parts.trust, parts.blobs);
+  registerTrustRoutes(app, parts.trust, parts.ceremony);
   parts.loop.registerRoutes(app);
-  registerMetrics(app, { broker, ingest, live });
+  registerMetrics(app, {
+    broker,
+    ingest,
+    live,
+    trust: parts.trust,
+    clock,
+    rolloutTicks: () => parts.loop.rolloutTicks(),
+  });
   registerOpenApi(app, version);
   registerConsole(app, options.consoleDir ?? fileURLToPath(new URL("../console", import.meta.url)));
   return app;

@@ -16,6 +16,7 @@ import { sql } from "drizzle-orm";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { FileBlobStore } from "../blob/files.js";
+import { CONFLICT_QUIET_MS } from "../domain/identity.js";
 import { BASE_TIME, FACTS, encodeBatch, rows, silent } from "../kit.test.support.js";
 import { LabelService } from "../services/labels.js";
 import { LiveHub } from "../services/live.js";
@@ -29,6 +30,7 @@ import { LabelStore } from "../store/labels.js";
 import { migrate } from "../store/migrate.js";
 import { MIGRATIONS } from "../store/migrations.js";
 import { SampleIngestStore } from "../store/samples.js";
+import { ShadowStore } from "../store/shadow.js";
 import { openSqlite } from "../store/sqlite.js";
 import { TelemetryStore } from "../store/telemetry.js";
 import { settleVersion } from "./feedback.js";
@@ -38,6 +40,7 @@ import { Ingest } from "./ingest.js";
 class Station {
   readonly acks: (Ack & { device: string })[] = [];
   readonly live: LiveEvent[] = [];
+  now = BASE_TIME;
   database!: Database;
   ingest!: Ingest;
   telemetry!: TelemetryService;
@@ -62,6 +65,7 @@ class Station {
       deployments: new DeploymentStore(this.database),
       samples: new SampleIngestStore(),
       events: new EventStore(this.database),
+      shadow: new ShadowStore(this.database),
       labels,
       blobs,
     };
@@ -78,7 +82,7 @@ class Station {
       },
       live,
       rates: new RateMeter(),
-      clock: { now: () => BASE_TIME },
+      clock: { now: () => this.now },
       logger: silent,
     });
     this.stores = stores;
@@ -454,6 +458,36 @@ describe("ingest: states, deployments, warnings", () => {
     ),
   );
 
+  it("in shadow are counted once, and only for the device and the package that they are of", async () => {
+    const shadow = (
+      frames: number,
+      change: Partial<Extract<EventData, { type: "shadow" }>> = {},
+    ): EventData => ({
+      ...{ type: "shadow", deployment: "dep_1", model: "parts", version: 2, packageSha256: hash },
+      against: { version: 1, packageSha256: hash },
+      ...{ from: 5, to: 5 + frames, frames, compared: frames, skipped: 0, failed: 0, disagreements: 1 },
+      ...{ candidateMeanMs: 1, activeMeanMs: 1, cpuShare: 0.1, classFlips: [] },
+      ...change,
+    });
+    const told = async () => (await station.stores.shadow.stretches(["dep_1"])).get("dep_1");
+    station.event(1, shadow(10, { packageSha256: "ef".repeat(32) }));
+    station.event(2, shadow(10, { deployment: "dep_9" }));
+    await station.ingest.idle();
+    expect(await told()).toBeUndefined();
+    station.event(3, shadow(20));
+    station.event(3, shadow(20));
+    station.event(4, shadow(10));
+    await station.ingest.idle();
+    expect(await told()).toMatchObject([{ from: 5, to: 25, frames: 20, compared: 20 }]);
+    expect(station.live).toContainEqual({ type: "rollout", id: "rol_1", device: "cam-1" });
+    await station.device("cam-2");
+    const stranger = encodeMessage("event", { boot: 1, seq: 1, prev: 0, time: BASE_TIME, data: shadow(90) });
+    station.send("event", stranger, "cam-2");
+    await station.ingest.idle();
+    expect(await told()).toMatchObject([{ frames: 20 }]);
+    expect(station.ingest.counters.poisoned).toBe(0);
+  });
+
   it("follow what the device reports, and end when it ends", async () => {
     station.event(1, deploymentEvent("downloading"));
     station.event(2, deploymentEvent("active"));
@@ -497,5 +531,59 @@ describe("ingest: states, deployments, warnings", () => {
     station.event(2, warning(false));
     await station.ingest.idle();
     expect((await station.stores.devices.get("cam-1"))?.warnings).toEqual([]);
+  });
+});
+
+describe("ingest: two agents with one identity", () => {
+  const presence = (boot: number, instance: string, online = true): void =>
+    station.send("presence", encodeMessage("presence", { online, boot, agentVersion: "0.1.0", instance }));
+  const conflict = async () => (await station.stores.devices.get("cam-1"))?.conflict;
+  const A = "a".repeat(16);
+  const B = "b".repeat(16);
+
+  it("are never merged: what they send as the same boot is neither stored nor acknowledged, nor lost", async () => {
+    presence(1, A);
+    station.send("predictions", encodeBatch({ seq: 1 }));
+    await station.ingest.idle();
+    presence(1, B);
+    station.send("predictions", encodeBatch({ seq: 2 }));
+    station.event(1, { type: "crash", process: "host", reason: "of the other one" });
+    presence(1, A);
+    station.send("predictions", encodeBatch({ seq: 2 }));
+    await station.ingest.idle();
+    expect(await conflict()).toEqual({ since: station.now, seen: station.now, sharedBoot: 1 });
+    expect(station.acked("predictions")).toEqual({ boot: 1, seq: 1 });
+    expect(station.acked("event")).toBeUndefined();
+    expect(station.ingest.counters).toMatchObject({ conflicting: 3, predictions: 10 });
+    expect(station.live).toContainEqual({ type: "device", id: "cam-1", device: "cam-1" });
+    // One of them was started again: it is boot 2, and what it sends can be told apart.
+    presence(2, B);
+    station.send("predictions", encodeBatch({ seq: 1, boot: 2 }));
+    await station.ingest.idle();
+    expect(station.acked("predictions")).toEqual({ boot: 2, seq: 1 });
+    expect((await conflict())?.sharedBoot).toBe(1);
+  });
+
+  it("are one again when the other was not heard for a while: what stayed on the device is taken in then", async () => {
+    presence(1, A);
+    presence(1, B);
+    station.send("predictions", encodeBatch({ seq: 1 }));
+    await station.ingest.idle();
+    expect(station.acks).toEqual([]);
+    station.now += CONFLICT_QUIET_MS;
+    station.send("predictions", encodeBatch({ seq: 1 }));
+    await station.ingest.idle();
+    expect(station.acked("predictions")).toEqual({ boot: 1, seq: 1 });
+  });
+
+  it("are told of when an old copy comes online beside a newer boot; its last will tells nothing", async () => {
+    presence(3, A);
+    presence(2, B, false);
+    await station.ingest.idle();
+    expect(await conflict()).toBeNull();
+    presence(2, B);
+    await station.ingest.idle();
+    expect(await conflict()).toMatchObject({ sharedBoot: null });
+    expect((await station.stores.devices.get("cam-1"))?.online).toBe(true);
   });
 });

@@ -12,6 +12,7 @@ import {
 } from "@fieldloop/protocol";
 import type { BrokerMessage } from "../broker/broker.js";
 import type { Clock, Logger } from "../context.js";
+import { active } from "../domain/identity.js";
 import { SERVER_LIMITS } from "../limits.js";
 import type { Downlink } from "../services/desired.js";
 import type { LiveHub } from "../services/live.js";
@@ -35,6 +36,8 @@ export interface IngestOptions {
   readonly rates: RateMeter;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** Told what became durable, right after it did; it must not throw. */
+  readonly committed?: (effects: CommitEffects) => void;
 }
 
 export interface IngestCounters {
@@ -44,6 +47,8 @@ export interface IngestCounters {
   duplicates: number;
   gaps: number;
   superseded: number;
+  /** Of a boot that two agents count as theirs: neither taken in nor acknowledged, it stays with the devices. */
+  conflicting: number;
   poisoned: number;
   /** Not taken because the queue was full; the device sends them again. */
   dropped: number;
@@ -74,6 +79,7 @@ export class Ingest {
     duplicates: 0,
     gaps: 0,
     superseded: 0,
+    conflicting: 0,
     poisoned: 0,
     dropped: 0,
     failedCommits: 0,
@@ -206,10 +212,16 @@ export class Ingest {
     const cursors = new Map<string, { boot: number; seq: number }>();
     for (const cursor of await telemetry.cursors(tx, device)) cursors.set(cursor.stream, cursor);
     const moved = new Set<Stream>();
+    let sharedBoot = await this.#sharedBoot(tx, device, items);
     for (const item of items) {
       const stream = streamOf(item.kind);
+      if (sharedBoot !== null && bootOf(item) === sharedBoot && item.kind !== "presence") {
+        this.counters.conflicting++;
+        continue;
+      }
       if (!stream) {
         await this.#applyOrSetAside(tx, item, effects, apart);
+        if (item.kind === "presence") sharedBoot = await this.#sharedBoot(tx, device, items);
         continue;
       }
       const delivery = deliveryOf(item);
@@ -227,7 +239,15 @@ export class Ingest {
       const cursor = cursors.get(stream)!;
       await telemetry.setCursor(tx, device, stream, cursor.boot, cursor.seq);
     }
-    await devices.touch(tx, device, items.at(-1)!.received);
+    const { received } = items.at(-1)!;
+    effects.seen.set(device, received);
+    await devices.touch(tx, device, received);
+  }
+
+  /** The boot that two agents count as theirs, null where there is none. */
+  async #sharedBoot(tx: Database, device: string, items: readonly Item[]): Promise<number | null> {
+    const agent = await this.#options.stores.devices.agent(tx, device);
+    return active(agent?.conflict ?? null, items.at(-1)!.received)?.sharedBoot ?? null;
   }
 
   async #applyOrSetAside(tx: Database, item: Item, effects: CommitEffects, apart: boolean): Promise<void> {
@@ -292,12 +312,16 @@ export class Ingest {
 
   #tell(effects: CommitEffects): void {
     const { downlink, live, rates, clock, logger } = this.#options;
+    for (const [device, { sharedBoot }] of effects.conflicts) {
+      logger.warn({ code: "identity_conflict", device, sharedBoot }, "two agents use one identity");
+    }
     for (const [device, acks] of effects.acks) {
       // Lost with the connection: the device sends again and is answered again.
       downlink.publish(device, "ack", encodeAck(acks)).catch((error: unknown) => {
         logger.debug({ err: error, device }, "acknowledgement not sent");
       });
     }
+    this.#options.committed?.(effects);
     const now = clock.now();
     for (const [device, count] of effects.predictionsByDevice) rates.add(device, count, now);
     for (const event of effects.liveEvents) live.publish(event);
@@ -310,6 +334,11 @@ function tryDecode(item: Item): void {
   } catch (error) {
     item.error = toFieldloopError(error);
   }
+}
+
+/** Boot of whoever sent it; undefined where it cannot be read. */
+function bootOf(item: Item): number | undefined {
+  return item.decoded?.message.boot ?? deliveryOf(item)?.boot;
 }
 
 function deliveryOf(item: Item): Delivery | undefined {

@@ -5,6 +5,8 @@ import { BUCKET_MS, type RollupRow, type TelemetryStore } from "../store/telemet
 const CONFIDENCE = Float64Array.from({ length: 256 }, (_, code) => dequantize(code, CONFIDENCE_SCALE));
 const LATENCY = Float64Array.from({ length: 256 }, (_, code) => dequantize(code, LATENCY_SCALE));
 
+const NOTHING = { confidenceSum: 0, latencySum: 0, confidenceSquares: 0, latencySquares: 0 };
+
 type Mutable<Row> = { -readonly [Key in keyof Row]: Row[Key] };
 
 /** Adds up the predictions of one unit of work, so that each bucket is written once. */
@@ -30,8 +32,12 @@ export class Rollups {
       let row = byClass.get(classIndex);
       if (!row) byClass.set(classIndex, (row = this.#row(device, bucket, model, version, classIndex)));
       row.count++;
-      row.confidenceSum += CONFIDENCE[columns.confidence[index]!]!;
-      row.latencySum += LATENCY[columns.latency[index]!]!;
+      const confidence = CONFIDENCE[columns.confidence[index]!]!;
+      const latency = LATENCY[columns.latency[index]!]!;
+      row.confidenceSum += confidence;
+      row.latencySum += latency;
+      row.confidenceSquares += confidence * confidence;
+      row.latencySquares += latency * latency;
     }
     this.#addTotal(device, columns);
   }
@@ -51,7 +57,7 @@ export class Rollups {
     const key = `${device} ${bucket} ${model} ${version} ${classIndex}`;
     let row = this.#rows.get(key);
     if (!row) {
-      row = { device, bucket, model, version, class: classIndex, count: 0, confidenceSum: 0, latencySum: 0 };
+      row = { device, bucket, model, version, class: classIndex, count: 0, ...NOTHING };
       this.#rows.set(key, row);
     }
     return row;

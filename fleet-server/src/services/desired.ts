@@ -4,26 +4,22 @@ import {
   FieldloopError,
   decodeMessage,
   encodeMessage,
-  sign,
+  signerOf,
   type Assignment,
   type Command,
+  devicePolicyChangeSchema,
   type Desired,
   type SigningKey,
 } from "@fieldloop/protocol";
+import { nativeSigner } from "../auth/native-sign.js";
 import type { Clock } from "../context.js";
 import { laneFor, replaceLane } from "../domain/lanes.js";
 import type { Database } from "../store/database.js";
 import type { DeploymentStore } from "../store/deployments.js";
 import type { DesiredStore, StoredDesired } from "../store/desired.js";
-import type { DeviceStore } from "../store/devices.js";
+import type { DeviceBrief, DeviceStore } from "../store/devices.js";
 import type { LiveHub } from "./live.js";
-import {
-  DEFAULT_POLICY,
-  devicePolicyChangeSchema,
-  effectivePolicy,
-  type DevicePolicy,
-  type DevicePolicyChange,
-} from "./policy.js";
+import { DEFAULT_POLICY, effectivePolicy, type DevicePolicy, type DevicePolicyChange } from "./policy.js";
 
 /** Sends to devices; implemented by the broker. Without a connected device a retained message waits, another is lost. */
 export interface Downlink {
@@ -36,17 +32,37 @@ export interface DesiredServiceOptions {
   readonly devices: DeviceStore;
   readonly deployments: DeploymentStore;
   readonly downlink: Downlink;
-  readonly signingKey: SigningKey;
+  /** Its key may change while the server runs. */
+  readonly director: { readonly directorKey: SigningKey };
   readonly clock: Clock;
   readonly live: LiveHub;
   readonly policy?: Partial<DevicePolicy>;
 }
 
+/** Of an assignment, what has a default. */
+type Defaulted = "lane" | "shadow" | "window" | "expires";
 /** What is assigned, and for which rollout (none: by hand). */
-export type AssignRequest = Omit<Assignment, "lane"> & {
+export type AssignRequest = Omit<Assignment, Defaulted> & {
   readonly lane?: string;
+  readonly shadow?: Assignment["shadow"];
+  readonly window?: Assignment["window"];
+  readonly expires?: Assignment["expires"];
   readonly rollout?: string | null;
 };
+
+/** What is to change in one device's desired state; what is left out stays. */
+export interface DesiredChange {
+  readonly device: string;
+  readonly assign?: AssignRequest;
+  /** The configuration rolled out to it; null takes it away. */
+  readonly config?: { readonly configId: string; readonly policy: DevicePolicyChange } | null;
+}
+
+/** What was written, to be published after the commit, and who cannot be told anything. */
+export interface Issued {
+  readonly stored: StoredDesired[];
+  readonly refused: Map<string, FieldloopError>;
+}
 
 const PUBLISH_PAGE = 500;
 const COMMAND_TTL_MS = 60_000;
@@ -58,6 +74,7 @@ const COMMAND_TTL_MS = 60_000;
 export class DesiredService {
   readonly #options: DesiredServiceOptions;
   readonly #base: DevicePolicy;
+  #signer: { readonly keyId: string; readonly sign: ReturnType<typeof nativeSigner> } | undefined;
 
   constructor(options: DesiredServiceOptions) {
     this.#options = options;
@@ -69,28 +86,56 @@ export class DesiredService {
    * @throws FieldloopError `not_found`, `device_suspended`, `already_exists` where the deployment id was used
    */
   async assign(device: string, request: AssignRequest): Promise<{ revision: number }> {
-    const { rollout = null, ...rest } = request;
-    const record = await this.#options.devices.get(device);
-    if (!record) throw new FieldloopError("not_found", `Assign: there is no device "${device}"`);
-    if (record.suspended)
-      throw new FieldloopError("device_suspended", `Assign: device "${device}" is suspended`);
-    const lane = rest.lane ?? laneFor(record.state?.lanes ?? [], rest.model);
-    const assignment: Assignment = { ...rest, lane };
-    const issued = await this.#issue(device, assignment, async (tx) => {
-      const { deployment, model, version, packageSha256 } = assignment;
-      await this.#options.deployments.insert(
-        tx,
-        { deployment, device, rollout, model, version, packageSha256 },
-        this.#options.clock.now(),
-      );
-    });
-    return { revision: issued.revision };
+    const issued = await this.#options.database.transaction((tx) =>
+      this.issueMany(tx, [{ device, assign: request }]),
+    );
+    const refusal = issued.refused.get(device);
+    if (refusal) throw refusal;
+    await this.publish(issued.stored);
+    return { revision: issued.stored[0]!.revision };
+  }
+
+  /**
+   * Writes the next desired state of many devices in the caller's unit of work; {@link publish} follows its commit. Policies and groups
+   * are read once for all of them.
+   * @throws FieldloopError `already_exists` where a deployment id was used
+   */
+  async issueMany(tx: Database, changes: readonly DesiredChange[]): Promise<Issued> {
+    const issued: Issued = { stored: [], refused: new Map() };
+    const policies = parsePolicies(await this.#options.desired.policies(tx));
+    const groups = await this.#options.devices.groups(tx);
+    const briefs = await this.#options.devices.briefs(
+      tx,
+      changes.map(({ device }) => device),
+    );
+    for (const change of changes) {
+      const brief = briefs.get(change.device);
+      const refusal = !brief
+        ? new FieldloopError("not_found", `Assign: there is no device "${change.device}"`)
+        : brief.suspended && change.assign
+          ? new FieldloopError("device_suspended", `Assign: device "${change.device}" is suspended`)
+          : undefined;
+      if (refusal) issued.refused.set(change.device, refusal);
+      else issued.stored.push(await this.#write(tx, change, brief!, policies, groups));
+    }
+    return issued;
+  }
+
+  /** Sends what was written to its devices; a crash before it is healed by the next start. */
+  async publish(stored: readonly StoredDesired[]): Promise<void> {
+    for (const one of stored) {
+      await this.#publish(one);
+      this.#options.live.publish({ type: "device", id: one.device, device: one.device });
+    }
   }
 
   /** Issues a device's desired state again with today's policy; its first one when it enrols. */
   async reissue(device: string): Promise<{ revision: number }> {
-    const issued = await this.#issue(device, undefined, async () => undefined);
-    return { revision: issued.revision };
+    const issued = await this.#options.database.transaction((tx) => this.issueMany(tx, [{ device }]));
+    const refusal = issued.refused.get(device);
+    if (refusal) throw refusal;
+    await this.publish(issued.stored);
+    return { revision: issued.stored[0]!.revision };
   }
 
   /** @returns undefined for a device that was never told anything */
@@ -102,7 +147,14 @@ export class DesiredService {
   async policy(device: string): Promise<DevicePolicy> {
     const record = await this.#options.devices.get(device);
     if (!record) throw new FieldloopError("not_found", `Read policy: there is no device "${device}"`);
-    return this.#policyOf(device, record.tags, await this.#policies(), await this.#options.devices.groups());
+    const config = await this.#options.desired.config(device);
+    return this.#policyOf(
+      device,
+      record.tags,
+      await this.#policies(),
+      await this.#options.devices.groups(),
+      config?.policy,
+    );
   }
 
   /** The policy of a scope as it was set: what it does not say comes from wider scopes. */
@@ -129,58 +181,99 @@ export class DesiredService {
   async command(device: string, command: string, action: Command["action"]): Promise<void> {
     const expires = this.#options.clock.now() + COMMAND_TTL_MS;
     const payload = encodeMessage("command", { command, device, expires, action });
-    await this.#options.downlink.publish(
-      device,
-      "command",
-      sign(COMMAND_TYPE, payload, this.#options.signingKey),
-    );
+    await this.#options.downlink.publish(device, "command", this.#sign(COMMAND_TYPE, payload));
   }
 
-  /** Publishes every stored desired state: the broker forgets its retained messages when it stops. */
+  /**
+   * Publishes every stored desired state: the broker forgets its retained messages when it stops. One that a former director key signed
+   * is signed anew under the next revision, so that devices keep it in place of the old one.
+   */
   async publishAll(): Promise<number> {
     let count = 0;
     let after = "";
     for (;;) {
       const page = await this.#options.desired.list(after, PUBLISH_PAGE);
-      for (const stored of page) await this.#publish(stored);
+      for (const stored of page) await this.#publish(await this.#signedNow(stored));
       count += page.length;
       if (page.length < PUBLISH_PAGE) return count;
       after = page.at(-1)!.device;
     }
   }
 
-  async #issue(
-    device: string,
-    assignment: Assignment | undefined,
-    also: (tx: Database) => Promise<void>,
-  ): Promise<StoredDesired> {
-    const { clock, signingKey, devices } = this.#options;
-    const record = await devices.get(device);
-    if (!record) throw new FieldloopError("not_found", `Issue desired state: there is no device "${device}"`);
-    const policy = this.#policyOf(device, record.tags, await this.#policies(), await devices.groups());
-    const stored = await this.#options.database.transaction(async (tx) => {
-      const before = await this.#options.desired.get(device, tx);
-      const kept = before ? decodeMessage("desired", before.payload).assignments : [];
-      const { predictionsIntervalSeconds, profileIntervalSeconds, ...sampling } = policy;
-      const desired: Desired = {
-        device,
-        revision: (before?.revision ?? 0) + 1,
-        issued: clock.now(),
-        assignments: assignment ? replaceLane(kept, assignment) : kept,
-        sampling,
-        predictionsIntervalSeconds,
-        profileIntervalSeconds,
-      };
-      const payload = encodeMessage("desired", desired);
-      const envelope = sign(DESIRED_TYPE, payload, signingKey);
-      const next = { device, revision: desired.revision, payload, envelope, issued: desired.issued };
-      await this.#options.desired.put(tx, next);
-      await also(tx);
+  async #signedNow(stored: StoredDesired): Promise<StoredDesired> {
+    const { database, desired, director, clock } = this.#options;
+    if (signerOf(stored.envelope) === director.directorKey.keyId) return stored;
+    return database.transaction(async (tx) => {
+      const newest = (await desired.get(stored.device, tx)) ?? stored;
+      if (signerOf(newest.envelope) === director.directorKey.keyId) return newest;
+      const revision = newest.revision + 1;
+      const issued = clock.now();
+      const payload = encodeMessage("desired", {
+        ...decodeMessage("desired", newest.payload),
+        revision,
+        issued,
+      });
+      const envelope = this.#sign(DESIRED_TYPE, payload);
+      const next = { device: stored.device, revision, payload, envelope, issued };
+      await desired.put(tx, next);
       return next;
     });
-    await this.#publish(stored);
-    this.#options.live.publish({ type: "device", id: device, device });
-    return stored;
+  }
+
+  async #write(
+    tx: Database,
+    change: DesiredChange,
+    brief: DeviceBrief,
+    policies: ReadonlyMap<string, DevicePolicyChange>,
+    groups: Awaited<ReturnType<DeviceStore["groups"]>>,
+  ): Promise<StoredDesired> {
+    const { desired: store, deployments, clock } = this.#options;
+    const { device, assign } = change;
+    if (change.config !== undefined) await store.putConfig(tx, device, change.config);
+    const config = change.config === undefined ? await store.config(device, tx) : change.config;
+    const before = await store.get(device, tx);
+    const kept = before ? decodeMessage("desired", before.payload).assignments : [];
+    const assignment = assign && assignmentOf(assign, brief.lanes);
+    const {
+      predictionsIntervalSeconds,
+      profileIntervalSeconds,
+      downloadBytesPerSecond,
+      bytesPerDay,
+      ...sampling
+    } = this.#policyOf(device, brief.tags, policies, groups, config?.policy);
+    const desired: Desired = {
+      device,
+      revision: (before?.revision ?? 0) + 1,
+      issued: clock.now(),
+      assignments: assignment ? replaceLane(kept, assignment) : kept,
+      sampling,
+      predictionsIntervalSeconds,
+      profileIntervalSeconds,
+      limits: { downloadBytesPerSecond, bytesPerDay },
+      configId: config?.configId ?? null,
+    };
+    const payload = encodeMessage("desired", desired);
+    const envelope = this.#sign(DESIRED_TYPE, payload);
+    const next = { device, revision: desired.revision, payload, envelope, issued: desired.issued };
+    await store.put(tx, next);
+    if (assignment) {
+      const { deployment, model, version, packageSha256 } = assignment;
+      const rollout = assign.rollout ?? null;
+      await deployments.insert(
+        tx,
+        { deployment, device, rollout, model, version, packageSha256 },
+        clock.now(),
+      );
+    }
+    return next;
+  }
+
+  /** With the director's key of now; making a signer of it costs as much as a signature. */
+  #sign(type: string, payload: Uint8Array): Uint8Array {
+    const { directorKey } = this.#options.director;
+    if (this.#signer?.keyId !== directorKey.keyId)
+      this.#signer = { keyId: directorKey.keyId, sign: nativeSigner(directorKey) };
+    return this.#signer.sign(type, payload);
   }
 
   /** Two changes at once may get here in the other order, so the newest is published: what the broker retains must not go back. */
@@ -190,8 +283,7 @@ export class DesiredService {
   }
 
   async #policies(): Promise<Map<string, DevicePolicyChange>> {
-    const stored = await this.#options.desired.policies();
-    return new Map([...stored].map(([scope, policy]) => [scope, devicePolicyChangeSchema.parse(policy)]));
+    return parsePolicies(await this.#options.desired.policies());
   }
 
   #policyOf(
@@ -199,7 +291,17 @@ export class DesiredService {
     tags: Record<string, string>,
     policies: ReadonlyMap<string, DevicePolicyChange>,
     groups: Awaited<ReturnType<DeviceStore["groups"]>>,
+    rolledOut: DevicePolicyChange = {},
   ): DevicePolicy {
-    return effectivePolicy(this.#base, policies, groups, device, tags);
+    return effectivePolicy(this.#base, policies, groups, device, tags, rolledOut);
   }
+}
+
+function assignmentOf(request: AssignRequest, lanes: Parameters<typeof laneFor>[0]): Assignment {
+  const { rollout: _rollout, shadow = null, window = null, expires = null, ...rest } = request;
+  return { ...rest, lane: rest.lane ?? laneFor(lanes, rest.model), shadow, window, expires };
+}
+
+function parsePolicies(stored: ReadonlyMap<string, unknown>): Map<string, DevicePolicyChange> {
+  return new Map([...stored].map(([scope, policy]) => [scope, devicePolicyChangeSchema.parse(policy)]));
 }

@@ -6,13 +6,14 @@ import {
   type Page,
 } from "@fieldloop/protocol";
 import type { Clock } from "../context.js";
+import { active, conflictWarning } from "../domain/identity.js";
 import { wilson } from "../domain/intervals.js";
 import { SERVER_LIMITS } from "../limits.js";
 import type { DeploymentStore } from "../store/deployments.js";
 import type { DeviceRecord, DeviceStore, Tags } from "../store/devices.js";
 import type { DesiredService } from "./desired.js";
 import type { LiveHub } from "./live.js";
-import { isMember } from "./policy.js";
+import { isMember } from "../domain/groups.js";
 import type { RateMeter } from "./rates.js";
 import type { TelemetryService } from "./telemetry.js";
 
@@ -28,6 +29,8 @@ export interface DeviceServiceOptions {
   readonly silenceMs: number;
   /** Ends the connection of a device that lost its right to one. */
   readonly disconnect: (device: string) => void;
+  /** Groups were made, changed or forgotten. */
+  readonly onGroups?: () => void;
 }
 
 /** Who is meant: a group by name, or devices by id. */
@@ -95,12 +98,22 @@ export class DeviceService {
   }
 
   /** Worst thing that is wrong with a device now. */
-  health(record: Pick<DeviceRecord, "online" | "lastSeen" | "warnings">): DeviceSummary["health"] {
+  health(
+    record: Pick<DeviceRecord, "online" | "lastSeen" | "warnings" | "conflict">,
+  ): DeviceSummary["health"] {
     const { clock, silenceMs } = this.#options;
+    // Two agents take the connection from each other: whether it is there at the moment says nothing.
+    if (active(record.conflict, clock.now())) return "error";
     if (record.lastSeen !== null && !record.online) return "offline";
     if (record.lastSeen === null || clock.now() - record.lastSeen > silenceMs) return "silent";
     if (record.warnings.some((warning) => warning.severity === "error")) return "error";
     return record.warnings.some((warning) => warning.severity === "warning") ? "warning" : "ok";
+  }
+
+  /** What the device says of itself, and what only the server can see. */
+  #warnings({ warnings, conflict }: Pick<DeviceRecord, "warnings" | "conflict">): DeviceRecord["warnings"] {
+    const seen = active(conflict, this.#options.clock.now());
+    return seen ? [conflictWarning(seen), ...warnings] : warnings;
   }
 
   async setTags(device: string, tags: Tags): Promise<DeviceSummary> {
@@ -136,6 +149,7 @@ export class DeviceService {
     }
     if (group.devices) await this.#checkKnown(group.devices);
     await this.#options.devices.putGroup(group);
+    this.#options.onGroups?.();
     return group;
   }
 
@@ -143,6 +157,7 @@ export class DeviceService {
     if (!(await this.#options.devices.deleteGroup(group))) {
       throw new FieldloopError("not_found", `Delete group: there is no "${group}"`);
     }
+    this.#options.onGroups?.();
   }
 
   /** The devices of a target now, in the order of their ids. `all` is the group of every device. @throws FieldloopError `not_found` */
@@ -218,7 +233,7 @@ export class DeviceService {
             ? { model: wanted.model, version: wanted.version, packageSha256: wanted.packageSha256 }
             : null,
           health: this.health(record),
-          warnings: record.warnings,
+          warnings: this.#warnings(record),
           predictionsTotal: totals.get(device) ?? 0,
           predictionsPerSecond: rates.rate(device, clock.now()),
           meanConfidence: statistics.get(device)?.meanConfidence ?? null,

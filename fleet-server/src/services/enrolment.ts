@@ -21,7 +21,7 @@ export interface EnrolmentServiceOptions {
   readonly auth: AuthStore;
   readonly devices: DeviceStore;
   readonly desired: DesiredService;
-  readonly signingKey: SigningKey;
+  readonly trust: { readonly directorKey: SigningKey; factoryRoot(): Promise<string> };
   readonly clock: Clock;
   readonly live: LiveHub;
 }
@@ -60,7 +60,7 @@ export class EnrolmentService {
    * @throws FieldloopError `enrolment_refused`, `already_exists`, `rate_limited`
    */
   async enrol(request: EnrolRequest, mqttUrl: string, address: string): Promise<EnrolResponse> {
-    const { database, auth, devices, clock, signingKey } = this.#options;
+    const { database, auth, devices, clock, trust } = this.#options;
     if (!this.#throttle.allows(address)) {
       throw new FieldloopError("rate_limited", `Enrol: too many refusals from "${address}"; wait a minute`);
     }
@@ -88,8 +88,9 @@ export class EnrolmentService {
     });
     await this.#options.desired.reissue(device);
     this.#options.live.publish({ type: "device", id: device, device });
-    const fleetKeys = [{ keyId: signingKey.keyId, publicKey: toHex(signingKey.publicKey) }];
-    return { device, credential, mqttUrl, fleetKeys };
+    const { keyId, publicKey } = trust.directorKey;
+    const fleetKeys = [{ keyId, publicKey: toHex(publicKey) }];
+    return { device, credential, mqttUrl, fleetKeys, root: await trust.factoryRoot() };
   }
 }
 

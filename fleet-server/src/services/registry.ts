@@ -1,15 +1,11 @@
 import {
-  encodeMessage,
   FieldloopError,
   formatModelVersion,
   LIMITS,
   manifestFiles,
-  PACKAGE_TYPE,
-  sign,
   type Manifest,
   type Model,
   type ModelVersion,
-  type SigningKey,
   decidingHeadOf,
 } from "@fieldloop/protocol";
 import { checkModel, parseManifest } from "@fieldloop/runtime";
@@ -26,15 +22,19 @@ export interface RegistryOptions {
   readonly blobs: BlobStore;
   readonly clock: Clock;
   readonly newId: NewId;
-  readonly signingKey: SigningKey;
   readonly labels: { put(model: string, version: number, labels: readonly string[]): Promise<void> };
   readonly running: { runningOn(model: string, version: number): Promise<number> };
   readonly live: { publish(event: { type: "model"; id: string }): void };
+  readonly trust: {
+    settle(): Promise<void>;
+    wake(): void;
+    isSigned(model: string, version: number, packageSha256: string): Promise<boolean>;
+  };
 }
 
 /**
  * Published versions. A version is a manifest blob and the blobs it names; publishing checks all of them, gives the version its
- * number's place and signs the package statement with the fleet key. Nothing of it changes afterwards.
+ * number's place and makes it a target of the trust repository. Nothing of it changes afterwards.
  */
 export class RegistryService {
   readonly #options: RegistryOptions;
@@ -48,25 +48,31 @@ export class RegistryService {
   }
 
   /**
-   * Publishes the package whose `manifest.json` is the blob `manifestSha256`; the same package again is the same version.
+   * Publishes the package whose `manifest.json` is the blob `manifestSha256`; the same package again is the same version. Its target
+   * follows at once where the targets keys are here; else the version waits for their signature.
+   * @param deviceClasses what it is made for; null: any device class
    * @throws FieldloopError `not_found` without the blob, `manifest_*`, `package_file_missing`, `package_size_mismatch`, `onnx_*`,
    * `invalid_argument` for another model's manifest, `already_exists` or `conflict` for a number that is taken or not the next
    */
-  async publish(model: string, manifestSha256: string, actor: string): Promise<ModelVersion> {
+  async publish(
+    model: string,
+    manifestSha256: string,
+    actor: string,
+    deviceClasses: readonly string[] | null = null,
+  ): Promise<ModelVersion> {
     const known = await this.#store.getByPackage(manifestSha256);
     if (known?.model === model) return this.#view(known);
     const { manifest, manifestBytes } = await this.#readManifest(model, manifestSha256);
     await this.#checkNumber(manifest);
     const bytes = await this.#checkFiles(manifest);
-    const statement = this.#sign(manifest, manifestSha256, manifestBytes);
     const version: StoredVersion = {
       model,
       version: manifest.version,
       packageSha256: manifestSha256,
       manifestBytes,
       manifest,
-      statement,
       bytes: bytes + manifestBytes,
+      deviceClasses,
       created: Date.parse(manifest.created),
       published: this.#options.clock.now(),
       publishedBy: actor,
@@ -83,6 +89,7 @@ export class RegistryService {
       });
     });
     await this.#options.labels.put(model, manifest.version, labelsOf(manifest));
+    await this.#options.trust.settle();
     this.#options.live.publish({ type: "model", id: model });
     return this.#view(version);
   }
@@ -127,6 +134,22 @@ export class RegistryService {
       "not_found",
       `Read version: there is no "${formatModelVersion(model, version)}"`,
     );
+  }
+
+  /** A version that devices can install. @throws FieldloopError `not_found`, `version_awaiting_signature` */
+  async requireSigned(model: string, version: number): Promise<StoredVersion> {
+    const stored = await this.require(model, version);
+    if (await this.#options.trust.isSigned(model, version, stored.packageSha256)) return stored;
+    throw new FieldloopError(
+      "version_awaiting_signature",
+      `Use "${formatModelVersion(model, version)}": it waits for the signature of the targets keys ("fieldloop keys request")`,
+    );
+  }
+
+  /** Writes down why a version without a passing evaluation is rolled out; its target says so too. */
+  async letThrough(model: string, version: number, reason: string): Promise<void> {
+    await this.#store.setForceReason(model, version, reason);
+    this.#options.trust.wake();
   }
 
   find(model: string, version: number): Promise<StoredVersion | undefined> {
@@ -198,15 +221,6 @@ export class RegistryService {
     return sum;
   }
 
-  #sign(
-    { model, version }: Manifest,
-    manifestSha256: string,
-    manifestBytes: number,
-  ): Uint8Array<ArrayBuffer> {
-    const payload = encodeMessage("packageStatement", { model, version, manifestSha256, manifestBytes });
-    return new Uint8Array(sign(PACKAGE_TYPE, payload, this.#options.signingKey));
-  }
-
   async #modelView(model: string, versions: readonly StoredVersion[]): Promise<Model> {
     const views: ModelVersion[] = [];
     for (const version of versions) views.push(await this.#view(version));
@@ -214,10 +228,21 @@ export class RegistryService {
   }
 
   async #view(stored: StoredVersion): Promise<ModelVersion> {
-    const { model, version, packageSha256, created, published, bytes, manifest } = stored;
-    const runningOn = await this.#options.running.runningOn(model, version);
-    const evidence = await this.evidence(model, version);
-    return { model, version, packageSha256, created, published, bytes, manifest, runningOn, evidence };
+    const { model, version, packageSha256, created, published, bytes, manifest, deviceClasses } = stored;
+    const signed = await this.#options.trust.isSigned(model, version, packageSha256);
+    return {
+      model,
+      version,
+      packageSha256,
+      created,
+      published,
+      bytes,
+      manifest,
+      runningOn: await this.#options.running.runningOn(model, version),
+      evidence: await this.evidence(model, version),
+      deviceClasses: deviceClasses === null ? null : [...deviceClasses],
+      state: signed ? "published" : "awaiting_signature",
+    };
   }
 }
 

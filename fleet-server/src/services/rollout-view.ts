@@ -1,107 +1,142 @@
-import type { ErrorCode, RolloutRequest, RolloutView } from "@fieldloop/protocol";
-import type { PackageRef, RolloutDevice } from "../domain/rollout.js";
-import type { StoredVersion } from "../store/registry.js";
-import type { StoredRollout } from "../store/rollouts.js";
+import {
+  formatModelVersion,
+  type HoldReason,
+  type RolloutDeviceView,
+  type RolloutEvent,
+  type RolloutProgress,
+  type RolloutSubject,
+  type RolloutView,
+  type WaveView,
+} from "@fieldloop/protocol";
+import { explain, soakEnds } from "../domain/rollout-step.js";
+import type { LiveRollout } from "../domain/rollout-live.js";
+import { sumDeviceCounts } from "../domain/rollout-tally.js";
+import { deploymentId, type RolloutDevice, type RolloutWave } from "../domain/rollout.js";
+import type { StoredEvent } from "../store/rollouts.js";
 
-/** A new rollout as it is stored first: planned, nothing offered. */
-export function buildRollout(
-  rollout: string,
-  request: RolloutRequest,
-  target: StoredVersion,
-  waves: readonly (readonly string[])[],
-  about: { created: number; createdBy: string; fromVersion: number | null },
-): StoredRollout {
-  return {
-    ...about,
-    rollout,
-    model: request.model,
-    version: request.version,
-    packageSha256: target.packageSha256,
-    gate: request.gate,
-    onFailure: request.onFailure,
-    offersPerMinute: request.offersPerMinute,
-    state: "draft",
-    reason: null,
-    started: null,
-    finished: null,
-    request,
-    revision: 1,
-    waves: waves.map((_, at) => ({
-      wave: at + 1,
-      state: "pending",
-      started: null,
-      soakStarted: null,
-      watchedSince: null,
-      finished: null,
-      verdict: null,
-    })),
-    devices: waves.flatMap((devices, at) =>
-      devices.map(
-        (device): RolloutDevice => ({
-          device,
-          wave: at + 1,
-          state: "waiting",
-          errorCode: null,
-          errorMessage: null,
-          offered: null,
-          updated: null,
-          previous: null,
-          restore: "none",
-          restoreOffered: null,
-        }),
-      ),
-    ),
-  };
-}
-
-/** What the target runs, where it is one version of the model. */
-export function commonVersion(running: readonly PackageRef[], model: string): number | null {
-  const versions = new Set(running.filter((one) => one.model === model).map(({ version }) => version));
-  return versions.size === 1 ? [...versions][0]! : null;
+/** `parts@7`, or `config cfg_…`. */
+export function titleOf(subject: RolloutSubject): string {
+  return subject.kind === "package"
+    ? formatModelVersion(subject.model, subject.version)
+    : `config ${subject.configId}`;
 }
 
 /** A rollout as the API shows it. */
-export function viewRollout(stored: StoredRollout, accuracy: RolloutView["accuracy"]): RolloutView {
-  const {
-    rollout,
-    model,
-    version,
-    packageSha256,
-    fromVersion,
-    state,
-    reason,
-    created,
-    started,
-    finished,
-    request,
-  } = stored;
+export function viewRollout(live: LiveRollout, accuracy: RolloutView["accuracy"]): RolloutView {
+  const { record } = live;
+  const { request } = record;
+  const waves = live.waves.map((wave) => viewWave(live, wave));
   return {
-    rollout,
-    model,
-    version,
-    packageSha256,
-    fromVersion,
-    state,
-    reason,
-    created,
-    started,
-    finished,
+    rollout: record.rollout,
+    name: request.name,
+    title: titleOf(record.subject),
+    subject: record.subject,
+    from: record.from,
+    state: record.state,
+    reason: record.reason,
+    waitsFor: waitsFor(live),
+    created: record.created,
+    createdBy: record.createdBy,
+    started: record.started,
+    finished: record.finished,
+    approval: request.approval.required ? { given: record.approved } : null,
     request,
+    counts: sumDeviceCounts(waves.map(({ counts }) => counts)),
+    waves,
+    controlCount: live.waves.reduce((sum, { plan }, at) => sum + (plan ? 0 : live.members[at]!.size), 0),
+    current: record.current,
+    supersededBy: record.supersededBy,
     accuracy,
-    waves: stored.waves.map((wave) => ({
-      wave: wave.wave,
-      state: wave.state,
-      started: wave.started,
-      finished: wave.finished,
-      gate: wave.verdict,
-      devices: stored.devices
-        .filter((device) => device.wave === wave.wave)
-        .map((device) => ({
-          device: device.device,
-          state: device.state,
-          errorCode: device.errorCode satisfies ErrorCode | null,
-          updated: device.updated,
-        })),
-    })),
+    revision: record.revision,
   };
+}
+
+function viewWave(live: LiveRollout, wave: RolloutWave): WaveView {
+  return {
+    wave: wave.wave,
+    name: wave.plan ? (wave.plan.name ?? "") : "control",
+    plan: wave.plan,
+    state: wave.state,
+    counts: live.tallies[wave.wave - 1]!.view(unheldReason(live, wave)),
+    approval: wave.plan?.approvalBefore ? { given: wave.approved } : null,
+    forced: wave.forced,
+    started: wave.started,
+    soakStarted: wave.soakStarted,
+    soakEnds: soakEnds(live, wave),
+    finished: wave.finished,
+    gate: wave.verdict,
+    looks: wave.looks,
+  };
+}
+
+/** Why a device that nothing was found against is not asked. */
+function unheldReason(live: LiveRollout, wave: RolloutWave): HoldReason | null {
+  if (live.state === "awaiting_approval") return "approval";
+  if (live.state === "draft" || live.state === "scheduled") return "schedule";
+  if (live.state === "paused") return "paused";
+  if (wave.state !== "pending") return "rate";
+  return wave.plan === null ? "control" : "wave";
+}
+
+/** What it waits for now, in words. */
+export function waitsFor(live: LiveRollout): string | null {
+  if (live.state === "awaiting_approval") return "the approval of a second person";
+  if (live.state === "scheduled")
+    return `its start at ${new Date(live.record.request.schedule.startAt ?? 0).toISOString()}`;
+  if (live.state === "paused") return "a person";
+  const wave = live.state === "running" ? live.openWave : undefined;
+  if (!wave) return null;
+  if (wave.state === "pending" && wave.plan?.approvalBefore && !wave.approved)
+    return `a person to let wave ${wave.wave} begin`;
+  if (wave.state === "soaking")
+    return `the end of wave ${wave.wave}'s soak at ${new Date(soakEnds(live, wave)!).toISOString()}`;
+  if (wave.state === "inconclusive" && wave.verdict) return `evidence: ${explain(wave.verdict)}`;
+  const { updating, holds } = live.tallies[wave.wave - 1]!;
+  if (wave.state !== "running" || updating > 0) return null;
+  const held = [...holds].filter(([, count]) => count > 0).map(([reason, count]) => `${count} ${reason}`);
+  return held.length > 0 ? `devices that can be asked: ${held.join(", ")}` : null;
+}
+
+export function viewProgress(live: LiveRollout, time: number): RolloutProgress {
+  const waves = live.waves.map((wave) => {
+    const { state, counts, looks } = viewWave(live, wave);
+    return { wave: wave.wave, state, counts, looks };
+  });
+  const counts = sumDeviceCounts(waves.map((wave) => wave.counts));
+  return { rollout: live.id, time, state: live.state, waitsFor: waitsFor(live), counts, waves };
+}
+
+export function viewDevice(live: LiveRollout, entry: RolloutDevice): RolloutDeviceView {
+  const wave = live.waves[entry.wave - 1]!;
+  const unheld = entry.state === "waiting" && !entry.hold ? unheldReason(live, wave) : null;
+  const { device, control, joined, state, attempt, errorCode, errorMessage, offered, updated, restore } =
+    entry;
+  const deployment = attempt === 0 ? null : deploymentId(live.id, device, "offer", attempt);
+  return {
+    device,
+    wave: entry.wave,
+    control,
+    joined,
+    state,
+    hold: entry.hold ?? (unheld && { reason: unheld, detail: "" }),
+    attempt,
+    deployment,
+    errorCode,
+    errorMessage,
+    offered,
+    updated,
+    previous: entry.previous && {
+      ...{ model: null, version: null, packageSha256: null, configId: null },
+      ...withoutKind(entry.previous),
+    },
+    restore,
+  };
+}
+
+function withoutKind<Value extends { kind: string }>({ kind: _kind, ...rest }: Value): Omit<Value, "kind"> {
+  return rest;
+}
+
+export function viewEvent({ seq, time, entry }: StoredEvent): RolloutEvent {
+  return { ...entry, seq, time } as RolloutEvent;
 }

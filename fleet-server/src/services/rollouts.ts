@@ -1,310 +1,368 @@
 import {
   FieldloopError,
-  formatModelVersion,
   type LiveEvent,
+  type Page,
+  type RolloutAction,
+  type RolloutDeviceState,
+  type RolloutDeviceView,
+  type RolloutEvent,
+  type RolloutProgress,
   type RolloutRequest,
+  type RolloutVerdict,
   type RolloutView,
 } from "@fieldloop/protocol";
 import type { Clock, Logger } from "../context.js";
-import { runningWhere, type ReportedLane } from "../domain/lanes.js";
+import { Fleet } from "../domain/fleet.js";
+import { fitCheckOf, type FitCheck } from "../domain/compatibility.js";
 import { wilson } from "../domain/intervals.js";
-import { sumCounts } from "../domain/rollout-evidence.js";
-import { act, step, type OperatorAction, type Step } from "../domain/rollout-step.js";
-import { RolloutDraft, type Decision, type PackageRef } from "../domain/rollout.js";
+import { act } from "../domain/rollout-actions.js";
+import { RolloutEngine } from "../domain/rollout-engine.js";
+import { LiveRollout } from "../domain/rollout-live.js";
+import { deploymentId, hasFailed, type RolloutDevice, type RolloutRecord } from "../domain/rollout.js";
 import { planWaves } from "../domain/waves.js";
+import type { CommitEffects } from "../ingest/context.js";
 import { AuditStore } from "../store/audit.js";
 import type { Database } from "../store/database.js";
-import { RolloutStore, type OpenAssignment, type StoredRollout } from "../store/rollouts.js";
+import type { DeploymentStore } from "../store/deployments.js";
+import type { DesiredStore } from "../store/desired.js";
 import type { StoredVersion } from "../store/registry.js";
+import { RolloutStore, type StoredRollout } from "../store/rollouts.js";
+import type { FleetFeed } from "./fleet-feed.js";
 import type { NewId } from "./ids.js";
-import { RolloutAssigner, type RolloutAssignerOptions } from "./rollout-assigner.js";
-import type { RolloutObserver } from "./rollout-observer.js";
-import { buildRollout, commonVersion, viewRollout } from "./rollout-view.js";
+import { RolloutCommit, type RolloutCommitOptions } from "./rollout-commit.js";
+import { resolveRequest, type CreateSources } from "./rollout-create.js";
+import { RolloutEvidence, type RolloutEvidenceOptions } from "./rollout-evidence.js";
+import { TickTimer } from "./rollout-timer.js";
+import { viewDevice, viewEvent, viewProgress, viewRollout } from "./rollout-view.js";
 
 export interface RolloutServiceOptions {
   readonly database: Database;
   readonly clock: Clock;
   readonly logger: Logger;
   readonly newId: NewId;
-  readonly observer: RolloutObserver;
-  readonly registry: {
-    require(model: string, version: number): Promise<StoredVersion>;
-    evidence(model: string, version: number): Promise<"none" | "passed" | "failed">;
-  };
-  readonly fleet: {
-    /** Devices of a group. @throws FieldloopError `not_found` */
-    members(group: string): Promise<readonly string[]>;
-    get(device: string): Promise<
-      | {
-          suspended: boolean;
-          state: { running: PackageRef | null; lanes: readonly ReportedLane<PackageRef>[] } | null;
-        }
-      | undefined
-    >;
-  };
-  readonly desired: RolloutAssignerOptions["desired"];
+  readonly feed: FleetFeed;
+  readonly deployments: Pick<DeploymentStore, "ofRollout">;
+  readonly configs: Pick<DesiredStore, "knownConfig" | "addConfig">;
+  readonly stats: RolloutEvidenceOptions["stats"];
+  readonly shadowOf?: RolloutEvidenceOptions["shadowOf"];
+  readonly registry: CreateSources["registry"] & RolloutCommitOptions["registry"];
+  readonly desired: RolloutCommitOptions["desired"];
   readonly live: { publish(event: LiveEvent): void };
   /** Called once when a rollout has succeeded. */
-  readonly onSucceeded?: (rollout: StoredRollout) => Promise<void>;
+  readonly onSucceeded?: (version: { model: string; version: number }) => Promise<void>;
   readonly tickMs?: number;
 }
 
-const TICK_MS = 1_000;
-/** Reports of many devices at once cost one tick. */
-const WAKE_MS = 50;
+/** Which devices of a rollout, and in which order: as planned, or failed and silent ones first. */
+export interface DevicesQuery {
+  readonly wave?: number;
+  readonly state?: RolloutDeviceState;
+  readonly order?: "plan" | "worst";
+  readonly cursor?: number;
+  readonly limit?: number;
+}
+
 const LIST_MAX = 200;
+const PAGE_MAX = 500;
 /** Feedback that comes later than this after a rollout's end no longer changes its accuracy. */
 const LATE_FEEDBACK_MS = 600_000;
-const SETTLED_MAX = 1_000;
 
 /**
- * Rollouts: what operators ask for, and the scheduler that steps the engine. A step is stored before it is carried out; what was
- * stored and not carried out (an offer whose desired state was not written) is found and carried out again, under the same
- * deployment id, so that a death at any instant neither loses nor doubles an offer.
+ * Rollouts: what people ask for, and the engine's steps made durable. The engine works in memory; a step whose commit fails is
+ * forgotten with the live form of its rollout, which is read again from the store.
  */
 export class RolloutService {
   readonly #options: RolloutServiceOptions;
   readonly #store: RolloutStore;
-  readonly #assigner: RolloutAssigner;
+  readonly #commit: RolloutCommit;
+  readonly #evidence: RolloutEvidence;
+  readonly #engine: RolloutEngine;
+  readonly #fits = new Map<string, FitCheck>();
+  readonly timer: TickTimer;
   /** One change at a time in this process; between processes the stored revision decides. */
   #queue: Promise<unknown> = Promise.resolve();
-  readonly #settled = new Map<string, RolloutView["accuracy"]>();
-  #timer: NodeJS.Timeout | undefined;
-  /** When the next tick is due, on the monotonic clock. */
-  #due = Number.POSITIVE_INFINITY;
-  #ticking = false;
-  #stopped = true;
+  #loaded = false;
 
   constructor(options: RolloutServiceOptions) {
     this.#options = options;
     this.#store = new RolloutStore(options.database);
-    this.#assigner = new RolloutAssigner(options);
+    this.#commit = new RolloutCommit(options);
+    this.#evidence = new RolloutEvidence({
+      stats: options.stats,
+      ...(options.shadowOf ? { shadowOf: options.shadowOf } : {}),
+      fits: (live) => this.#fits.get(live.id) ?? (() => undefined),
+    });
+    this.#engine = new RolloutEngine(options.feed.fleet, this.#evidence);
+    this.timer = new TickTimer(() => this.tick(), options.logger, options.tickMs);
   }
 
-  start(): void {
-    if (!this.#stopped) return;
-    this.#stopped = false;
-    this.#schedule(0);
+  /** Reads the fleet and every rollout that has something to do. */
+  async load(): Promise<void> {
+    if (this.#loaded) return;
+    this.#loaded = true;
+    await this.#options.feed.load();
+    for (const stored of await this.#store.listLive()) await this.#load(stored);
   }
 
-  /** Something happened to a rollout's device: the next tick is due now rather than in a second. */
-  wake(): void {
-    this.#schedule(WAKE_MS);
+  async start(): Promise<void> {
+    await this.load();
+    this.timer.start();
   }
 
   async stop(): Promise<void> {
-    this.#stopped = true;
-    clearTimeout(this.#timer);
+    this.timer.stop();
     await this.#queue;
   }
 
-  /** @throws FieldloopError `rollout_needs_evidence`, `not_found`, `invalid_argument`, `conflict` where a device is in another open rollout */
-  async create(request: RolloutRequest, actor: string): Promise<RolloutView> {
-    const { model, version } = request;
-    const target = await this.#options.registry.require(model, version);
-    const evidence = await this.#options.registry.evidence(model, version);
-    if (evidence !== "passed" && request.forceReason === undefined) {
-      throw new FieldloopError(
-        "rollout_needs_evidence",
-        `Create rollout of "${formatModelVersion(model, version)}": its evidence is "${evidence}"; evaluate it, or say why not (forceReason, on the command line --force)`,
-      );
+  /** Something that concerns a rollout was written. */
+  note(event: LiveEvent): void {
+    this.#options.feed.note(event);
+    if (event.type === "rollout" && event.device !== undefined) this.timer.wake();
+  }
+
+  /** What ingest made durable. */
+  committed({ seen, words }: CommitEffects): void {
+    this.#options.feed.seen(seen);
+    for (const { rollout, deployment, device, ...word } of words) {
+      const attempt = this.#engine.get(rollout)?.devices.get(device)?.attempt;
+      if (attempt !== undefined && deploymentId(rollout, device, "offer", attempt) === deployment)
+        this.#engine.noteWord(rollout, device, attempt, word);
     }
+  }
+
+  /** @throws FieldloopError `rollout_needs_evidence`, `version_awaiting_signature`, `not_found`, `invalid_argument` */
+  async create(request: RolloutRequest, actor: string): Promise<RolloutView> {
     return this.#exclusive(async () => {
-      const rollout = this.#options.newId("rol");
-      const devices = await this.#resolve(request.target);
-      const running = await this.#checkDevices(devices, request);
-      const stored = buildRollout(rollout, request, target, planWaves(rollout, devices, request.waves), {
-        created: this.#options.clock.now(),
-        createdBy: actor,
-        fromVersion: commonVersion(running, model),
+      await this.load();
+      await this.#options.feed.catchUp();
+      const { database, clock, newId, configs } = this.#options;
+      const { fleet } = this.#options.feed;
+      const meant = await resolveRequest(request, { fleet, registry: this.#options.registry });
+      const rollout = newId("rol");
+      const { waves, devices } = planWaves(rollout, meant.target, request);
+      const { forceReason } = request;
+      const now = clock.now();
+      const record: RolloutRecord = {
+        ...{ rollout, subject: meant.subject, request, created: now, createdBy: actor, from: meant.from },
+        ...{ state: "draft", reason: null, started: null, finished: null, approved: null },
+        ...{ current: false, supersededBy: null, revision: 1 },
+      };
+      await database.transaction(async (tx) => {
+        await new RolloutStore(tx).add(record, waves, devices);
+        if (meant.subject.kind === "config")
+          await configs.addConfig(tx, meant.subject.configId, meant.subject.policy, now);
+        const detail = {
+          change: request.change,
+          evidence: meant.evidence,
+          forceReason: forceReason ?? null,
+        };
+        const entry = { entry: newId("aud"), time: now, actor, action: "rollout.created" };
+        await new AuditStore(tx).add({ ...entry, subject: `rollout:${rollout}`, detail });
       });
-      await this.#options.database.transaction(async (tx) => {
-        await new RolloutStore(tx).add(stored);
-        await this.#audit(tx, actor, "rollout.created", rollout, {
-          model,
-          version,
-          evidence,
-          forceReason: request.forceReason ?? null,
-        });
-      });
-      const started = request.start ? await this.#act(stored, "start", null, actor) : stored;
-      this.#schedule(0);
-      return this.#view(started);
+      const { subject, evidence } = meant;
+      if (subject.kind === "package" && evidence !== "passed" && forceReason !== undefined)
+        await this.#options.registry.letThrough(subject.model, subject.version, forceReason);
+      const live = await this.#load({ record, waves }, devices);
+      if (request.start) await this.#act(live, { action: "start", reason: "" }, actor);
+      this.timer.wake();
+      return this.#view(live);
     });
   }
 
   /** @throws FieldloopError `not_found`, `conflict` where the state does not allow it */
-  async act(
-    rollout: string,
-    action: OperatorAction | "approve",
-    reason: string | null,
-    actor: string,
-  ): Promise<RolloutView> {
+  async act(rollout: string, action: RolloutAction, actor: string): Promise<RolloutView> {
     return this.#exclusive(async () => {
-      const stored = await this.#require(rollout);
-      if (action === "approve") throw refused(stored, action);
-      const acted = await this.#act(stored, action, reason, actor);
-      this.#schedule(0);
-      return this.#view(acted);
+      const live = this.#engine.get(rollout) ?? (await this.#load(await this.#require(rollout)));
+      await this.#act(live, action, actor);
+      this.timer.wake();
+      return this.#view(live);
     });
   }
 
   async get(rollout: string): Promise<RolloutView> {
-    return this.#view(await this.#require(rollout));
+    return this.#view(await this.#find(rollout));
   }
 
   async list(options: { model?: string; before?: number; limit?: number } = {}): Promise<RolloutView[]> {
     const limit = Math.min(options.limit ?? 50, LIST_MAX);
-    const rollouts = await this.#store.list({ ...options, limit });
     const views: RolloutView[] = [];
-    for (const rollout of rollouts) views.push(await this.#view(rollout));
+    for (const { record } of await this.#store.list({ ...options, limit }))
+      views.push(await this.#view(await this.#find(record.rollout)));
     return views;
   }
 
-  async countRunning(): Promise<number> {
-    return (await this.#store.listOpen()).filter(
-      ({ state }) => state === "running" || state === "rolling_back",
-    ).length;
+  /** In the order of the plan. */
+  async devices(rollout: string, options: DevicesQuery = {}): Promise<Page<RolloutDeviceView>> {
+    const live = await this.#find(rollout);
+    const limit = Math.min(options.limit ?? 100, PAGE_MAX);
+    const { wave: inWave, state: inState, cursor = -1, order = "plan" } = options;
+    const rank = ({ state }: RolloutDevice): number => (order === "worst" ? worstRank(state) : 0);
+    const entries = [...live.devices.values()]
+      .filter(
+        ({ wave, state, position }) =>
+          (inWave ?? wave) === wave && (inState ?? state) === state && position > cursor,
+      )
+      .sort((a, b) => rank(a) - rank(b) || a.position - b.position)
+      .slice(0, limit);
+    // The worst come as one page: what is behind it is well.
+    const next = order === "plan" && entries.length === limit ? String(entries.at(-1)!.position) : null;
+    return { items: entries.map((entry) => viewDevice(live, entry)), next };
   }
 
-  /** Steps every open rollout once. The scheduler calls it; tests call it instead of waiting. */
-  async tick(): Promise<void> {
-    await this.#exclusive(async () => {
-      for (const rollout of await this.#store.listOpen()) {
-        await this.#guarded(rollout.rollout, () => this.#stepRollout(rollout));
+  /** Every verdict that was ever given, oldest first. */
+  async verdicts(
+    rollout: string,
+    options: { wave?: number; cursor?: string; limit?: number } = {},
+  ): Promise<Page<RolloutVerdict>> {
+    await this.#require(rollout);
+    const [wave = 0, look = 0] = (options.cursor ?? "0.0").split(".").map(Number);
+    const limit = Math.min(options.limit ?? 100, PAGE_MAX);
+    const narrow = options.wave === undefined ? {} : { wave: options.wave };
+    const rows = await this.#store.verdicts(rollout, { ...narrow, after: { wave, look }, limit });
+    const last = rows.at(-1);
+    return {
+      items: rows.map((row) => ({ rollout, ...row })),
+      next: rows.length === limit && last ? `${last.wave}.${last.look}` : null,
+    };
+  }
+
+  /** Its history behind `after`. @throws FieldloopError `not_found` */
+  async events(rollout: string, after: number, limit = PAGE_MAX): Promise<RolloutEvent[]> {
+    await this.#require(rollout);
+    return (await this.#store.events(rollout, after, limit)).map(viewEvent);
+  }
+
+  /** The same, the newest first, in pages. */
+  async history(
+    rollout: string,
+    options: { cursor?: number; limit?: number } = {},
+  ): Promise<Page<RolloutEvent>> {
+    await this.#require(rollout);
+    const limit = Math.min(options.limit ?? 100, PAGE_MAX);
+    const before = options.cursor ?? (await this.#store.lastEvent(rollout)) + 1;
+    const after = Math.max(0, before - 1 - limit);
+    const rows = await this.#store.events(rollout, after, before - 1 - after);
+    return { items: rows.map(viewEvent).reverse(), next: after > 0 ? String(after + 1) : null };
+  }
+
+  async progress(rollout: string): Promise<RolloutProgress> {
+    return viewProgress(await this.#find(rollout), this.#options.clock.now());
+  }
+
+  countRunning(): number {
+    return [...this.#engine.rollouts].filter(({ state }) => state === "running" || state === "rolling_back")
+      .length;
+  }
+
+  /** Steps every live rollout once. The timer calls it; tests call it instead of waiting. @returns whether more is to be done at once */
+  async tick(): Promise<boolean> {
+    return this.#exclusive(async () => {
+      await this.load();
+      await this.#options.feed.catchUp();
+      const now = this.#options.clock.now();
+      for (const live of this.#engine.looksDue(now))
+        await this.#guarded(live, () => this.#evidence.refresh(live, now));
+      this.#engine.step(now);
+      let offers = 0;
+      for (const live of [...this.#engine.rollouts]) {
+        offers += live.journal.offers.length + live.journal.restores.length;
+        await this.#guarded(live, () => this.#write(live));
+        await this.#guarded(live, () => this.#retire(live, now));
       }
-      for (const rollout of await this.#store.withOpenAssignments()) {
-        await this.#guarded(rollout, () => this.#carryOut(rollout));
-      }
+      return offers > 0;
     });
   }
 
-  /** The next tick, no later than in `delayMs`; asked for during a tick, it follows that one. */
-  #schedule(delayMs: number): void {
-    if (this.#stopped) return;
-    const due = performance.now() + delayMs;
-    this.#due = Math.min(this.#due, due);
-    if (this.#ticking || (this.#timer && this.#due < due)) return;
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => void this.#runTick(), Math.max(0, this.#due - performance.now()));
+  async #act(live: LiveRollout, action: RolloutAction, actor: string): Promise<void> {
+    const refusal = act(live, action, actor, this.#options.clock.now());
+    if (refusal !== undefined)
+      throw new FieldloopError("conflict", `${action.action} rollout "${live.id}": ${refusal}`);
+    this.#engine.noteMove(live);
+    // Another rollout that it took the place of is written by the next step.
+    await this.#write(live);
   }
 
-  async #runTick(): Promise<void> {
-    this.#ticking = true;
-    this.#timer = undefined;
-    this.#due = Number.POSITIVE_INFINITY;
-    try {
-      await this.tick();
-    } catch (error) {
-      this.#options.logger.error({ err: error }, "rollout tick failed");
-    } finally {
-      this.#ticking = false;
-      this.#schedule(this.#options.tickMs ?? TICK_MS);
-    }
-  }
-
-  /** One broken rollout must not hold up the others. */
-  async #guarded(rollout: string, work: () => Promise<void>): Promise<void> {
-    try {
-      await work();
-    } catch (error) {
-      this.#options.logger.error({ err: error, rollout }, "rollout step failed");
-    }
-  }
-
-  async #stepRollout(stored: StoredRollout): Promise<void> {
+  /** Stores what a step changed. What fails is read again from the store: nothing of it happened. */
+  async #write(live: LiveRollout): Promise<void> {
+    const journal = live.takeJournal();
+    if (journal.empty) return;
     const now = this.#options.clock.now();
-    const observations = await this.#options.observer.observe(stored, now);
-    await this.#commit(stored, step(stored, observations, now), "engine");
+    try {
+      for (const entry of [...journal.offers, ...journal.compared])
+        entry.watch = await this.#evidence.watch(live, entry, now);
+      const { refused } = await this.#commit.write(live, journal);
+      for (const [device, error] of refused) this.#refuse(live, device, error, now);
+    } catch (error) {
+      await this.#load(await this.#require(live.id));
+      throw error;
+    }
+    this.#options.live.publish({ type: "rollout", id: live.id });
+    const ended = journal.lines().find((line) => line.type === "rollout");
+    if (ended?.state === "succeeded" && live.record.subject.kind === "package")
+      await this.#options.onSucceeded?.(live.record.subject);
+    if (ended?.state === "aborted" || ended?.state === "rolled_back") await this.#reinstate(live);
   }
 
-  async #act(
-    stored: StoredRollout,
-    action: OperatorAction,
-    reason: string | null,
-    actor: string,
-  ): Promise<StoredRollout> {
-    const acted = act(stored, action, reason, this.#options.clock.now());
-    if (!acted) throw refused(stored, action);
-    return this.#commit(stored, acted, actor);
-  }
-
-  /** Stores a step and its audit entries in one unit of work; offers are carried out after it. */
-  async #commit(stored: StoredRollout, { rollout, decisions }: Step, actor: string): Promise<StoredRollout> {
-    if (decisions.length === 0) return stored;
-    const saved = await this.#options.database.transaction(async (tx) => {
-      const after = await new RolloutStore(tx).save(stored, rollout);
-      for (const decision of decisions) await this.#auditDecision(tx, actor, stored.rollout, decision);
-      return after;
-    });
-    this.#options.live.publish({ type: "rollout", id: stored.rollout });
-    if (saved.state === "succeeded" && stored.state !== "succeeded") await this.#options.onSucceeded?.(saved);
-    return saved;
-  }
-
-  async #carryOut(rollout: string): Promise<void> {
-    const stored = await this.#require(rollout);
-    for (const open of await this.#store.openAssignments(rollout)) {
-      // One device that cannot be told now must not hold up the others; it is tried again at the next tick.
-      await this.#guarded(rollout, async () => {
-        const refusal = await this.#assigner.assign(stored, open);
-        await this.#store.setAssigned(rollout, open.device, open.purpose);
-        if (refusal) await this.#refuse(rollout, open, refusal);
+  /** The device was deleted or suspended meanwhile: no report will ever come. */
+  #refuse(live: LiveRollout, device: string, error: FieldloopError, now: number): void {
+    const entry = live.devices.get(device)!;
+    if (entry.restore === "offered") live.change(entry, { restore: "impossible", updated: now });
+    else
+      live.change(entry, {
+        state: "rejected",
+        errorCode: error.code,
+        errorMessage: error.message,
+        updated: now,
       });
+  }
+
+  /** What it had taken the place of says again what the target has. */
+  async #reinstate(live: LiveRollout): Promise<void> {
+    for (const stored of await this.#store.supersededBy(live.id)) {
+      const older = this.#engine.get(stored.record.rollout) ?? (await this.#load(stored));
+      older.set({ supersededBy: null, current: true });
     }
-    this.#options.live.publish({ type: "rollout", id: rollout });
   }
 
-  /** The device was deleted or suspended, or the version before is not in the registry: no report will ever come. */
-  async #refuse(rollout: string, open: OpenAssignment, error: FieldloopError): Promise<void> {
-    const stored = await this.#require(rollout);
-    const draft = new RolloutDraft(stored, this.#options.clock.now());
-    draft.decide(
-      open.purpose === "restore"
-        ? { kind: "restored", device: open.device, outcome: "impossible" }
-        : {
-            kind: "device",
-            device: open.device,
-            state: "rejected",
-            errorCode: error.code,
-            errorMessage: error.message,
-          },
-    );
-    await this.#commit(stored, { rollout: draft.rollout, decisions: draft.decisions }, "engine");
+  /** A rollout that is over and serves nobody any longer leaves the memory. */
+  async #retire(live: LiveRollout, now: number): Promise<void> {
+    const { state, finished, current } = live.record;
+    const over = finished !== null && !current && state !== "rolling_back";
+    if (!over || live.restoring.size > 0 || live.inProgress.size > 0 || now - finished < LATE_FEEDBACK_MS)
+      return;
+    await this.#store.saveAccuracy(live.id, await this.#accuracy(live));
+    this.#engine.unload(live.id);
+    this.#fits.delete(live.id);
   }
 
-  async #resolve(target: RolloutRequest["target"]): Promise<readonly string[]> {
-    const devices =
-      "group" in target ? await this.#options.fleet.members(target.group) : [...new Set(target.devices)];
-    if (devices.length === 0)
-      throw new FieldloopError("invalid_argument", "Create rollout: the target holds no device");
-    return devices;
-  }
-
-  async #checkDevices(devices: readonly string[], request: RolloutRequest): Promise<PackageRef[]> {
-    const busy = new Map<string, string>();
-    for (const open of await this.#store.listOpen())
-      for (const { device } of open.devices) busy.set(device, open.rollout);
-    const running: PackageRef[] = [];
-    for (const device of devices) {
-      const record = await this.#options.fleet.get(device);
-      if (!record) throw new FieldloopError("not_found", `Create rollout: there is no device "${device}"`);
-      const other = busy.get(device);
-      if (other)
-        throw new FieldloopError(
-          "conflict",
-          `Create rollout: device "${device}" is in rollout "${other}", which is not finished: wait for its end, or abort it`,
-        );
-      const now = record.state && runningWhere(record.state, request.model);
-      if (now && now.model !== request.model && request.forceReason === undefined) {
-        throw new FieldloopError(
-          "invalid_argument",
-          `Create rollout of "${request.model}": device "${device}" runs "${now.model}"; leave it out, or say why (forceReason, on the command line --force)`,
-        );
+  async #load(stored: StoredRollout, planned?: Parameters<RolloutStore["add"]>[2]): Promise<LiveRollout> {
+    const { record, waves } = stored;
+    const devices = planned ?? (await this.#store.devices(record.rollout));
+    const words = planned ? [] : await this.#options.deployments.ofRollout(record.rollout);
+    const byId = new Map(words.map((word) => [word.deployment, word]));
+    for (const entry of devices) {
+      const word = byId.get(deploymentId(record.rollout, entry.device, "offer", entry.attempt));
+      if (word) {
+        const errorCode = word.errorCode as FieldloopError["code"] | null;
+        entry.word = { state: word.state, errorCode, errorMessage: word.errorMessage };
       }
-      if (now) running.push(now);
     }
-    return running;
+    await this.#loadFit(record);
+    return this.#engine.load(record, waves, devices);
+  }
+
+  async #loadFit({ rollout, subject }: RolloutRecord): Promise<void> {
+    if (subject.kind === "config") return;
+    const { manifest }: StoredVersion = await this.#options.registry.require(subject.model, subject.version);
+    this.#fits.set(rollout, fitCheckOf(manifest));
+  }
+
+  /** The live form; of a rollout that is over, one of its own that nothing changes. */
+  async #find(rollout: string): Promise<LiveRollout> {
+    const live = this.#engine.get(rollout);
+    if (live) return live;
+    const { record, waves } = await this.#require(rollout);
+    return new LiveRollout(new Fleet(), record, waves, await this.#store.devices(rollout));
   }
 
   async #require(rollout: string): Promise<StoredRollout> {
@@ -313,47 +371,25 @@ export class RolloutService {
     return stored;
   }
 
-  async #view(stored: StoredRollout): Promise<RolloutView> {
-    return viewRollout(stored, await this.#accuracy(stored));
+  async #view(live: LiveRollout): Promise<RolloutView> {
+    const stored = this.#engine.get(live.id)
+      ? undefined
+      : await this.#store.accuracy<RolloutView["accuracy"]>(live.id);
+    return viewRollout(live, stored ?? (await this.#accuracy(live)));
   }
 
-  /** Over all devices that were offered the version; kept for rollouts that ended long enough ago for late feedback to be in. */
-  async #accuracy(stored: StoredRollout): Promise<RolloutView["accuracy"]> {
-    const known = this.#settled.get(stored.rollout);
-    if (known) return known;
-    const now = this.#options.clock.now();
-    const counts = [];
-    for (const device of stored.devices)
-      counts.push(await this.#options.observer.counts(stored, device, now));
-    const accuracy = {
-      before: wilson(sumCounts(counts.map(({ before }) => before)).feedback),
-      after: wilson(sumCounts(counts.map(({ after }) => after)).feedback),
-    };
-    if (stored.finished !== null && now - stored.finished > LATE_FEEDBACK_MS) {
-      if (this.#settled.size >= SETTLED_MAX) this.#settled.clear();
-      this.#settled.set(stored.rollout, accuracy);
+  async #accuracy(live: LiveRollout): Promise<RolloutView["accuracy"]> {
+    const { before, after } = await this.#evidence.accuracy(live, this.#options.clock.now());
+    return { before: wilson(before), after: wilson(after) };
+  }
+
+  /** One broken rollout must not hold up the others. */
+  async #guarded(live: LiveRollout, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.#options.logger.error({ err: error, rollout: live.id }, "rollout step failed");
     }
-    return accuracy;
-  }
-
-  async #auditDecision(tx: Database, actor: string, rollout: string, decision: Decision): Promise<void> {
-    if (decision.kind === "rollout") {
-      await this.#audit(tx, actor, `rollout.${decision.state}`, rollout, { reason: decision.reason });
-    } else if (decision.kind === "wave") {
-      const { wave, state, verdict } = decision;
-      await this.#audit(tx, actor, `wave.${state}`, rollout, { wave, ...(verdict ? { verdict } : {}) });
-    }
-  }
-
-  async #audit(
-    tx: Database,
-    actor: string,
-    action: string,
-    rollout: string,
-    detail: Record<string, unknown>,
-  ): Promise<void> {
-    const entry = { entry: this.#options.newId("aud"), time: this.#options.clock.now(), actor, action };
-    await new AuditStore(tx).add({ ...entry, subject: `rollout:${rollout}`, detail });
   }
 
   #exclusive<Result>(work: () => Promise<Result>): Promise<Result> {
@@ -363,8 +399,10 @@ export class RolloutService {
   }
 }
 
-function refused(stored: StoredRollout, action: string): FieldloopError {
-  const failed = action === "resume" && stored.waves.some(({ state }) => state === "failed");
-  const why = failed ? "a wave failed; abort or roll back" : `it is "${stored.state}"`;
-  return new FieldloopError("conflict", `${action} rollout "${stored.rollout}": ${why}`);
+/** What a person looks for first: what failed, then what is silent, then what moves, then what is done, then what waits. */
+function worstRank(state: RolloutDeviceState): number {
+  if (hasFailed(state)) return 0;
+  if (state === "silent") return 1;
+  if (state === "active") return 3;
+  return state === "waiting" || state === "skipped" ? 4 : 2;
 }

@@ -80,8 +80,8 @@ export class SampleService {
    */
   async annotate(sample: string, label: string, author: string): Promise<SampleView> {
     const stored = await this.#require(sample);
-    const known = await this.#options.labels.get(stored.model, stored.version);
-    if (known && known.length > 0 && label !== NOTHING_LABEL && !known.includes(label)) {
+    const known = await this.#labelsFor(stored);
+    if (known.length > 0 && label !== NOTHING_LABEL && !known.includes(label)) {
       throw new FieldloopError(
         "invalid_argument",
         `Label sample "${sample}": "${label}" is none of ${known.slice(0, 20).join(", ")}`,
@@ -123,6 +123,14 @@ export class SampleService {
 
   count(): Promise<{ total: number; unlabelled: number }> {
     return this.#store.count();
+  }
+
+  /** Those of the version that predicted, and of the candidate beside it, which may have classes of its own; empty where nobody knows. */
+  async #labelsFor({ model, version, shadow }: StoredSample): Promise<readonly string[]> {
+    const { labels } = this.#options;
+    const own = (await labels.get(model, version)) ?? [];
+    const others = shadow ? ((await labels.get(model, shadow.version)) ?? []) : [];
+    return own.length === 0 ? [] : [...new Set([...own, ...others])];
   }
 
   async #require(sample: string): Promise<StoredSample> {

@@ -1,3 +1,4 @@
+import { devicePolicyChangeSchema, type DevicePolicyChange } from "@fieldloop/protocol";
 import { sql } from "drizzle-orm";
 import type { Database, Migration } from "./database.js";
 
@@ -55,6 +56,44 @@ export class DesiredStore {
       sql`select scope, policy from device_policies`,
     );
     return new Map(rows.map((row) => [row.scope, JSON.parse(row.policy) as unknown]));
+  }
+
+  /** The configuration that was rolled out to a device. */
+  async config(
+    device: string,
+    tx: Database = this.#database,
+  ): Promise<{ configId: string; policy: DevicePolicyChange } | undefined> {
+    const row = await tx.get<{ configId: string; policy: string }>(
+      sql`select config_id as "configId", policy from device_configs where device = ${device}`,
+    );
+    return row && { configId: row.configId, policy: devicePolicyChangeSchema.parse(JSON.parse(row.policy)) };
+  }
+
+  async putConfig(
+    tx: Database,
+    device: string,
+    config: { configId: string; policy: DevicePolicyChange } | null,
+  ): Promise<void> {
+    if (!config) {
+      await tx.run(sql`delete from device_configs where device = ${device}`);
+      return;
+    }
+    await tx.run(sql`insert into device_configs (device, config_id, policy)
+      values (${device}, ${config.configId}, ${JSON.stringify(config.policy)})
+      on conflict (device) do update set config_id = excluded.config_id, policy = excluded.policy`);
+  }
+
+  /** A configuration by its id, so that a roll-back finds what it says. */
+  async knownConfig(tx: Database, configId: string): Promise<DevicePolicyChange | undefined> {
+    const row = await tx.get<{ policy: string }>(
+      sql`select policy from configs where config_id = ${configId}`,
+    );
+    return row && devicePolicyChangeSchema.parse(JSON.parse(row.policy));
+  }
+
+  async addConfig(tx: Database, configId: string, policy: DevicePolicyChange, now: number): Promise<void> {
+    await tx.run(sql`insert into configs (config_id, policy, created) values (${configId}, ${JSON.stringify(policy)}, ${now})
+      on conflict do nothing`);
   }
 
   async putPolicy(scope: string, policy: object): Promise<void> {

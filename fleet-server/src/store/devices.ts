@@ -1,5 +1,6 @@
 import { deviceIdSchema, stateSchema, type DeviceState, type Facts } from "@fieldloop/protocol";
 import { sql, type SQL } from "drizzle-orm";
+import type { IdentityConflict, KnownAgent } from "../domain/identity.js";
 import type { Database, Migration } from "./database.js";
 
 export const DEVICES_MIGRATION: Migration = {
@@ -20,13 +21,32 @@ export const DEVICES_MIGRATION: Migration = {
 export type Tags = Record<string, string>;
 export type Warnings = DeviceState["warnings"];
 
-/** A device as stored. */
 /** What a rollout looks at of a device with several sources. */
 export const DEVICE_LANES_MIGRATION: Migration = {
   name: "0010_device_lanes",
   statements: () => ["alter table devices add column lanes text"],
 };
 
+/** The little that a desired state is made from. */
+export interface DeviceBrief {
+  readonly tags: Tags;
+  readonly suspended: boolean;
+  readonly lanes: readonly { readonly name: string; readonly model: string | null }[];
+}
+
+/** Devices named in one statement. */
+const DEVICES_PER_QUERY = 500;
+
+/** Which agent was last heard under the identity, and whether another one was. */
+export const DEVICE_IDENTITY_MIGRATION: Migration = {
+  name: "0011_device_identity",
+  statements: () => [
+    "alter table devices add column presence_instance text",
+    "alter table devices add column identity_conflict text",
+  ],
+};
+
+/** A device as stored. */
 export interface DeviceRecord {
   readonly device: string;
   readonly tags: Tags;
@@ -37,6 +57,7 @@ export interface DeviceRecord {
   readonly lastSeen: number | null;
   readonly state: DeviceState | null;
   readonly warnings: Warnings;
+  readonly conflict: IdentityConflict | null;
 }
 
 interface Row {
@@ -49,10 +70,11 @@ interface Row {
   lastSeen: number | null;
   state: string | null;
   warnings: string;
+  conflict: string | null;
 }
 
 const COLUMNS: SQL = sql.raw(
-  `device, tags, facts, enrolled, suspended, online, last_seen as "lastSeen", state, warnings`,
+  `device, tags, facts, enrolled, suspended, online, last_seen as "lastSeen", state, warnings, identity_conflict as "conflict"`,
 );
 
 /** Devices and groups. A method that takes a `Database` first is part of its caller's unit of work. */
@@ -86,14 +108,19 @@ export class DeviceStore {
   }
 
   /** What health is judged by, of every device; the large columns are not read. */
-  async signs(): Promise<Pick<DeviceRecord, "online" | "lastSeen" | "warnings" | "suspended">[]> {
-    const rows = await this.#database.all<Pick<Row, "online" | "lastSeen" | "warnings" | "suspended">>(
-      sql`select online, last_seen as "lastSeen", warnings, suspended from devices`,
+  async signs(): Promise<
+    Pick<DeviceRecord, "online" | "lastSeen" | "warnings" | "conflict" | "suspended">[]
+  > {
+    const rows = await this.#database.all<
+      Pick<Row, "online" | "lastSeen" | "warnings" | "conflict" | "suspended">
+    >(
+      sql`select online, last_seen as "lastSeen", warnings, identity_conflict as "conflict", suspended from devices`,
     );
     return rows.map((row) => ({
       online: row.online === 1,
       lastSeen: row.lastSeen,
       warnings: JSON.parse(row.warnings) as Warnings,
+      conflict: conflictOf(row.conflict),
       suspended: row.suspended === 1,
     }));
   }
@@ -157,6 +184,20 @@ export class DeviceStore {
     return changed === 1;
   }
 
+  /** Who was last heard under the identity of a device; undefined where there is none. */
+  async agent(tx: Database, device: string): Promise<KnownAgent | undefined> {
+    const row = await tx.get<{ boot: number; instance: string | null; conflict: string | null }>(
+      sql`select presence_boot as "boot", presence_instance as "instance", identity_conflict as "conflict"
+        from devices where device = ${device}`,
+    );
+    return row && { boot: Number(row.boot), instance: row.instance, conflict: conflictOf(row.conflict) };
+  }
+
+  async setAgent(tx: Database, device: string, { instance, conflict }: KnownAgent): Promise<void> {
+    await tx.run(sql`update devices set presence_instance = ${instance},
+      identity_conflict = ${conflict && JSON.stringify(conflict)} where device = ${device}`);
+  }
+
   /** A state of an older boot, or older within its boot, changes nothing. */
   async setState(tx: Database, device: string, state: DeviceState): Promise<boolean> {
     const { running } = state;
@@ -164,10 +205,29 @@ export class DeviceStore {
       await tx.run(sql`update devices set state = ${JSON.stringify(state)}, state_boot = ${state.boot},
       state_time = ${state.time}, warnings = ${JSON.stringify(state.warnings)}, running_model = ${running?.model ?? null},
       running_version = ${running?.version ?? null}, running_package_sha256 = ${running?.packageSha256 ?? null},
-      lanes = ${lanesOf(state)}
+      lanes = ${lanesOf(state)}, facts = ${JSON.stringify(state.facts)}, config_id = ${state.configId}
       where device = ${device} and (state_boot < ${state.boot} or (state_boot = ${state.boot} and state_time <= ${state.time})
         or state_time is null)`);
     return changed === 1;
+  }
+
+  /** What a desired state is made from, of many devices at once. */
+  async briefs(tx: Database, devices: readonly string[]): Promise<Map<string, DeviceBrief>> {
+    const briefs = new Map<string, DeviceBrief>();
+    for (let at = 0; at < devices.length; at += DEVICES_PER_QUERY) {
+      const ids = devices.slice(at, at + DEVICES_PER_QUERY).map((device) => sql`${device}`);
+      const rows = await tx.all<{ device: string; tags: string; suspended: number; lanes: string | null }>(
+        sql`select device, tags, suspended, lanes from devices where device in (${sql.join(ids, sql`, `)})`,
+      );
+      for (const { device, tags, suspended, lanes } of rows) {
+        briefs.set(device, {
+          tags: JSON.parse(tags) as Tags,
+          suspended: suspended === 1,
+          lanes: lanes === null ? [] : (JSON.parse(lanes) as DeviceBrief["lanes"]),
+        });
+      }
+    }
+    return briefs;
   }
 
   async warnings(tx: Database, device: string): Promise<Warnings> {
@@ -196,8 +256,10 @@ export class DeviceStore {
     return (await this.#database.run(sql`delete from device_groups where name = ${group}`)) === 1;
   }
 
-  async groups(): Promise<{ group: string; devices: string[] | null; selector: Tags | null }[]> {
-    const rows = await this.#database.all<{ name: string; devices: string | null; selector: string | null }>(
+  async groups(
+    tx: Database = this.#database,
+  ): Promise<{ group: string; devices: string[] | null; selector: Tags | null }[]> {
+    const rows = await tx.all<{ name: string; devices: string | null; selector: string | null }>(
       sql`select name, devices, selector from device_groups order by name`,
     );
     return rows.map((row) => ({
@@ -229,7 +291,12 @@ function record(row: Row): DeviceRecord {
     lastSeen: row.lastSeen,
     state: state?.success ? state.data : null,
     warnings: JSON.parse(row.warnings) as Warnings,
+    conflict: conflictOf(row.conflict),
   };
+}
+
+function conflictOf(text: string | null): IdentityConflict | null {
+  return text === null ? null : (JSON.parse(text) as IdentityConflict);
 }
 
 /** Pattern of what {@link lanesOf} writes for a lane that runs this version: SQLite and PostgreSQL share no JSON functions. */

@@ -2,13 +2,16 @@ import type { Migration } from "./database.js";
 import { AUTH_MIGRATION } from "./auth.js";
 import { DEPLOYMENTS_MIGRATION } from "./deployments.js";
 import { DESIRED_MIGRATION } from "./desired.js";
-import { DEVICE_LANES_MIGRATION, DEVICES_MIGRATION } from "./devices.js";
+import { DEVICE_IDENTITY_MIGRATION, DEVICE_LANES_MIGRATION, DEVICES_MIGRATION } from "./devices.js";
 import { EVENTS_MIGRATION } from "./events.js";
 import { IDEMPOTENCY_MIGRATION } from "./idempotency.js";
 import { LABELS_MIGRATION } from "./labels.js";
 import { LOOP_MIGRATIONS } from "./loop-migrations.js";
+import { ROLLOUT_ENGINE_MIGRATION } from "./rollouts.js";
 import { SAMPLES_MIGRATION } from "./samples.js";
+import { SHADOW_MIGRATION } from "./shadow.js";
 import { TELEMETRY_MIGRATION } from "./telemetry.js";
+import { REGISTRY_TRUST_MIGRATION, TRUST_MIGRATION } from "./trust.js";
 
 /** Every migration in the order in which it is applied; those of an area live beside its store. Append only. */
 export const MIGRATIONS: readonly Migration[] = [
@@ -23,4 +26,9 @@ export const MIGRATIONS: readonly Migration[] = [
   EVENTS_MIGRATION,
   ...LOOP_MIGRATIONS,
   DEVICE_LANES_MIGRATION,
+  TRUST_MIGRATION,
+  REGISTRY_TRUST_MIGRATION,
+  ROLLOUT_ENGINE_MIGRATION,
+  SHADOW_MIGRATION,
+  DEVICE_IDENTITY_MIGRATION,
 ];

@@ -12,29 +12,32 @@ export const REGISTRY_MIGRATION: Migration = {
   ],
 };
 
-/** A published version: its manifest, its size, and the statement that the fleet key signed. */
+/** A published version: its manifest, its size, what it is made for. */
 export interface StoredVersion {
   readonly model: string;
   readonly version: number;
   readonly packageSha256: string;
   readonly manifestBytes: number;
   readonly manifest: Manifest;
-  /** Signed package statement (an envelope). */
-  readonly statement: Uint8Array<ArrayBuffer>;
   /** All files of the package and its manifest. */
   readonly bytes: number;
+  /** What it is made for; null: any device class. */
+  readonly deviceClasses: readonly string[] | null;
   readonly created: number;
   readonly published: number;
   readonly publishedBy: string;
 }
 
-type Row = Omit<StoredVersion, "manifest"> & { manifest: string };
+type Row = Omit<StoredVersion, "manifest" | "deviceClasses"> & {
+  manifest: string;
+  deviceClasses: string | null;
+};
 
 const columns =
   sql.raw(`model, version, package_sha256 as "packageSha256", manifest_bytes as "manifestBytes", manifest,
-  statement, bytes, created, published, published_by as "publishedBy"`);
+  bytes, device_classes as "deviceClasses", created, published, published_by as "publishedBy"`);
 
-/** Versions only come; nothing here changes or removes one. */
+/** Versions only come; nothing of one changes but the reason for which it was let through. */
 export class RegistryStore {
   readonly #database: Database;
 
@@ -45,10 +48,19 @@ export class RegistryStore {
   /** @throws FieldloopError `already_exists` for a number or package that is there */
   async add(version: StoredVersion): Promise<void> {
     await this.#database.run(sql`insert into model_versions (model, version, package_sha256, manifest_bytes, manifest,
-        statement, bytes, created, published, published_by)
+        bytes, device_classes, created, published, published_by)
       values (${version.model}, ${version.version}, ${version.packageSha256}, ${version.manifestBytes},
-        ${JSON.stringify(version.manifest)}, ${version.statement}, ${version.bytes}, ${version.created},
+        ${JSON.stringify(version.manifest)}, ${version.bytes},
+        ${version.deviceClasses === null ? null : JSON.stringify(version.deviceClasses)}, ${version.created},
         ${version.published}, ${version.publishedBy})`);
+  }
+
+  /** Why a version without a passing evaluation may be rolled out. @returns false where there is no such version */
+  async setForceReason(model: string, version: number, reason: string): Promise<boolean> {
+    const changed = await this.#database.run(
+      sql`update model_versions set force_reason = ${reason} where model = ${model} and version = ${version}`,
+    );
+    return changed === 1;
   }
 
   async get(model: string, version: number): Promise<StoredVersion | undefined> {
@@ -92,8 +104,7 @@ export class RegistryStore {
 function fromRow(row: Row): StoredVersion {
   return {
     ...row,
-    // Drivers answer with Buffers; what is signed and hashed elsewhere is a plain Uint8Array.
-    statement: new Uint8Array(row.statement),
     manifest: JSON.parse(row.manifest) as Manifest,
+    deviceClasses: row.deviceClasses === null ? null : (JSON.parse(row.deviceClasses) as string[]),
   };
 }

@@ -1,6 +1,16 @@
-import { FieldloopError, type GateVerdict, type RolloutRequest } from "@fieldloop/protocol";
+import {
+  FieldloopError,
+  type DecidedBy,
+  type ErrorCode,
+  type GateVerdict,
+  type HoldReason,
+  type RolloutRequest,
+  type RolloutSubject,
+  type WaveRequest,
+} from "@fieldloop/protocol";
 import { sql, type SQL } from "drizzle-orm";
-import type { PackageRef, Rollout, RolloutDevice, RolloutWave } from "../domain/rollout.js";
+import type { JournalEntry } from "../domain/rollout-journal.js";
+import type { Previous, RolloutDevice, RolloutRecord, RolloutWave, Watch } from "../domain/rollout.js";
 import type { Database, Migration } from "./database.js";
 
 export const ROLLOUTS_MIGRATION: Migration = {
@@ -20,42 +30,98 @@ export const ROLLOUTS_MIGRATION: Migration = {
   ],
 };
 
-/** A rollout with what only people ask for, and its revision: each save raises it by one. */
-export interface StoredRollout extends Rollout {
-  readonly fromVersion: number | null;
-  readonly created: number;
-  readonly createdBy: string;
-  readonly request: RolloutRequest;
-  readonly revision: number;
+/**
+ * The engine's own form. Rollouts of before it cannot be gone on with (they lack targets, holds and attempts): their devices keep
+ * what they run, and the audit log what was decided.
+ */
+export const ROLLOUT_ENGINE_MIGRATION: Migration = {
+  name: "loop_0008_rollout_engine",
+  statements: (types) => [
+    "drop table rollout_devices",
+    "drop table rollout_waves",
+    "drop table rollouts",
+    `create table rollouts (rollout text primary key, model text, subject text not null, request text not null, origin text,
+      state text not null, reason text, created ${types.bigint} not null, created_by text not null, started ${types.bigint},
+      finished ${types.bigint}, approved text, current integer not null default 0, superseded_by text, accuracy text,
+      events integer not null default 0, revision integer not null)`,
+    "create index rollouts_state on rollouts (state, current)",
+    "create index rollouts_created on rollouts (created)",
+    `create table rollout_waves (rollout text not null, wave integer not null, plan text, state text not null, started ${types.bigint},
+      soak_started ${types.bigint}, watched_since ${types.bigint}, finished ${types.bigint}, verdict text, looks integer not null,
+      next_look ${types.bigint}, approved text, forced text, primary key (rollout, wave))`,
+    `create table rollout_devices (rollout text not null, device text not null, wave integer not null, position integer not null,
+      control integer not null, joined integer not null, state text not null default 'waiting', hold_reason text, hold_detail text,
+      attempt integer not null default 0, error_code text, error_message text, offered ${types.bigint}, updated ${types.bigint},
+      retry_at ${types.bigint}, previous text, restore text not null default 'none', restore_offered ${types.bigint}, watch text,
+      primary key (rollout, device))`,
+    "create index rollout_devices_order on rollout_devices (rollout, position)",
+    `create table rollout_verdicts (rollout text not null, wave integer not null, look integer not null, time ${types.bigint} not null,
+      verdict text not null, primary key (rollout, wave, look))`,
+    `create table rollout_events (rollout text not null, seq integer not null, time ${types.bigint} not null, data text not null,
+      primary key (rollout, seq))`,
+    `create table device_configs (device text primary key, config_id text not null, policy text not null)`,
+    `create table configs (config_id text primary key, policy text not null, created ${types.bigint} not null)`,
+    "alter table devices add column config_id text",
+    `alter table rollups add column confidence_squares ${types.real} not null default 0`,
+    `alter table rollups add column latency_squares ${types.real} not null default 0`,
+  ],
+};
+
+export interface StoredRollout {
+  readonly record: RolloutRecord;
+  readonly waves: RolloutWave[];
 }
 
-/** What was decided for a device but not yet written into its desired state. */
-export interface OpenAssignment {
-  readonly device: string;
-  readonly purpose: "offer" | "restore";
-  /** For a restore: the version to go back to. */
-  readonly previous: PackageRef | null;
+export interface StoredEvent {
+  readonly seq: number;
+  readonly time: number;
+  readonly entry: JournalEntry;
 }
 
-interface RolloutRow
-  extends Omit<StoredRollout, "waves" | "devices" | "request" | "gate" | "onFailure" | "offersPerMinute"> {
+interface RolloutRow {
+  rollout: string;
+  subject: string;
   request: string;
+  origin: string | null;
+  state: RolloutRecord["state"];
+  reason: string | null;
+  created: number;
+  createdBy: string;
+  started: number | null;
+  finished: number | null;
+  approved: string | null;
+  current: number;
+  supersededBy: string | null;
+  revision: number;
 }
-type WaveRow = Omit<RolloutWave, "verdict"> & { rollout: string; verdict: string | null };
-type DeviceRow = Omit<RolloutDevice, "previous"> & { rollout: string; previous: string | null };
+type WaveRow = Omit<RolloutWave, "plan" | "verdict" | "approved" | "forced"> & {
+  rollout: string;
+  plan: string | null;
+  verdict: string | null;
+  approved: string | null;
+  forced: string | null;
+};
+type DeviceRow = Omit<RolloutDevice, "control" | "joined" | "hold" | "previous" | "watch" | "word"> & {
+  control: number;
+  joined: number;
+  holdReason: HoldReason | null;
+  holdDetail: string | null;
+  previous: string | null;
+  watch: string | null;
+};
 
-const OPEN_STATES = sql.raw(
-  `('draft', 'awaiting_approval', 'scheduled', 'running', 'paused', 'rolling_back')`,
-);
 const rolloutColumns =
-  sql.raw(`rollout, model, version, package_sha256 as "packageSha256", from_version as "fromVersion", state,
-  reason, created, created_by as "createdBy", started, finished, request, revision`);
+  sql.raw(`rollout, subject, request, origin, state, reason, created, created_by as "createdBy", started,
+  finished, approved, current, superseded_by as "supersededBy", revision`);
 const waveColumns =
-  sql.raw(`rollout, wave, state, started, soak_started as "soakStarted", watched_since as "watchedSince",
-  finished, verdict`);
-const deviceColumns =
-  sql.raw(`rollout, device, wave, state, error_code as "errorCode", error_message as "errorMessage", offered,
-  updated, previous, restore, restore_offered as "restoreOffered"`);
+  sql.raw(`rollout, wave, plan, state, started, soak_started as "soakStarted", watched_since as "watchedSince", finished,
+  verdict, looks, next_look as "nextLook", approved, forced`);
+const deviceColumns = sql.raw(`device, wave, position, control, joined, state, hold_reason as "holdReason",
+  hold_detail as "holdDetail", attempt, error_code as "errorCode", error_message as "errorMessage", offered, updated,
+  retry_at as "retryAt", previous, restore, restore_offered as "restoreOffered", watch`);
+
+/** Devices written in one statement. */
+const DEVICES_PER_INSERT = 200;
 
 export class RolloutStore {
   readonly #database: Database;
@@ -64,17 +130,37 @@ export class RolloutStore {
     this.#database = database;
   }
 
-  async add(rollout: StoredRollout): Promise<void> {
-    await this.#database.transaction(async (tx) => {
-      await tx.run(sql`insert into rollouts (rollout, model, version, package_sha256, from_version, state, reason, created,
-          created_by, started, finished, request, revision)
-        values (${rollout.rollout}, ${rollout.model}, ${rollout.version}, ${rollout.packageSha256}, ${rollout.fromVersion},
-          ${rollout.state}, ${rollout.reason}, ${rollout.created}, ${rollout.createdBy}, ${rollout.started}, ${rollout.finished},
-          ${JSON.stringify(rollout.request)}, ${rollout.revision})`);
-      for (const wave of rollout.waves) await insertWave(tx, rollout.rollout, wave);
-      for (const [position, device] of rollout.devices.entries())
-        await insertDevice(tx, rollout.rollout, device, position);
-    });
+  async add(
+    record: RolloutRecord,
+    waves: readonly RolloutWave[],
+    devices: readonly RolloutDevice[],
+  ): Promise<void> {
+    const { subject } = record;
+    const model = subject.kind === "package" ? subject.model : null;
+    await this.#database.run(sql`insert into rollouts (rollout, model, subject, request, origin, state, reason, created, created_by, revision)
+      values (${record.rollout}, ${model}, ${JSON.stringify(subject)}, ${JSON.stringify(record.request)},
+        ${record.from && JSON.stringify(record.from)}, ${record.state}, ${record.reason}, ${record.created}, ${record.createdBy},
+        ${record.revision})`);
+    for (const { wave, plan, state } of waves) {
+      await this.#database.run(sql`insert into rollout_waves (rollout, wave, plan, state, looks)
+        values (${record.rollout}, ${wave}, ${plan && JSON.stringify(plan)}, ${state}, 0)`);
+    }
+    await this.addDevices(record.rollout, devices);
+  }
+
+  /** Devices as they are planned: nothing has happened to them. */
+  async addDevices(rollout: string, devices: readonly RolloutDevice[]): Promise<void> {
+    for (let at = 0; at < devices.length; at += DEVICES_PER_INSERT) {
+      const rows = devices
+        .slice(at, at + DEVICES_PER_INSERT)
+        .map(
+          ({ device, wave, position, control, joined }) =>
+            sql`(${rollout}, ${device}, ${wave}, ${position}, ${control ? 1 : 0}, ${joined ? 1 : 0})`,
+        );
+      await this.#database.run(
+        sql`insert into rollout_devices (rollout, device, wave, position, control, joined) values ${sql.join(rows, sql`, `)}`,
+      );
+    }
   }
 
   async get(rollout: string): Promise<StoredRollout | undefined> {
@@ -88,61 +174,119 @@ export class RolloutStore {
     return this.#load(sql`where created < ${before}${model} order by created desc limit ${options.limit}`);
   }
 
-  /** Those that the engine steps, and those that hold devices: everything not finished. */
-  async listOpen(): Promise<StoredRollout[]> {
-    return this.#load(sql`where state in ${OPEN_STATES} order by created`);
+  /** What the engine has to work on after a start: everything that is not over, or still serves its target. */
+  async listLive(): Promise<StoredRollout[]> {
+    return this.#load(sql`where state in ('draft', 'awaiting_approval', 'scheduled', 'running', 'paused', 'rolling_back')
+      or current = 1 or exists (select 1 from rollout_devices d where d.rollout = rollouts.rollout and d.restore = 'offered')
+      order by created`);
   }
 
-  /** Rollouts that still have an offer or restore to carry out, finished ones too. */
-  async withOpenAssignments(): Promise<string[]> {
-    const rows = await this.#database.all<{ rollout: string }>(
-      sql`select distinct rollout from rollout_devices where ${OPEN_ASSIGNMENT}`,
-    );
-    return rows.map(({ rollout }) => rollout);
+  /** Those that a rollout took the place of. */
+  async supersededBy(rollout: string): Promise<StoredRollout[]> {
+    return this.#load(sql`where superseded_by = ${rollout} and state = 'succeeded'`);
+  }
+
+  /** In the order of the plan. */
+  async devices(
+    rollout: string,
+    options: { wave?: number; after?: number; limit?: number } = {},
+  ): Promise<RolloutDevice[]> {
+    const wave = options.wave === undefined ? sql`` : sql` and wave = ${options.wave}`;
+    const limit = options.limit === undefined ? sql`` : sql` limit ${options.limit}`;
+    const rows = await this.#database.all<DeviceRow>(sql`select ${deviceColumns} from rollout_devices
+      where rollout = ${rollout} and position > ${options.after ?? -1}${wave} order by position${limit}`);
+    return rows.map(deviceOf);
   }
 
   /**
-   * Writes what changed from `before` to `after`, which must be a later form of the same rollout.
+   * Writes the fields of a rollout.
    * @throws FieldloopError `precondition_failed` where another process saved it in between
    */
-  async save(before: StoredRollout, after: Rollout): Promise<StoredRollout> {
-    const revision = before.revision + 1;
-    await this.#database.transaction(async (tx) => {
-      const changed = await tx.run(sql`update rollouts set state = ${after.state}, reason = ${after.reason},
-        started = ${after.started}, finished = ${after.finished}, revision = ${revision}
-        where rollout = ${before.rollout} and revision = ${before.revision}`);
-      if (changed !== 1) {
-        throw new FieldloopError(
-          "precondition_failed",
-          `Save rollout "${before.rollout}": it changed meanwhile`,
-        );
-      }
-      for (const [at, wave] of after.waves.entries()) {
-        if (wave !== before.waves[at]) await updateWave(tx, before.rollout, wave);
-      }
-      for (const [at, device] of after.devices.entries()) {
-        if (device !== before.devices[at]) await updateDevice(tx, before.rollout, device);
-      }
-    });
-    return { ...before, ...after, revision };
+  async save(record: RolloutRecord, events: number): Promise<void> {
+    const changed =
+      await this.#database.run(sql`update rollouts set state = ${record.state}, reason = ${record.reason},
+      started = ${record.started}, finished = ${record.finished}, approved = ${record.approved && JSON.stringify(record.approved)},
+      current = ${record.current ? 1 : 0}, superseded_by = ${record.supersededBy}, events = ${events}, revision = ${record.revision + 1}
+      where rollout = ${record.rollout} and revision = ${record.revision}`);
+    if (changed !== 1)
+      throw new FieldloopError(
+        "precondition_failed",
+        `Save rollout "${record.rollout}": it changed meanwhile`,
+      );
   }
 
-  /** What was decided and stored, but may not have reached the desired state: carried out again after a restart. */
-  async openAssignments(rollout: string): Promise<OpenAssignment[]> {
-    const rows = await this.#database.all<{ device: string; restore: string; previous: string | null }>(
-      sql`select device, restore, previous from rollout_devices where rollout = ${rollout} and ${OPEN_ASSIGNMENT} order by position`,
+  async saveWave(rollout: string, wave: RolloutWave): Promise<void> {
+    await this.#database.run(sql`update rollout_waves set state = ${wave.state}, started = ${wave.started},
+      soak_started = ${wave.soakStarted}, watched_since = ${wave.watchedSince}, finished = ${wave.finished},
+      verdict = ${wave.verdict && JSON.stringify(wave.verdict)}, looks = ${wave.looks}, next_look = ${wave.nextLook},
+      approved = ${wave.approved && JSON.stringify(wave.approved)}, forced = ${wave.forced && JSON.stringify(wave.forced)}
+      where rollout = ${rollout} and wave = ${wave.wave}`);
+  }
+
+  async saveDevice(rollout: string, one: RolloutDevice): Promise<void> {
+    await this.#database.run(sql`update rollout_devices set wave = ${one.wave}, state = ${one.state},
+      hold_reason = ${one.hold?.reason ?? null}, hold_detail = ${one.hold?.detail ?? null}, attempt = ${one.attempt},
+      error_code = ${one.errorCode}, error_message = ${one.errorMessage}, offered = ${one.offered}, updated = ${one.updated},
+      retry_at = ${one.retryAt}, previous = ${one.previous && JSON.stringify(one.previous)}, restore = ${one.restore},
+      restore_offered = ${one.restoreOffered}, watch = ${one.watch && JSON.stringify(one.watch)}
+      where rollout = ${rollout} and device = ${one.device}`);
+  }
+
+  async addVerdict(rollout: string, wave: number, look: number, verdict: GateVerdict): Promise<void> {
+    await this.#database.run(sql`insert into rollout_verdicts (rollout, wave, look, time, verdict)
+      values (${rollout}, ${wave}, ${look}, ${verdict.time}, ${JSON.stringify(verdict)})`);
+  }
+
+  /** Oldest first; `after` is `{wave}.{look}` of the last one read. */
+  async verdicts(
+    rollout: string,
+    options: { wave?: number; after?: { wave: number; look: number }; limit: number },
+  ): Promise<{ wave: number; look: number; verdict: GateVerdict }[]> {
+    const wave = options.wave === undefined ? sql`` : sql` and wave = ${options.wave}`;
+    const { after = { wave: 0, look: 0 } } = options;
+    const rows = await this.#database.all<{
+      wave: number;
+      look: number;
+      verdict: string;
+    }>(sql`select wave, look, verdict
+      from rollout_verdicts where rollout = ${rollout}${wave} and (wave > ${after.wave} or (wave = ${after.wave} and look > ${after.look}))
+      order by wave, look limit ${options.limit}`);
+    return rows.map((row) => ({ ...row, verdict: JSON.parse(row.verdict) as GateVerdict }));
+  }
+
+  async addEvent(rollout: string, event: StoredEvent): Promise<void> {
+    await this.#database.run(sql`insert into rollout_events (rollout, seq, time, data)
+      values (${rollout}, ${event.seq}, ${event.time}, ${JSON.stringify(event.entry)})`);
+  }
+
+  async events(rollout: string, after: number, limit: number): Promise<StoredEvent[]> {
+    const rows = await this.#database.all<{
+      seq: number;
+      time: number;
+      data: string;
+    }>(sql`select seq, time, data
+      from rollout_events where rollout = ${rollout} and seq > ${after} order by seq limit ${limit}`);
+    return rows.map(({ seq, time, data }) => ({ seq, time, entry: JSON.parse(data) as JournalEntry }));
+  }
+
+  async lastEvent(rollout: string): Promise<number> {
+    const row = await this.#database.get<{ events: number }>(
+      sql`select events from rollouts where rollout = ${rollout}`,
     );
-    return rows.map(({ device, restore, previous }) => ({
-      device,
-      purpose: restore === "none" ? "offer" : "restore",
-      previous: parsePackage(previous),
-    }));
+    return row?.events ?? 0;
   }
 
-  async setAssigned(rollout: string, device: string, purpose: "offer" | "restore"): Promise<void> {
+  async saveAccuracy(rollout: string, accuracy: object): Promise<void> {
     await this.#database.run(
-      sql`update rollout_devices set assigned = ${purpose} where rollout = ${rollout} and device = ${device}`,
+      sql`update rollouts set accuracy = ${JSON.stringify(accuracy)} where rollout = ${rollout}`,
     );
+  }
+
+  async accuracy<Accuracy>(rollout: string): Promise<Accuracy | undefined> {
+    const row = await this.#database.get<{ accuracy: string | null }>(
+      sql`select accuracy from rollouts where rollout = ${rollout}`,
+    );
+    return row?.accuracy ? (JSON.parse(row.accuracy) as Accuracy) : undefined;
   }
 
   async #load(where: SQL): Promise<StoredRollout[]> {
@@ -152,85 +296,50 @@ export class RolloutStore {
       rows.map(({ rollout }) => sql`${rollout}`),
       sql`, `,
     );
-    const [waves, devices] = [
-      await this.#database.all<WaveRow>(
-        sql`select ${waveColumns} from rollout_waves where rollout in (${ids}) order by rollout, wave`,
-      ),
-      await this.#database.all<DeviceRow>(
-        sql`select ${deviceColumns} from rollout_devices where rollout in (${ids}) order by rollout, position`,
-      ),
-    ];
-    const wavesOf = groupBy(waves);
-    const devicesOf = groupBy(devices);
-    return rows.map((row) => fromRow(row, wavesOf.get(row.rollout) ?? [], devicesOf.get(row.rollout) ?? []));
+    const waves = await this.#database.all<WaveRow>(
+      sql`select ${waveColumns} from rollout_waves where rollout in (${ids}) order by rollout, wave`,
+    );
+    return rows.map((row) => ({
+      record: recordOf(row),
+      waves: waves.filter(({ rollout }) => rollout === row.rollout).map(waveOf),
+    }));
   }
 }
 
-/** Decided and not yet in the device's desired state: an offer (also of what it runs already, so that it is wanted too), or a restore. */
-const OPEN_ASSIGNMENT = sql.raw(`((restore = 'none' and offered is not null and assigned = 'none')
-  or (restore = 'offered' and assigned <> 'restore'))`);
-
-function groupBy<Row extends { rollout: string }>(rows: readonly Row[]): Map<string, Row[]> {
-  const groups = new Map<string, Row[]>();
-  for (const row of rows) {
-    const group = groups.get(row.rollout);
-    if (group) group.push(row);
-    else groups.set(row.rollout, [row]);
-  }
-  return groups;
-}
-
-function fromRow(row: RolloutRow, waves: readonly WaveRow[], devices: readonly DeviceRow[]): StoredRollout {
-  const request = JSON.parse(row.request) as RolloutRequest;
+function recordOf({ origin, ...row }: RolloutRow): RolloutRecord {
   return {
     ...row,
-    request,
-    gate: request.gate,
-    onFailure: request.onFailure,
-    offersPerMinute: request.offersPerMinute,
-    waves: waves.map(({ rollout: _rollout, verdict, ...wave }) => ({
-      ...wave,
-      verdict: verdict === null ? null : (JSON.parse(verdict) as GateVerdict),
-    })),
-    devices: devices.map(({ rollout: _rollout, previous, ...device }) => ({
-      ...device,
-      previous: parsePackage(previous),
-    })),
+    subject: JSON.parse(row.subject) as RolloutSubject,
+    request: JSON.parse(row.request) as RolloutRequest,
+    from: parsed<NonNullable<RolloutRecord["from"]>>(origin),
+    approved: parsed<DecidedBy>(row.approved),
+    current: row.current === 1,
   };
 }
 
-function parsePackage(json: string | null): PackageRef | null {
-  return json === null ? null : (JSON.parse(json) as PackageRef);
+function waveOf({ rollout: _rollout, ...row }: WaveRow): RolloutWave {
+  return {
+    ...row,
+    plan: parsed<WaveRequest>(row.plan),
+    verdict: parsed<GateVerdict>(row.verdict),
+    approved: parsed<DecidedBy>(row.approved),
+    forced: parsed<DecidedBy>(row.forced),
+  };
 }
 
-async function insertWave(tx: Database, rollout: string, wave: RolloutWave): Promise<void> {
-  await tx.run(sql`insert into rollout_waves (rollout, wave, state, started, soak_started, watched_since, finished, verdict)
-    values (${rollout}, ${wave.wave}, ${wave.state}, ${wave.started}, ${wave.soakStarted}, ${wave.watchedSince}, ${wave.finished},
-      ${wave.verdict && JSON.stringify(wave.verdict)})`);
+function deviceOf({ holdReason, holdDetail, ...row }: DeviceRow): RolloutDevice {
+  return {
+    ...row,
+    control: row.control === 1,
+    joined: row.joined === 1,
+    hold: holdReason === null ? null : { reason: holdReason, detail: holdDetail ?? "" },
+    errorCode: row.errorCode satisfies ErrorCode | null,
+    previous: parsed<Previous>(row.previous),
+    watch: parsed<Watch>(row.watch),
+    word: null,
+  };
 }
 
-async function updateWave(tx: Database, rollout: string, wave: RolloutWave): Promise<void> {
-  await tx.run(sql`update rollout_waves set state = ${wave.state}, started = ${wave.started}, soak_started = ${wave.soakStarted},
-    watched_since = ${wave.watchedSince}, finished = ${wave.finished}, verdict = ${wave.verdict && JSON.stringify(wave.verdict)}
-    where rollout = ${rollout} and wave = ${wave.wave}`);
-}
-
-async function insertDevice(
-  tx: Database,
-  rollout: string,
-  device: RolloutDevice,
-  position: number,
-): Promise<void> {
-  await tx.run(sql`insert into rollout_devices (rollout, device, wave, position, state, error_code, error_message, offered, updated,
-      previous, restore, restore_offered, assigned)
-    values (${rollout}, ${device.device}, ${device.wave}, ${position}, ${device.state}, ${device.errorCode}, ${device.errorMessage},
-      ${device.offered}, ${device.updated}, ${device.previous && JSON.stringify(device.previous)}, ${device.restore},
-      ${device.restoreOffered}, 'none')`);
-}
-
-async function updateDevice(tx: Database, rollout: string, device: RolloutDevice): Promise<void> {
-  await tx.run(sql`update rollout_devices set state = ${device.state}, error_code = ${device.errorCode},
-    error_message = ${device.errorMessage}, offered = ${device.offered}, updated = ${device.updated},
-    previous = ${device.previous && JSON.stringify(device.previous)}, restore = ${device.restore},
-    restore_offered = ${device.restoreOffered} where rollout = ${rollout} and device = ${device.device}`);
+function parsed<Value>(json: string | null): Value | null {
+  return json === null ? null : (JSON.parse(json) as Value);
 }

@@ -6,7 +6,7 @@ import type {
   SampleView,
   Stratum,
 } from "@fieldloop/protocol";
-import { FieldloopError, formatPredictionId } from "@fieldloop/protocol";
+import { DISAGREES_FROM, FieldloopError, formatPredictionId } from "@fieldloop/protocol";
 import { sql, type SQL } from "drizzle-orm";
 import type { Database, Migration } from "./database.js";
 
@@ -66,6 +66,11 @@ interface Row {
   label: string;
   confidence: number;
   signals: string;
+  shadowDeployment: string | null;
+  shadowVersion: number | null;
+  shadowLabel: string | null;
+  shadowConfidence: number | null;
+  disagreement: number | null;
   mediaType: MediaType;
   bytes: number;
   sha256: string;
@@ -87,6 +92,8 @@ const FROM = `from samples s left join annotations a on a.sample = s.sample and 
 const columns =
   sql.raw(`s.sample, s.device, s.prediction_boot as boot, s.n, s.time, s.received, s.model, s.version,
   s.package_sha256 as "packageSha256", s.stratum, s.probability, s.worth, s.class, s.label, s.confidence, s.signals,
+  s.shadow_deployment as "shadowDeployment", s.shadow_version as "shadowVersion", s.shadow_label as "shadowLabel",
+  s.shadow_confidence as "shadowConfidence", s.disagreement,
   s.media_type as "mediaType", s.bytes, s.sha256, s.status, a.annotation, a.label as "annotatedLabel", a.author,
   a.created as annotated, f.label as "truthLabel", f.correct`);
 const fromSamples = sql.raw(FROM);
@@ -196,6 +203,7 @@ function conditionsOf(query: Partial<SampleQuery>): SQL[] {
   if (query.device !== undefined) parts.push(sql`s.device = ${query.device}`);
   if (query.stratum !== undefined) parts.push(sql`s.stratum = ${query.stratum}`);
   if (query.status !== undefined) parts.push(sql`s.status = ${query.status}`);
+  if (query.shadow !== undefined) parts.push(...shadowConditions(query.shadow));
   if (query.after !== undefined) parts.push(sql`s.time >= ${query.after}`);
   if (query.before !== undefined) parts.push(sql`s.time < ${query.before}`);
   if (query.labelled === "yes") parts.push(sql`a.annotation is not null`);
@@ -204,6 +212,13 @@ function conditionsOf(query: Partial<SampleQuery>): SQL[] {
   if (query.wrong === "no") parts.push(sql`${wrongIs} = 0`);
   if (query.wrong === "unknown") parts.push(sql`${wrongIs} is null`);
   return parts;
+}
+
+/** `any`: of whichever deployment. */
+function shadowConditions(deployment: string): SQL[] {
+  const whose =
+    deployment === "any" ? sql`s.shadow_deployment is not null` : sql`s.shadow_deployment = ${deployment}`;
+  return [whose, sql`s.disagreement >= ${DISAGREES_FROM}`];
 }
 
 function labelledConditions(query: LabelledQuery): SQL[] {
@@ -257,13 +272,24 @@ function parseCursor(cursor: string): [number, string] | undefined {
 }
 
 function fromRow(row: Row): StoredSample {
-  const { boot, n, signals, annotation, annotatedLabel, author, annotated, truthLabel, correct, ...rest } =
+  const { boot, n, signals, annotation, annotatedLabel, author, annotated, truthLabel, correct, ...others } =
     row;
+  const { shadowDeployment, shadowVersion, shadowLabel, shadowConfidence, disagreement, ...rest } = others;
   const truth = truthLabel ?? (correct === 1 ? row.label : null);
   return {
     ...rest,
     predictionId: formatPredictionId(boot, n),
     signals: JSON.parse(signals) as Record<string, number>,
+    shadow:
+      shadowDeployment === null
+        ? null
+        : {
+            deployment: shadowDeployment,
+            version: shadowVersion!,
+            label: shadowLabel!,
+            confidence: shadowConfidence!,
+            disagreement: disagreement ?? 0,
+          },
     annotation:
       annotation === null
         ? null

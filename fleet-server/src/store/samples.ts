@@ -51,15 +51,18 @@ const PART: SQL = sql.raw("part, parts, metadata, embedding, payload");
 export class SampleIngestStore {
   /** @returns false where this sample is known already. */
   async insert(tx: Database, { sample, device, received, metadata }: ReceivedSample): Promise<boolean> {
+    const shadow = metadata.context?.shadow;
     const inserted = await tx.run(sql`insert into samples
       (sample, device, prediction_boot, n, time, received, model, version, package_sha256, variant, stratum, probability, worth, class,
-       label, confidence, latency_ms, signals, boxes, embedding, media_type, bytes, sha256, source)
+       label, confidence, latency_ms, signals, boxes, embedding, media_type, bytes, sha256, source,
+       shadow_deployment, shadow_version, shadow_label, shadow_confidence, disagreement)
       values (${sample}, ${device}, ${metadata.predictionBoot}, ${metadata.n}, ${metadata.time}, ${received}, ${metadata.model},
         ${metadata.version}, ${metadata.packageSha256}, ${metadata.variant}, ${metadata.stratum}, ${metadata.probability},
         ${metadata.worth}, ${metadata.class}, ${metadata.label}, ${metadata.confidence}, ${metadata.latencyMs},
         ${JSON.stringify(metadata.signals)}, ${metadata.boxes ? JSON.stringify(metadata.boxes) : null},
         ${metadata.embedding ? bytesOf(metadata.embedding) : null}, ${metadata.mediaType}, ${metadata.bytes}, ${metadata.sha256},
-        ${metadata.source}) on conflict do nothing`);
+        ${metadata.source}, ${shadow?.deployment ?? null}, ${shadow?.version ?? null}, ${shadow?.label ?? null},
+        ${shadow?.confidence ?? null}, ${metadata.signals.disagreement ?? null}) on conflict do nothing`);
     return inserted === 1;
   }
 

@@ -40,6 +40,7 @@ function stateOf(running: readonly Running[]): DeviceState {
       framesSkipped: 0,
       rateMax: null,
     })),
+    configId: null,
     desiredRevision: 1,
     warnings: [],
     counters: {
@@ -252,6 +253,8 @@ describeDatabases("telemetry", (database) => {
         count,
         confidenceSum: count * 0.5,
         latencySum: count * 2,
+        confidenceSquares: 1,
+        latencySquares: 1,
       });
     await add("a", at, 1, 0, 10);
     await add("a", at, 1, 0, 5);

@@ -65,6 +65,8 @@ export interface RollupRow {
   readonly count: number;
   readonly confidenceSum: number;
   readonly latencySum: number;
+  readonly confidenceSquares: number;
+  readonly latencySquares: number;
 }
 
 export interface AccuracyRow {
@@ -124,10 +126,14 @@ export class TelemetryStore {
   }
 
   async addRollup(tx: Database, row: RollupRow): Promise<void> {
-    await tx.run(sql`insert into rollups (device, bucket, model, version, class, count, confidence_sum, latency_sum)
-      values (${row.device}, ${row.bucket}, ${row.model}, ${row.version}, ${row.class}, ${row.count}, ${row.confidenceSum}, ${row.latencySum})
+    await tx.run(sql`insert into rollups (device, bucket, model, version, class, count, confidence_sum, latency_sum,
+        confidence_squares, latency_squares)
+      values (${row.device}, ${row.bucket}, ${row.model}, ${row.version}, ${row.class}, ${row.count}, ${row.confidenceSum}, ${row.latencySum},
+        ${row.confidenceSquares}, ${row.latencySquares})
       on conflict (device, bucket, model, version, class) do update set count = rollups.count + excluded.count,
-        confidence_sum = rollups.confidence_sum + excluded.confidence_sum, latency_sum = rollups.latency_sum + excluded.latency_sum`);
+        confidence_sum = rollups.confidence_sum + excluded.confidence_sum, latency_sum = rollups.latency_sum + excluded.latency_sum,
+        confidence_squares = rollups.confidence_squares + excluded.confidence_squares,
+        latency_squares = rollups.latency_squares + excluded.latency_squares`);
   }
 
   async addTotal(
@@ -242,7 +248,7 @@ export class TelemetryStore {
   async series(
     filter: TelemetryFilter,
     bucketMs: number,
-  ): Promise<(Omit<RollupRow, "device"> & { bucket: number })[]> {
+  ): Promise<Omit<RollupRow, "device" | "confidenceSquares" | "latencySquares">[]> {
     return this.#database.all(sql`select (bucket / ${bucketMs}) * ${bucketMs} as bucket, model, version, class, sum(count) as count,
       sum(confidence_sum) as "confidenceSum", sum(latency_sum) as "latencySum" from rollups where ${condition(filter)}
       group by 1, model, version, class order by 1`);

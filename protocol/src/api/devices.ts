@@ -10,6 +10,7 @@ import {
   versionSchema,
 } from "../names.js";
 import { LIMITS } from "../limits.js";
+import { directorKeySchema } from "../trust.js";
 import { proportionSchema } from "./common.js";
 
 export const tagsSchema = z
@@ -29,8 +30,10 @@ export const enrolResponseSchema = z.object({
   /** `fld.{device}.{secret}`: the MQTT password (user name: the device id) and the bearer token for artifacts. */
   credential: z.string(),
   mqttUrl: z.string(),
-  /** Keys that sign desired states and packages, hexadecimal. */
-  fleetKeys: z.array(z.object({ keyId: z.string(), publicKey: z.string().regex(/^[0-9a-f]{64}$/) })).min(1),
+  /** Keys that sign desired states and commands until the device has read the director target, hexadecimal. */
+  fleetKeys: z.array(directorKeySchema).min(1).max(LIMITS.directorKeysMax),
+  /** The newest trusted root metadata (TUF), as text: the device's factory root. */
+  root: z.string().min(1).max(LIMITS.rootBytesMax),
 });
 export type EnrolRequest = z.output<typeof enrolRequestSchema>;
 export type EnrolResponse = z.output<typeof enrolResponseSchema>;

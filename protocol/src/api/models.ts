@@ -2,6 +2,7 @@ import { z } from "zod";
 import { manifestSchema } from "../manifest/manifest.js";
 import {
   countSchema,
+  deviceClassSchema,
   labelSchema,
   modelNameSchema,
   sha256Schema,
@@ -23,6 +24,10 @@ export const modelVersionSchema = z.object({
   runningOn: countSchema,
   /** Latest evaluation verdict: none yet, passed or failed. */
   evidence: z.enum(["none", "passed", "failed"]),
+  /** Device classes that it is made for; null: any. */
+  deviceClasses: z.array(deviceClassSchema).nullable(),
+  /** `awaiting_signature`: the targets keys have not signed it yet, so no device installs it. */
+  state: z.enum(["published", "awaiting_signature"]),
 });
 export type ModelVersion = z.output<typeof modelVersionSchema>;
 

@@ -36,6 +36,17 @@ export const sampleViewSchema = z.object({
   label: z.string(),
   confidence: z.number(),
   signals: z.record(z.string(), z.number()),
+  /** What a candidate in shadow answered to the same input; null where none looked at it. */
+  shadow: z
+    .object({
+      deployment: z.string(),
+      version: versionSchema,
+      label: z.string(),
+      confidence: z.number(),
+      /** Distance of the two answers, 0..1: from 0.5 on the decision is another. */
+      disagreement: z.number(),
+    })
+    .nullable(),
   mediaType: z.enum(MEDIA_TYPES),
   bytes: countSchema,
   payloadUrl: z.string(),
@@ -55,6 +66,8 @@ export const sampleQuerySchema = z.object({
   status: z.enum(FAILURE_STATUSES).optional(),
   labelled: z.enum(["yes", "no"]).optional(),
   wrong: z.enum(["yes", "no", "unknown"]).optional(),
+  /** Where the candidate of this deployment, in shadow, decided otherwise; `any` for any deployment's. */
+  shadow: z.string().min(1).max(64).optional(),
   after: z.coerce.number().pipe(timeSchema).optional(),
   before: z.coerce.number().pipe(timeSchema).optional(),
   order: z.enum(["worth", "newest"]).default("worth"),

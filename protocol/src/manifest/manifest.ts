@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { LIMITS } from "../limits.js";
-import { modelNameSchema, sha256Schema, textSchema, versionSchema } from "../names.js";
+import { deviceClassSchema, modelNameSchema, sha256Schema, textSchema, versionSchema } from "../names.js";
 import { SIGNAL_NAMES } from "../signals.js";
 import { ROOT_NODE } from "./deciding.js";
 import { fileSchema, fileShape, type PackageFile } from "./files.js";
@@ -15,16 +15,29 @@ import { dimsSchema, elementTypeSchema, tensorNameSchema } from "./tensors.js";
 
 /** `int4`: weights of 4 bits, computing in floats. */
 export const PRECISIONS = ["fp32", "fp16", "int8", "int4"] as const;
+/** What a version may cost where it runs: held at its self test, and the latency in its probation as well. */
+const budgetShape = {
+  /** What its session adds to the memory of the process. */
+  memoryBytesMax: z.int().positive().optional(),
+  /** Median of one run on the golden inputs, all parts of a pipeline together. */
+  latencyMsMax: z.number().positive().optional(),
+};
 export const variantSchema = z.object({
   ...fileShape,
   name: z.string().regex(/^[a-z0-9][a-z0-9-]{0,31}$/),
   precision: z.enum(PRECISIONS),
   opset: z.int().min(1).max(100),
+  /** Of the ONNX file; not checked before it is there where nobody says. */
+  irVersion: z.int().min(1).max(1_000).optional(),
   /** Any one of these execution providers can run it. */
   executionProviders: z.array(z.string().max(32)).min(1).max(8),
   /** CPU flags it was made for; a device without them prefers another variant. */
   cpuFlags: z.array(z.string().max(32)).max(16).default([]),
-  memoryBytesMax: z.int().positive().optional(),
+  /** CPU flags of which it must have one: without, the numbers would be wrong. */
+  cpuFlagsRequired: z.array(z.string().max(32)).min(1).max(16).optional(),
+  ...budgetShape,
+  /** Budgets of single device classes, where they differ. */
+  budgets: z.record(deviceClassSchema, z.object(budgetShape)).optional(),
 });
 
 /** A name within the package. */

@@ -2,7 +2,7 @@ import { z } from "zod";
 import { decodeCbor, encodeCbor, type CborValue } from "../cbor.js";
 import { FieldloopError } from "../errors.js";
 import { LIMITS } from "../limits.js";
-import { commandSchema, desiredSchema, packageStatementSchema } from "./desired.js";
+import { commandSchema, desiredSchema } from "./desired.js";
 import { eventSchema } from "./event.js";
 import { presenceSchema } from "./presence.js";
 import { profileSchema } from "./profile.js";
@@ -18,7 +18,6 @@ export const MESSAGES = {
   event: { schema: eventSchema, bytesMax: LIMITS.eventBytesMax },
   desired: { schema: desiredSchema, bytesMax: LIMITS.desiredBytesMax },
   command: { schema: commandSchema, bytesMax: LIMITS.commandBytesMax },
-  packageStatement: { schema: packageStatementSchema, bytesMax: 1024 },
 } as const;
 export type MessageName = keyof typeof MESSAGES;
 export type Message<Name extends MessageName> = z.output<(typeof MESSAGES)[Name]["schema"]>;

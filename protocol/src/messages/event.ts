@@ -13,7 +13,7 @@ import {
 import { DEPLOYMENT_STATES } from "../states.js";
 import { bootSchema, deliveryShape } from "./delivery.js";
 
-const errorCodeSchema = z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]);
+export const errorCodeSchema = z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]);
 /** An error as it travels: the code decides, the message is for people. */
 export const wireErrorSchema = z.object({ code: errorCodeSchema, message: textSchema });
 export type WireError = z.output<typeof wireErrorSchema>;
@@ -67,6 +67,40 @@ const evictionEventSchema = z.object({
   records: countSchema,
   bytes: countSchema,
 });
+/**
+ * How a candidate and the active version answered the same frames, from the begin of a shadow on (`from`) until now: every event replaces
+ * the one before it. A deployment that begins its shadow anew (after a start of the agent) says so by another `from`.
+ */
+const shadowEventSchema = z.object({
+  type: z.literal("shadow"),
+  deployment: z.string().min(1).max(64),
+  /** The candidate. */
+  model: modelNameSchema,
+  version: versionSchema,
+  packageSha256: sha256Schema,
+  /** The active version. */
+  against: z.object({ version: versionSchema, packageSha256: sha256Schema }),
+  from: timeSchema,
+  to: timeSchema,
+  /** Predictions of the active version; they were compared, skipped, failed, or are in hand. */
+  frames: countSchema,
+  /** Answered by both. */
+  compared: countSchema,
+  /** Not shown to the candidate, or shown only to bring what it carries from frame to frame up to date. */
+  skipped: countSchema,
+  /** Shown, and the candidate could not answer. */
+  failed: countSchema.default(0),
+  /** Compared, and the decision was another. */
+  disagreements: countSchema,
+  /** Over the compared frames; 0 where there is none. */
+  candidateMeanMs: z.number().min(0),
+  activeMeanMs: z.number().min(0),
+  /** Share of all cores' time that the candidate took, 0..1. */
+  cpuShare: z.number().min(0).default(0),
+  /** Label of the active version, that of the candidate, how often: the most frequent first. */
+  classFlips: z.array(z.tuple([labelSchema, labelSchema, countSchema])).max(LIMITS.shadowFlipsMax),
+});
+export type ShadowEvent = z.output<typeof shadowEventSchema>;
 
 export const eventDataSchema = z.discriminatedUnion("type", [
   deploymentEventSchema,
@@ -75,6 +109,7 @@ export const eventDataSchema = z.discriminatedUnion("type", [
   feedbackEventSchema,
   commandResultSchema,
   evictionEventSchema,
+  shadowEventSchema,
 ]);
 export type EventData = z.output<typeof eventDataSchema>;
 

@@ -26,6 +26,20 @@ const boxSchema = z.object({
   score: z.number(),
 });
 
+/** What else was known of the moment. */
+export const sampleContextSchema = z.object({
+  /** What the candidate of a deployment in shadow answered to the same frame; the signal `disagreement` says how far it lies. */
+  shadow: z
+    .object({
+      deployment: z.string().min(1).max(64),
+      version: versionSchema,
+      label: z.string().max(LIMITS.labelLengthMax),
+      confidence: z.number().min(0).max(1),
+    })
+    .optional(),
+});
+export type SampleContext = z.output<typeof sampleContextSchema>;
+
 /** Everything about a captured input but its bytes. A window's payload is float32 little-endian. */
 export const sampleMetadataSchema = z.object({
   /** The prediction that this sample shows: number `n` within the message's boot, or within `predictionBoot`. */
@@ -55,6 +69,7 @@ export const sampleMetadataSchema = z.object({
   bytes: z.int().min(1).max(LIMITS.sampleBytesMax),
   sha256: sha256Schema,
   source: z.string().max(200),
+  context: sampleContextSchema.optional(),
 });
 export type SampleMetadata = z.output<typeof sampleMetadataSchema>;
 

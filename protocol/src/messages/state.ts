@@ -1,9 +1,16 @@
 import { z } from "zod";
-import { countSchema, modelNameSchema, sha256Schema, timeSchema, versionSchema } from "../names.js";
+import {
+  countSchema,
+  deviceClassSchema,
+  modelNameSchema,
+  sha256Schema,
+  timeSchema,
+  versionSchema,
+} from "../names.js";
 import { DEPLOYMENT_STATES } from "../states.js";
 import { bootSchema } from "./delivery.js";
 import { laneNameSchema } from "./desired.js";
-import { SEVERITIES, wireErrorSchema } from "./event.js";
+import { errorCodeSchema, SEVERITIES, wireErrorSchema } from "./event.js";
 
 /** What a device is: its hardware profile decides which variant it gets. */
 export const factsSchema = z.object({
@@ -17,14 +24,38 @@ export const factsSchema = z.object({
   nodeVersion: z.string().max(32),
   runtimeVersion: z.string().max(64),
   timeZone: z.string().max(64),
+  /** What packages name that are not for every device: `linux-x64`, or as the device was told at its start. */
+  deviceClass: deviceClassSchema.default("unknown"),
+  /** Newest operator set, IR version and manifest that it reads; null where a device does not say, and then nobody can check. */
+  opsetMax: z.int().min(1).max(1_000).nullable().default(null),
+  irVersionMax: z.int().min(1).max(1_000).nullable().default(null),
+  manifestSchemaMax: z.int().min(1).max(1_000).default(1),
 });
 export type Facts = z.output<typeof factsSchema>;
+
+/**
+ * What a deployment waits for: its maintenance window; bytes of the day's budget; metadata of the trust that can be verified; a server that
+ * answers; a disk that takes what is written.
+ */
+export const WAITING_REASONS = ["window", "budget", "trust", "server", "storage"] as const;
+export type WaitingReason = (typeof WAITING_REASONS)[number];
 
 const deploymentStateSchema = z.object({
   deployment: z.string().max(64),
   state: z.enum(DEPLOYMENT_STATES),
   error: wireErrorSchema.optional(),
+  /** It goes on by itself; absent while it works. */
+  waiting: z
+    .object({
+      reason: z.enum(WAITING_REASONS),
+      /** When it goes on, or tries again; null where nobody knows. */
+      until: timeSchema.nullable(),
+      /** Why the last try was not enough. */
+      code: errorCodeSchema.optional(),
+    })
+    .optional(),
 });
+export type DeploymentWaiting = NonNullable<z.output<typeof deploymentStateSchema>["waiting"]>;
 
 export const runningSchema = z.object({
   /** Share of the graph's nodes that each execution provider runs, 0..1; told where it was measured. */
@@ -73,6 +104,8 @@ export const stateSchema = z.object({
   deployment: deploymentStateSchema.nullable(),
   lanes: z.array(laneStateSchema).max(8).default([]),
   desiredRevision: countSchema,
+  /** Of the desired state that is applied and persisted: the configuration that was rolled out to the device. */
+  configId: z.string().max(64).nullable().default(null),
   warnings: z
     .array(
       z.object({

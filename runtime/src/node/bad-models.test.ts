@@ -110,6 +110,35 @@ const hungry = () =>
     return graph.node("Tile", ["x", counts!], {}, ["heap"])[0]!;
   });
 
+/** As exporters of scikit-learn write a logistic regression: the label, and a map of each class to its probability. */
+function zippedClassifier(): ModelProto {
+  const graph = new GraphBuilder();
+  graph.input("x", "float32", ["N", 2]);
+  const attributes = {
+    classlabels_ints: { ints: [10, 20] },
+    coefficients: { floats: [1, -1, -1, 1] },
+    intercepts: { floats: [0, 0] },
+    post_transform: { s: "SOFTMAX" },
+  };
+  graph.node("LinearClassifier", ["x"], attributes, ["label", "raw"], "ai.onnx.ml");
+  graph.node("Normalizer", ["raw"], { norm: { s: "L1" } }, ["scores"], "ai.onnx.ml");
+  graph.node("ZipMap", ["scores"], { classlabels_int64s: { ints: [10, 20] } }, ["named"], "ai.onnx.ml");
+  graph.output("label", "int64", ["N"]);
+  const model = graph.build({ opset: 15, domains: { "ai.onnx.ml": 3 } });
+  graphOf(model).output.push(mapSequence("named"));
+  return model;
+}
+
+/** sequence(map(int64, tensor(float))) */
+function mapSequence(name: string) {
+  const tensor = valueInfo("", "float32", []).type!;
+  const map = { value: { case: "mapType" as const, value: { keyType: 7, valueType: tensor } } };
+  return create(ValueInfoProtoSchema, {
+    name,
+    type: { value: { case: "sequenceType", value: { elemType: map } } },
+  });
+}
+
 interface Row {
   readonly name: string;
   readonly make: () => Uint8Array;
@@ -378,26 +407,32 @@ describe("models that need a hand are imported, with a warning", () => {
     graph.output("label", "int64", [1]);
     graph.output("probabilities", "float32", [1, 2]);
     const model = graph.build({ opset: 15, domains: { "ai.onnx.ml": 3 } });
-    const tensor = valueInfo("", "float32", []).type!;
-    graphOf(model).output.push(
-      create(ValueInfoProtoSchema, {
-        name: "named",
-        type: {
-          value: {
-            case: "sequenceType",
-            value: { elemType: { value: { case: "mapType", value: { keyType: 7, valueType: tensor } } } },
-          },
-        },
-      }),
-    );
+    graphOf(model).output.push(mapSequence("named"));
     const pkg = await importBytes(encodeModel(model));
     expect(pkg.warnings).toEqual([
-      'output "named" is left out: it is of type sequence, and results hold tensors only',
+      'output "named" is left out: it is of type sequence, and results hold tensors only; output "probabilities" has the numbers of it',
     ]);
     expect(pkg.manifest.golden[0]!.outputs.map(({ name, elementType }) => `${name} ${elementType}`)).toEqual([
       "label int64",
       "probabilities float32",
     ]);
+  });
+
+  it("a classifier whose probabilities leave it in a map alone gives them as a tensor", async () => {
+    const pkg = await importBytes(encodeModel(zippedClassifier()), {
+      preset: "tabular-classifier",
+      presetOptions: { labels: ["low", "high"] },
+    });
+    expect(pkg.manifest.heads).toMatchObject([{ output: "scores", values: "probabilities" }]);
+    const model = await openModel(await openPackage(pkg.dir), { threadCount: 1 });
+    try {
+      const values = { "column-1": 2, "column-2": 0 };
+      const { label, confidence } = await model.predict({ kind: "row", values });
+      expect(label).toBe("low");
+      expect(confidence).toBeCloseTo(1 / (1 + Math.exp(-4)), 5);
+    } finally {
+      await model.release();
+    }
   });
 
   it("NaN for some inputs leaves the output out of the golden case", async () => {

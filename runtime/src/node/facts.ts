@@ -1,6 +1,8 @@
 import { readFileSync } from "node:fs";
 import { arch, cpus, platform, totalmem } from "node:os";
 import type { Facts } from "@fieldloop/protocol";
+import { IR_VERSION_MAX, OPSETS_MAX } from "../onnx/limits.js";
+import { MANIFEST_SCHEMA_MAX } from "../package/manifest.js";
 import { ortNode } from "./ort.js";
 
 /** CPU flags that decide about variants; a device reports these and no others. */
@@ -47,6 +49,10 @@ export function hostFacts(executionProviders: readonly string[] = ["cpu"]): Fact
     nodeVersion: process.versions.node,
     runtimeVersion: `${ortNode.name} ${ortNode.version}`,
     timeZone: Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC",
+    deviceClass: `${platform()}-${arch()}`,
+    opsetMax: OPSETS_MAX[""] ?? null,
+    irVersionMax: IR_VERSION_MAX,
+    manifestSchemaMax: MANIFEST_SCHEMA_MAX,
   };
 }
 

@@ -10,7 +10,13 @@ export interface GoldenReport {
   readonly cases: number;
   /** Largest |actual − expected| over all outputs of all cases. */
   readonly worstAbsoluteError: number;
+  /** Median of one run, over the cases of a part, the parts of a pipeline together; milliseconds, undefined where a part has no case. */
+  readonly runMs: number | undefined;
 }
+
+/** A case is run until both are reached: a quick graph is measured several times, a slow one is not run for it. */
+const TIMED_RUNS = 5;
+const TIMED_MS = 100;
 
 /**
  * Runs every golden case of a model's package on the open session of its part.
@@ -19,19 +25,29 @@ export interface GoldenReport {
 export async function checkGolden(model: LoadedModel): Promise<GoldenReport> {
   const { golden } = model.manifest;
   let worstAbsoluteError = 0;
+  const times = new Map<string, number[]>();
   for (const entry of golden) {
-    worstAbsoluteError = Math.max(worstAbsoluteError, await checkCase(model, entry));
+    const node = entry.node ?? ROOT_NODE;
+    const ofNode = times.get(node) ?? [];
+    times.set(node, ofNode);
+    worstAbsoluteError = Math.max(worstAbsoluteError, await checkCase(model, entry, ofNode));
   }
-  return { cases: golden.length, worstAbsoluteError };
+  const medians = model.parts.map(({ name }) => median(times.get(name) ?? []));
+  const runMs = medians.includes(undefined) ? undefined : medians.reduce<number>((sum, ms) => sum + ms!, 0);
+  return { cases: golden.length, worstAbsoluteError, runMs };
 }
 
-async function checkCase(model: LoadedModel, golden: GoldenCase): Promise<number> {
+async function checkCase(model: LoadedModel, golden: GoldenCase, times: number[]): Promise<number> {
   const { dir } = model.package;
   const feeds: Record<string, Tensor> = {};
   for (const input of golden.inputs) feeds[input.name] = await readTensor(dir, input);
   const fetches = golden.outputs.map((output) => output.name);
   const node = golden.node ?? ROOT_NODE;
-  const outputs = await model.runTensors(feeds, fetches, node);
+  const outputs = await timed(times, () => model.runTensors(feeds, fetches, node));
+  const begin = performance.now();
+  for (let run = 1; run < TIMED_RUNS && performance.now() - begin < TIMED_MS; run++) {
+    await timed(times, () => model.runTensors(feeds, fetches, node));
+  }
   const { variant } = model.parts.find(({ name }) => name === node) ?? model;
   const tolerance = toleranceOf(golden, variant.precision);
   let worst = 0;
@@ -43,6 +59,17 @@ async function checkCase(model: LoadedModel, golden: GoldenCase): Promise<number
     );
   }
   return worst;
+}
+
+async function timed<Result>(times: number[], work: () => Promise<Result>): Promise<Result> {
+  const begin = performance.now();
+  const result = await work();
+  times.push(performance.now() - begin);
+  return result;
+}
+
+function median(values: readonly number[]): number | undefined {
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
 }
 
 async function readTensor(dir: string, entry: GoldenCase["inputs"][number]): Promise<Tensor> {

@@ -3,8 +3,9 @@ import { FieldloopError } from "@fieldloop/protocol";
 import { checkModel, type ModelFacts } from "../onnx/check.js";
 import { fixDims } from "../onnx/dims.js";
 import { foreignFile } from "../onnx/foreign.js";
-import type { ModelProto } from "../onnx/generated/onnx_pb.js";
-import { pruneDead } from "../onnx/graph.js";
+import { valueInfo } from "../onnx/builder.js";
+import type { GraphProto, ModelProto, ValueInfoProto } from "../onnx/generated/onnx_pb.js";
+import { attribute, pruneDead } from "../onnx/graph.js";
 import { graphSignature } from "../onnx/inspect.js";
 import { decodeModel, encodeModel, graphOf } from "../onnx/model.js";
 import { nameNodes } from "../onnx/names.js";
@@ -54,12 +55,22 @@ export async function tidyForPackage(
   return { bytes, facts };
 }
 
-/** Leaves out outputs that are sequences, maps, optionals or 4-bit, and the nodes that only they need. */
+/**
+ * Leaves out outputs that are sequences, maps, optionals or 4-bit, and the nodes that only they need. Of a map that a ZipMap makes
+ * (classifiers of ai.onnx.ml as exporters write them) the tensor of probabilities behind it becomes the output.
+ */
 function dropForeignOutputs(model: ModelProto, warn: (text: string) => void): void {
   const graph = graphOf(model);
   const { omittedOutputs, outputs } = graphSignature(graph);
   if (omittedOutputs.length === 0) return;
-  if (outputs.length === 0) {
+  const unzipped = new Map<string, string>();
+  for (const { name } of omittedOutputs) {
+    const zipped = zippedTensor(graph, name);
+    if (zipped === undefined) continue;
+    unzipped.set(name, zipped.name);
+    if (graph.output.every((output) => output.name !== zipped.name)) graph.output.push(zipped);
+  }
+  if (outputs.length === 0 && unzipped.size === 0) {
     const [first] = omittedOutputs;
     throw new FieldloopError(
       "onnx_unsupported",
@@ -71,8 +82,20 @@ function dropForeignOutputs(model: ModelProto, warn: (text: string) => void): vo
   pruneDead(graph);
   tidyModel(model);
   for (const { name, kind } of omittedOutputs) {
-    warn(`output "${name}" is left out: it is of type ${kind}, and results hold tensors only`);
+    const tensor = unzipped.get(name);
+    const instead = tensor === undefined ? "" : `; output "${tensor}" has the numbers of it`;
+    warn(`output "${name}" is left out: it is of type ${kind}, and results hold tensors only${instead}`);
   }
+}
+
+/** What a ZipMap puts names to: float32 [N, classes] (ONNX-ML, ZipMap). */
+function zippedTensor(graph: GraphProto, output: string): ValueInfoProto | undefined {
+  const node = graph.node.find((candidate) => candidate.output.includes(output));
+  const name = node?.input[0];
+  if (node?.opType !== "ZipMap" || node.domain !== "ai.onnx.ml" || name === undefined) return undefined;
+  const { ints = [] } = attribute(node, "classlabels_int64s") ?? {};
+  const { strings = [] } = attribute(node, "classlabels_strings") ?? {};
+  return valueInfo(name, "float32", ["N", Math.max(ints.length, strings.length)]);
 }
 
 /** A fold is worth another file than the exporter wrote when it takes away this share of the nodes. */

@@ -45,7 +45,7 @@ describe("import", () => {
     expect(pkg.manifest).toMatchObject({ model: "imported", version: 1, lineage: { trainer: "import" } });
     const model = await openModel(await openPackage(dir), { threadCount: 1 });
     try {
-      expect(await checkGolden(model)).toEqual({ cases: 1, worstAbsoluteError: 0 });
+      expect(await checkGolden(model)).toMatchObject({ cases: 1, worstAbsoluteError: 0 });
       const feeds = { x: { type: "float32", dims: [1, 3], data: Float32Array.of(0, 3, 1) } } as const;
       expect(await model.predict({ kind: "tensors", feeds })).toMatchObject({ class: 1, label: "1" });
     } finally {

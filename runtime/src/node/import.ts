@@ -20,6 +20,8 @@ import { writePackage, type ManifestDraft } from "./write-package.js";
 export interface ImportOptions {
   readonly preset: string;
   readonly presetOptions?: PresetOptions;
+  /** Task, inputs, heads and signals as a manifest has them, for what no preset says: then `preset` is only the name that is noted. */
+  readonly declared?: PresetResult;
   readonly model: string;
   readonly version?: number;
   readonly licence: string;
@@ -65,7 +67,10 @@ export async function importModel(
   const tidied = await tidyForPackage(await readModelFile(file), file, options.dims ?? {}, warn);
   // Before anything is run: a preset that does not fit is found out at once.
   const described = { ...describeModel(decodeModel(tidied.bytes)), ...tidied.facts };
-  const preset = applyPreset(options.preset, described, options.presetOptions);
+  const preset = options.declared ?? applyPreset(options.preset, described, options.presetOptions);
+  if (preset.heads.length === 0) {
+    warn("no head reads an output: predictions hold no result, programs get the outputs as tensors");
+  }
   const { draft, files, golden } = await withTrial(options.trial ?? {}, async (trial) => {
     const model = options.fold === false ? tidied : await foldWhereItHelps(tidied, trial);
     const draft = draftOf(model.facts, preset, options);
@@ -91,6 +96,7 @@ function draftOf(facts: ModelFacts, preset: PresetResult, options: ImportOptions
         file: VARIANT_FILE,
         precision: "fp32",
         opset: Math.max(facts.opsets[""] ?? 1, 1),
+        irVersion: facts.irVersion,
         executionProviders: ["cpu"],
       },
     ],

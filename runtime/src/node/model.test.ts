@@ -97,7 +97,7 @@ describe("open", () => {
 
 describe("golden cases", () => {
   it("pass within the tolerance and say the worst error", async () => {
-    expect(await checkGolden(await openBrightness())).toEqual({
+    expect(await checkGolden(await openBrightness())).toMatchObject({
       cases: 1,
       worstAbsoluteError: expect.closeTo(0, 5),
     });

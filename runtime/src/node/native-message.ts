@@ -1,21 +1,13 @@
 import { decodeModel, graphOf } from "../onnx/model.js";
 import { nodeLabel } from "../onnx/graph.js";
-
-const MESSAGE_LENGTH_MAX = 1000;
+import { cleanEngineText } from "./engine-text.js";
 
 /**
  * An engine's error for people: without the paths and C++ signatures of its sources, and with the node's name where the
  * engine gives its operator only.
  */
 export function cleanNativeMessage(message: string, model: Uint8Array): string {
-  const text = message
-    .replaceAll(/Load model from \S+ failed:\s*/g, "")
-    .replaceAll(/Fatal error:\s*/g, "")
-    // `/onnxruntime_src/…/file.cc:123 void ns::Function(args) [with T = float] what went wrong`
-    .replaceAll(/\/\S*onnxruntime\/\S+:\d+ .*?\)(?:::<lambda\(\)>)?(?: const)?(?: \[with [^\]]*\])? /g, "")
-    .replaceAll(/\s+/g, " ")
-    .trim()
-    .slice(0, MESSAGE_LENGTH_MAX);
+  const text = cleanEngineText(message);
   const unnamed =
     /(?:implementation|kernel) for ([A-Za-z0-9_.:]+)\(\d+\) (?:node with name ''|\(node:'')/.exec(text);
   if (unnamed === null) return text;

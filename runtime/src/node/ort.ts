@@ -13,6 +13,7 @@ import type {
   TensorInfo,
 } from "../backend.js";
 import { checkFeeds, checkFetches, placeholderFeeds } from "../feeds.js";
+import { cleanEngineText } from "./engine-text.js";
 import { withGpuLock } from "./gpu-lock.js";
 import { forbidTelemetry } from "./no-telemetry.js";
 import { sharesOfProfile } from "./ort-profile.js";
@@ -107,7 +108,7 @@ async function createNative(
     if (PROVIDER_FAULT.test(reason)) {
       throw new FieldloopError(
         "provider_unavailable",
-        `Open execution provider "${options.executionProvider}": ${reason}`,
+        `Open execution provider "${options.executionProvider}": ${cleanEngineText(reason)}`,
         { cause },
       );
     }

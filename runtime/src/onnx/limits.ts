@@ -22,3 +22,5 @@ export const ONNX_LIMITS = {
 
 /** Newest operator sets that the bundled engine (ONNX Runtime 1.30) accepts; a domain that is absent has no bound. */
 export const OPSETS_MAX: Readonly<Record<string, number>> = { "": 26, "ai.onnx.ml": 5 };
+/** Newest version of the file format that it accepts: 14 is refused with a message of its own. */
+export const IR_VERSION_MAX = 13;

@@ -5,6 +5,8 @@ import { checkParts } from "./check-parts.js";
 
 /** Name of the manifest in a package folder. */
 export const MANIFEST_FILE = "manifest.json";
+/** The newest form of it that is read here. */
+export const MANIFEST_SCHEMA_MAX = 1;
 
 /**
  * Reads `manifest.json`.

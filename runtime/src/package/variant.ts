@@ -20,7 +20,7 @@ export function precisionRank(variant: Pick<Variant, "precision">): number {
  * CPU has one of the flags that the variant was made for (or any of {@link INT8_CPU_FLAGS} where it names none), else
  * fp32, then fp16 (before fp32 where a working accelerator or the CPU computes in it), 4-bit weights, and int8 on a CPU that
  * is slow at it last. Equals keep the manifest's order.
- * @throws FieldloopError `package_incompatible` where no variant has an execution provider of the device and fits its memory
+ * @throws FieldloopError `package_incompatible` where no variant has an execution provider and the CPU flags of the device and fits its memory
  */
 export function chooseVariant(
   manifest: Pick<Manifest, "model" | "version" | "variants">,
@@ -29,6 +29,7 @@ export function chooseVariant(
   const runnable = manifest.variants.filter(
     (variant) =>
       variant.executionProviders.some((provider) => facts.executionProviders.includes(provider)) &&
+      (variant.cpuFlagsRequired?.some((flag) => facts.cpuFlags.includes(flag)) ?? true) &&
       (variant.memoryBytesMax ?? 0) <= facts.memoryBytes,
   );
   const best = runnable.reduce<Variant | undefined>(

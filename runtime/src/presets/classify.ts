@@ -1,6 +1,6 @@
 import type { ManifestInput, SignalName } from "@fieldloop/protocol";
 import type { TensorInfo } from "../backend.js";
-import { imageInput, tensorInput } from "./inputs.js";
+import { imageInput, tensorInput, windowInput } from "./inputs.js";
 import {
   itemLength,
   knownDims,
@@ -24,11 +24,11 @@ const NOVELTY_THRESHOLD = 3;
 
 export const CLASSIFY_PRESETS = {
   "classifier-logits": {
-    title: "One label an image or tensor, from logits",
+    title: "One label an image, window or tensor, from logits",
     build: (signature, options) => buildClassifier("classifier-logits", "logits", signature, options),
   },
   "classifier-softmax": {
-    title: "One label an image or tensor, from probabilities",
+    title: "One label an image, window or tensor, from probabilities",
     build: (signature, options) => buildClassifier("classifier-softmax", "probabilities", signature, options),
   },
   multilabel: {
@@ -40,7 +40,7 @@ export const CLASSIFY_PRESETS = {
     recognizes: (signature) => signature.inputs.some((info) => isDigits(info)),
     build: buildMnist,
   },
-  regression: { title: "Numbers from an image or tensor", build: buildRegression },
+  regression: { title: "Numbers from an image, window or tensor", build: buildRegression },
   "tabular-classifier": { title: "One label a row of a table", build: buildTabularClassifier },
   "tabular-regressor": { title: "Numbers for a row of a table", build: buildTabularRegressor },
   "anomaly-embedding": {
@@ -264,19 +264,35 @@ function pictureOrTensor(
   options: PresetOptions,
 ): { input: DraftInput; image: boolean } {
   const info = onlyInput(name, signature);
+  // A sample rate says that the numbers are a signal, which a source cuts into windows.
+  if (options.sampleRateHz !== undefined) {
+    const window = windowInput(info, options, quantizationOf(signature, info, options.inputQuantization));
+    if (window === undefined) {
+      throw unsuitable(
+        name,
+        signature,
+        `a window of a known length, ${options.channels ?? 1} values a sample`,
+      );
+    }
+    return { input: window, image: false };
+  }
   const image = imageInput(info, { range: "unit" }, options);
   return { input: image ?? tensorInput(info), image: image !== undefined };
 }
 
-/** The first output of a known length that is not the embedding. */
+/**
+ * The first output of a known length that is not the embedding. Whole numbers of 32 or 64 bits come last: they may be the class that a
+ * classifier has chosen by itself (ai.onnx.ml).
+ */
 function mainOutput(
   name: string,
   signature: ModelSignature,
   options: PresetOptions,
 ): { output: TensorInfo; length: number } {
-  const output = signature.outputs.find(
+  const known = signature.outputs.filter(
     (info) => info.name !== options.embeddingOutput && info.type !== "string" && itemLength(info),
   );
+  const output = known.find(({ type }) => type !== "int64" && type !== "int32") ?? known[0];
   const length = output && itemLength(output);
   const axes =
     output &&

@@ -62,6 +62,10 @@ export interface PresetOptions {
   readonly outputQuantization?: Affine;
   /** Name of an output that is an embedding. */
   readonly embeddingOutput?: string;
+  /** Inputs that carry state, each with the output that gives its next value; zeros at the start of a stream. */
+  readonly states?: Readonly<Record<string, string>>;
+  /** Inputs that hold the same number in every run, e.g. a sample rate; it fills the tensor, open sizes are 1. */
+  readonly constants?: Readonly<Record<string, number>>;
 }
 
 /** The part of a manifest that a preset decides. */
@@ -150,6 +154,14 @@ export function quantizationOf(
   return quantization === undefined ? {} : { quantization };
 }
 
+/** What gives probabilities; the last two end the classifiers of ai.onnx.ml. */
+const PROBABILITY_OPERATORS: ReadonlySet<string> = new Set([
+  "Softmax",
+  "Sigmoid",
+  "Normalizer",
+  "TreeEnsembleClassifier",
+]);
+
 /** Whether an output holds logits or probabilities: given, or by the operator that computes it, or logits. */
 export function valuesOf(
   signature: ModelSignature,
@@ -158,5 +170,5 @@ export function valuesOf(
 ): "logits" | "probabilities" {
   if (options.values !== undefined) return options.values;
   const operator = signature.computedBy?.[output.name];
-  return operator === "Softmax" || operator === "Sigmoid" ? "probabilities" : "logits";
+  return operator !== undefined && PROBABILITY_OPERATORS.has(operator) ? "probabilities" : "logits";
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { TensorInfo } from "../backend.js";
 import type { ModelSignature, PresetOptions } from "./preset.js";
-import { PRESETS, PRESET_NAMES, applyPreset } from "./presets.js";
+import { PRESETS, PRESET_NAMES, applyPreset, suggestPreset } from "./presets.js";
 
 const float = (name: string, dims: (number | string)[]): TensorInfo => ({ name, type: "float32", dims });
 const signature = (inputs: TensorInfo[], outputs: TensorInfo[]): ModelSignature => ({ inputs, outputs });
@@ -109,6 +109,40 @@ describe("presets turn signatures into manifests", () => {
   });
 });
 
+const recurrent = signature(
+  [float("window", [1, 16]), float("h0", [1, "batch", 4]), { name: "rate", type: "int64", dims: [] }],
+  [float("level", [1, 1]), float("hn", [1, "batch", 4])],
+);
+
+describe("state and constants", () => {
+  it("are taken out of what a preset sees, and stand behind its own inputs", () => {
+    const options = { states: { h0: "hn" }, constants: { rate: 100 }, targets: [{ name: "level" }] };
+    const { inputs, heads } = applyPreset("regression", recurrent, options);
+    expect(inputs.map(({ kind, name }) => `${kind} ${name}`)).toEqual([
+      "tensor window",
+      "state h0",
+      "constant rate",
+    ]);
+    expect(inputs.slice(1)).toEqual([
+      { kind: "state", name: "h0", output: "hn", elementType: "float32", dims: [1, 0, 4] },
+      { kind: "constant", name: "rate", elementType: "int64", dims: [], values: [100] },
+    ]);
+    expect(heads).toMatchObject([{ kind: "regression", output: "level" }]);
+    expect(suggestPreset(recurrent, options)).toContain("regression");
+  });
+});
+
+describe("tensor", () => {
+  it("describes a model that no head reads as a backbone", () => {
+    const text = signature(
+      [{ name: "text", type: "string", dims: [1] }],
+      [{ name: "words", type: "string", dims: ["n"] }],
+    );
+    expect(applyPreset("tensor", text)).toMatchObject({ task: "pipeline", heads: [] });
+    expect(suggestPreset(text)).toEqual(["tensor"]);
+  });
+});
+
 describe("presets refuse", () => {
   it.each<[string, string, ModelSignature, PresetOptions, string]>([
     ["an unknown name", "yolo", mnist, {}, "preset_unknown"],
@@ -148,12 +182,21 @@ describe("presets refuse", () => {
       "package_incompatible",
     ],
     [
-      "outputs of open length",
+      "an embedding of open length",
       "tensor",
       signature([float("in", [1])], [float("out", ["n", "m"])]),
-      {},
+      { embeddingOutput: "out" },
       "package_incompatible",
     ],
+    ["state of an input that is not there", "tensor", recurrent, { states: { x: "hn" } }, "invalid_argument"],
+    [
+      "state from an output that is not there",
+      "tensor",
+      recurrent,
+      { states: { h0: "x" } },
+      "invalid_argument",
+    ],
+    ["half of a whole number", "tensor", recurrent, { constants: { rate: 0.5 } }, "invalid_argument"],
   ])("%s", (_, name, given, options, code) => {
     expect(() => applyPreset(name, given, options)).toThrow(expect.objectContaining({ code }));
   });

@@ -1,4 +1,5 @@
 import { FieldloopError, LIMITS, type ManifestInput } from "@fieldloop/protocol";
+import { withCarried, withoutCarried } from "./carried.js";
 import { CLASSIFY_PRESETS } from "./classify.js";
 import { DENSE_PRESETS } from "./dense.js";
 import { DETECT_PRESETS } from "./detect.js";
@@ -16,7 +17,7 @@ import { SERIES_PRESETS } from "./series.js";
 type DraftHead = ManifestInput["heads"][number];
 
 const TENSOR_PRESET: Preset = {
-  title: "Tensors as they are; each float output is an embedding",
+  title: "Tensors as they are; each output of a known length is an embedding",
   build: buildTensor,
 };
 
@@ -48,14 +49,16 @@ export function applyPreset(
       `Apply preset "${name}": wanted one of ${PRESET_NAMES.join(", ")}`,
     );
   }
-  return PRESETS[name as PresetName].build(signature, options);
+  const { build } = PRESETS[name as PresetName];
+  return withCarried(build(withoutCarried(signature, options), options), signature, options);
 }
 
 /**
  * The presets that a file fits, by its signature: those that recognize it; or, where none does, the general ones. One that lacks an
  * option still fits. `tensor`, which takes nearly any file, is named only where nothing else fits.
  */
-export function suggestPreset(signature: ModelSignature, options: PresetOptions = {}): PresetName[] {
+export function suggestPreset(whole: ModelSignature, options: PresetOptions = {}): PresetName[] {
+  const signature = withoutCarried(whole, options);
   if (signature.inputs.length === 0) return [];
   const fitting = PRESET_NAMES.filter((name) => fits(PRESETS[name], signature, options));
   const recognized = fitting.filter((name) => PRESETS[name].recognizes?.(signature));
@@ -83,12 +86,15 @@ function buildTensor(signature: ModelSignature, options: PresetOptions): PresetR
     if (info.type === "string" || length === undefined || length > LIMITS.embeddingLengthMax) continue;
     heads.push({ name: `output-${heads.length}`, kind: "embedding", output: info.name, length });
   }
-  if (heads.length === 0) {
+  const inputs = signature.inputs.map(tensorInput);
+  if (heads.length > 0) return { task: "embedding", inputs, heads, signals: [] };
+  if (wanted !== undefined) {
     throw unsuitable(
       "tensor",
       signature,
-      `an output of a known length of at most ${LIMITS.embeddingLengthMax}`,
+      `an output "${wanted}" of a known length of at most ${LIMITS.embeddingLengthMax}`,
     );
   }
-  return { task: "embedding", inputs: signature.inputs.map(tensorInput), heads, signals: [] };
+  // Text, open sizes, large maps: no head reads them, and whoever asks for the graph's own outputs has them all.
+  return { task: "pipeline", inputs, heads, signals: [] };
 }

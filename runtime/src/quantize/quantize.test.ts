@@ -351,3 +351,25 @@ async function agreement(a: Uint8Array, b: Uint8Array, inputs: readonly Feeds[])
   }
   return answers[0]!.filter((answer, index) => answer === answers[1]![index]).length / answers[0]!.length;
 }
+
+describe("three channels", () => {
+  test("become four where an 8-bit convolution reads an image, and the answer stays", async () => {
+    const net = new Network(5);
+    net.graph.input("image", "float32", [1, 3, 16, 16]);
+    const at = net.op("Relu", [net.conv("image", 3, 8, [3, 3], 2)]);
+    const out = net.gemm(net.op("Flatten", [net.op("GlobalAveragePool", [at])]), 8, 4, "logits");
+    net.graph.output(out, "float32", [1, 4]);
+    const bytes = encodeModel(net.graph.build({ opset: 17 }));
+    const normal = gaussian(6);
+    const image = () => Float32Array.from({ length: 3 * 16 * 16 }, normal);
+    const calibration = Array.from({ length: 8 }, () => ({
+      image: { type: "float32" as const, dims: [1, 3, 16, 16], data: image() },
+    }));
+    const { bytes: int8, report } = await quantizeStatic(bytes, { ...SETTINGS, calibration });
+    const { node, initializer } = graphOf(decodeModel(int8));
+    expect(node[0]?.opType).toBe("Pad");
+    expect(initializer.some(({ dims }) => dims.join() === "8,4,3,3")).toBe(true);
+    expect(report.kernels.float).toBe(0);
+    expect(report.outputs[0]!.cosine).toBeGreaterThan(0.99);
+  });
+});

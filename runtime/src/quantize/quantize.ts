@@ -15,6 +15,7 @@ import {
   scaleOwnerOf,
   type QuantizationPlan,
 } from "./plan.js";
+import { padChannels } from "./pad-channels.js";
 import { meanToPool, prepareFloat } from "./prepare.js";
 import { rewriteGraph } from "./rewrite.js";
 import type {
@@ -190,10 +191,11 @@ function nothingToQuantize(graph: GraphProto): FieldloopError {
   );
 }
 
-/** As {@link prepareFloat}, and writes means over the image as pooling. */
+/** As {@link prepareFloat}, with means over the image as pooling and an image's channels as the 8-bit kernels want them. */
 async function prepare(modelBytes: Uint8Array, options: QuantizeOptions): Promise<Uint8Array> {
   const folded = decodeModel(await prepareFloat(modelBytes, options));
   meanToPool(graphOf(folded));
+  if (options.activation === "uint8") padChannels(graphOf(folded));
   return encodeModel(folded);
 }
 

@@ -131,6 +131,7 @@ class Soak {
       sampling: { bytesPerHour: 0, randomShare: 0, worthMin: 1, worthPerMinute: 0 },
       profileIntervalSeconds: 10,
       quarantined: [],
+      suspects: [],
       threadCount: 1,
       thermalPath: undefined,
       governorTimes: undefined,

@@ -2,7 +2,9 @@ import { runAgentSuite } from "./agent.js";
 import { runLoopSuite } from "./loop.js";
 import { runModelsSuite } from "./models.js";
 import { runQuantizeSuite } from "./quantize.js";
+import { runRolloutSuite } from "./rollout.js";
 import { runRuntimeSuite } from "./runtime.js";
+import { runStatisticsSuite } from "./statistics.js";
 import { makeReport, printReport, progress, SuiteUnavailable, writeReport, type Figure } from "./report.js";
 
 interface Suite {
@@ -20,7 +22,7 @@ const SUITES: Readonly<Record<string, Suite>> = {
   },
   runtime: {
     describes:
-      "what the runtime adds to bare ONNX Runtime: from tensors and JPEG files, through the host's worker, pipelines, backends (2 minutes, a quiet machine)",
+      "what the runtime adds to bare ONNX Runtime: from tensors and JPEG files, through the host's worker, pipelines, backends, operator cases (3 minutes, a quiet machine)",
     run: runRuntimeSuite,
   },
   agent: {
@@ -32,6 +34,16 @@ const SUITES: Readonly<Record<string, Suite>> = {
     describes:
       "int8 against fp32: speed, memory and time of quantizing, accuracy lost, sizes (3 minutes, a quiet machine)",
     run: runQuantizeSuite,
+  },
+  statistics: {
+    describes:
+      "the gates: false stops under daily looks, labels to see one point lost, bad and good versions in a fleet that differs (40 minutes; --quick: 5)",
+    run: runStatisticsSuite,
+  },
+  rollout: {
+    describes:
+      "a rollout to 10,000 devices over MQTT against a server process, and to 100,000 in the engine alone (5 minutes; --quick: a tenth of the devices)",
+    run: runRolloutSuite,
   },
   models: {
     describes:
@@ -45,7 +57,7 @@ const USAGE = `Usage: npm run bench -- SUITE [--json FILE] [--markdown FILE] [--
 
 Suites:
 ${Object.entries(SUITES)
-  .map(([name, { describes }]) => `  ${name.padEnd(8)} ${describes}`)
+  .map(([name, { describes }]) => `  ${name.padEnd(10)} ${describes}`)
   .join("\n")}
 
 --markdown writes the table of a suite into its page (models: docs/models.md); --quick does a tenth of what takes long.

@@ -12,12 +12,13 @@ import {
   type Feeds,
   type SpeedReport,
 } from "@fieldloop/runtime";
-import { foldModel, ortNode } from "@fieldloop/runtime/node";
+import { foldModel, hostFacts, ortNode } from "@fieldloop/runtime/node";
 import { bearingFigures, INT8, mnistFigures, partsFigures } from "./quantize-accuracy.js";
 import { depthwiseNetwork, imageFeeds, productNetwork, residualNetwork } from "./quantize-networks.js";
 import { progress, type Figure } from "./report.js";
 
 const SPEEDUP_MIN = 2.5;
+const VNNI: ReadonlySet<string> = new Set(["avx512_vnni", "avx_vnni"]);
 const SECONDS_MAX = 60;
 const PEAK_BYTES_MAX = 1.5 * 1024 ** 3;
 const MEASURE_MS = 5_000;
@@ -57,6 +58,8 @@ async function networkFigures(id: string, what: string, bytes: Uint8Array): Prom
   });
   const inputs = [...imageFeeds(2, 22)];
   const figures: Figure[] = [];
+  // What is promised is promised of processors with 8-bit dot products.
+  const hasDotProducts = hostFacts().cpuFlags.some((flag) => VNNI.has(flag));
   for (const threadCount of [1, 2]) {
     const speed = await measureSpeed(bytes, int8, inputs, { ...measuring, threadCount });
     figures.push(
@@ -64,7 +67,7 @@ async function networkFigures(id: string, what: string, bytes: Uint8Array): Prom
         `${id}-${threadCount}`,
         `${what}, 224×224, ${threads(threadCount)}: int8`,
         speed,
-        SPEEDUP_MIN,
+        hasDotProducts ? SPEEDUP_MIN : undefined,
       ),
     );
   }

@@ -217,8 +217,8 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
     const rollout = new URL(page.url()).pathname.split("/").at(-1)!;
     await page.getByRole("region", { name: "Wave 1" }).waitFor();
     await page.getByRole("button", { name: "Abort" }).click();
-    const confirm = page.getByRole("dialog", { name: /Abort shapes@2/ });
-    await confirm.getByText(/Not asked yet, stay as they are/).waitFor();
+    const confirm = page.getByRole("dialog", { name: /Abort: shapes@2/ });
+    await confirm.getByText(/can’t be resumed/).waitFor();
     await confirm.getByRole("button", { name: "Abort" }).click();
     await until(
       "the rollout is aborted",

@@ -35,6 +35,10 @@ const FACTS: Facts = {
   nodeVersion: "20.20.2",
   runtimeVersion: "onnxruntime-node 1.30.0",
   timeZone: "UTC",
+  deviceClass: "linux-x64",
+  opsetMax: 21,
+  irVersionMax: 10,
+  manifestSchemaMax: 1,
 };
 const ROWS = 300;
 const ROW_MS = 1_000;
@@ -189,6 +193,7 @@ function stateOf({ packageSha256 }: ModelPackage, { warning }: DevicePlan) {
     previous: null,
     deployment: null,
     desiredRevision: 1,
+    configId: null,
     warnings: warning
       ? [{ code: "storage_full", severity: "warning" as const, message: warning, since: now - 60_000 }]
       : [],

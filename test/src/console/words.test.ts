@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import type { RolloutView } from "@fieldloop/protocol";
+import type { GateTest, RolloutView } from "@fieldloop/protocol";
 import { beforeAll, describe, expect, it } from "vitest";
 
 /** The console's sources are compiled by its bundler alone: the test runner reads them as they are. */
@@ -15,6 +15,8 @@ interface Format {
 interface Rollouts {
   consequences(action: "abort" | "roll_back" | "pause", rollout: RolloutView): string[];
   allowedActions(rollout: RolloutView): string[];
+  describeTest(test: GateTest): Record<"title" | "value" | "limit" | "interval", string>;
+  placeTest(test: GateTest): Record<"value" | "low" | "high" | "limit", number> | undefined;
 }
 interface Media {
   envelope(values: readonly number[], columns: number): [number, number][];
@@ -53,26 +55,34 @@ describe("numbers in the console", () => {
 });
 
 describe("an action on a rollout", () => {
-  const device = (name: string, state: string) => ({ device: name, state, errorCode: null, updated: null });
+  const counts = {
+    total: 5,
+    active: 1,
+    updating: 1,
+    failed: 1,
+    silent: 0,
+    waiting: 2,
+    skipped: 0,
+    holds: {},
+    restoring: 0,
+    restored: 0,
+  };
   const rollout = {
-    model: "parts",
-    version: 7,
-    fromVersion: 6,
+    title: "parts@7",
+    subject: { kind: "package", model: "parts", version: 7 },
+    from: { version: 6, configId: null },
     state: "running",
+    counts,
     waves: [
-      { wave: 1, state: "passed", devices: [device("a", "active"), device("b", "rolled_back")] },
-      {
-        wave: 2,
-        state: "running",
-        devices: [device("c", "probation"), device("d", "waiting"), device("e", "waiting")],
-      },
+      { wave: 1, state: "passed", counts: { ...counts, total: 2 }, approval: null },
+      { wave: 2, state: "running", counts: { ...counts, total: 3 }, approval: null },
     ],
   } as unknown as RolloutView;
 
   it("says what happens to each group of devices", () => {
     expect(rollouts.consequences("abort", rollout)).toEqual([
       "Keep parts@7: 1 device. To take it back, roll back instead.",
-      "Were offered it, may still finish the update: 1 device.",
+      "Have their offer withdrawn: 1 device.",
       "Not asked yet, stay as they are: 2 devices.",
       "An aborted rollout can’t be resumed.",
     ]);
@@ -80,13 +90,27 @@ describe("an action on a rollout", () => {
   });
 
   it("is offered only where the server allows it", () => {
-    expect(rollouts.allowedActions(rollout)).toEqual(["pause", "abort", "roll_back"]);
-    const failed = {
-      ...rollout,
-      state: "paused",
-      waves: [{ ...rollout.waves[0], state: "failed" }],
-    } as RolloutView;
-    expect(rollouts.allowedActions(failed)).toEqual(["abort", "roll_back"]);
+    expect(rollouts.allowedActions(rollout)).toEqual(["retry", "next_wave", "pause", "abort", "roll_back"]);
+    const paused = (state: string, more = {}) =>
+      ({ ...rollout, ...more, state: "paused", waves: [{ ...rollout.waves[0], state }] }) as RolloutView;
+    expect(rollouts.allowedActions(paused("failed"))).toEqual(["retry", "next_wave", "abort", "roll_back"]);
+    expect(rollouts.allowedActions(paused("soaking", { counts: { ...counts, failed: 0 } }))).toEqual([
+      "resume",
+      "next_wave",
+      "abort",
+      "roll_back",
+    ]);
+    const wants = { ...rollout.waves[1], state: "pending", approval: { given: null } };
+    expect(rollouts.allowedActions({ ...rollout, waves: [wants] } as RolloutView)).toContain("approve_wave");
+    const draft = { ...rollout, state: "draft", counts: { ...counts, active: 0, updating: 0, failed: 0 } };
+    expect(rollouts.allowedActions(draft as RolloutView)).toEqual(["start", "abort"]);
+  });
+
+  it("has tests of a gate in words, and on an axis that holds its limit", () => {
+    const test = { test: "crash_rate", value: 1.5, limit: 2, low: 0.4, high: 90, verdict: "inconclusive" };
+    expect(rollouts.describeTest(test as never)).toMatchObject({ limit: "≤ × 2", interval: "× 0.4 … × 90" });
+    expect(rollouts.placeTest(test as never)).toEqual({ value: 0.25, limit: 1 / 3, low: 0.4 / 6, high: 1 });
+    expect(rollouts.placeTest({ ...test, value: null } as never)).toBeUndefined();
   });
 });
 

@@ -44,6 +44,12 @@ const WRITES: readonly Write[] = [
   { method: "POST", path: "/api/v1/training-runs", role: "operator", json: true },
   { method: "POST", path: "/api/v1/training-runs/trn_none/cancel", role: "operator", json: false },
   { method: "PUT", path: `/api/v1/artifacts/sha256/${SHA}`, role: "operator", json: false },
+  { method: "POST", path: "/api/v1/trust/keys", role: "admin", json: true },
+  { method: "POST", path: "/api/v1/trust/director", role: "admin", json: false },
+  { method: "POST", path: "/api/v1/trust/renewals", role: "admin", json: true },
+  { method: "POST", path: "/api/v1/trust/requests", role: "admin", json: true },
+  { method: "DELETE", path: "/api/v1/trust/requests/open", role: "admin", json: false },
+  { method: "POST", path: "/api/v1/trust/signatures", role: "admin", json: true },
 ];
 
 const BELOW: Readonly<Record<Role, Role | undefined>> = {
@@ -66,8 +72,7 @@ interface Row extends Request {
 
 const FACTS_BODY = { token: "fle_unknown", facts: TEST_FACTS };
 const ROLLOUT = {
-  model: "tiny",
-  version: 1,
+  change: { kind: "package", model: "tiny", version: 1 },
   target: { group: "all" },
   forceReason: "a reason that is long enough",
 };
@@ -395,6 +400,21 @@ const REQUESTS: readonly Row[] = [
   read("/artifacts/sha256/..%2f..%2ffleet-key.json", 400, "invalid_argument"),
   read(`/artifacts/sha256/${"A".repeat(64)}`, 400, "invalid_argument"),
   read(`/artifacts/sha256/${SHA}`, 404, "not_found"),
+  read("/tuf/metadata/..%2f..%2ffleet-key.json", 404, "not_found"),
+  read("/tuf/metadata/0.root.json", 404, "not_found"),
+  read("/tuf/metadata/1.timestamp.json", 404, "not_found"),
+  read("/tuf/metadata/99.root.json", 404, "not_found"),
+  read("/tuf/metadata/%", 404, "not_found"),
+  read("/tuf/targets/fieldloop/director.json", 404, "not_found"),
+  read(`/tuf/targets/fieldloop/${SHA}.director.json`, 404, "not_found"),
+  read(`/tuf/targets/../${SHA}.fleet-key.json`, 404, "not_found"),
+  read("/tuf/targets/%ff%fe", 404, "not_found"),
+  {
+    ...read("/tuf/metadata/timestamp.json", 401, "unauthenticated"),
+    name: "metadata without a credential",
+    as: "nobody",
+  },
+  { ...read("/api/v1/trust", 403, "forbidden"), name: "a device asks for the trust", as: "device" },
   { ...read("/api/v1/devices", 401, "unauthenticated"), name: "no credential", as: "nobody" },
   {
     ...read("/api/v1/devices", 401, "unauthenticated", { authorization: "Basic YWRtaW46YWRtaW4=" }),

@@ -46,6 +46,7 @@ function sound(kind: UpKind, boot: number, seq = 1): Uint8Array {
         previous: null,
         deployment: null,
         desiredRevision: 1,
+        configId: null,
         warnings: [],
         counters: {
           predictions: 0,

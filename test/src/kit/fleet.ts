@@ -6,6 +6,8 @@ import {
   type DeviceDetail,
   type DeviceState,
   type ModelVersion,
+  type Page,
+  type RolloutDeviceView,
   type RolloutView,
 } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
@@ -125,8 +127,7 @@ export class ServerProgram {
     probation: { readonly seconds: number; readonly predictions: number } = { seconds: 0, predictions: 10 },
   ): Promise<RolloutView> {
     return this.client.post("/api/v1/rollouts", {
-      model: version.model,
-      version: version.version,
+      change: { kind: "package", model: version.model, version: version.version },
       target: { devices },
       waves: [{ percent: 100 }],
       gate: { soakSeconds: 0, predictionsMin: 0, accuracyDropMax: null, latencyRatioMax: null },
@@ -150,6 +151,12 @@ export class ServerProgram {
     } catch (error) {
       throw new Error(`Rollout ${rollout}: ${last?.state} ${JSON.stringify(last?.waves)}`, { cause: error });
     }
+  }
+
+  /** Its devices in the order of the plan. */
+  async rolloutDevices(rollout: string): Promise<RolloutDeviceView[]> {
+    const page = await this.client.get<Page<RolloutDeviceView>>(`/api/v1/rollouts/${rollout}/devices`);
+    return page.items;
   }
 
   device(device: string): Promise<DeviceDetail> {

@@ -6,7 +6,6 @@ import {
   DESIRED_TYPE,
   encodeMessage,
   fromHex,
-  PACKAGE_TYPE,
   sign,
   type Assignment,
   type Desired,
@@ -16,7 +15,7 @@ import { Broker } from "@fieldloop/fleet-server";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { silentLogger } from "./logger.js";
 
-/** The key of a fleet, as a thief of the server's disk would read it. */
+/** The director's key of a fleet, as a thief of the server's disk would read it: it signs desired states, and vouches for no package. */
 export function stolenKey(dataDir: string): SigningKey {
   const { secretKey } = JSON.parse(readFileSync(join(dataDir, "fleet-key.json"), "utf8")) as {
     secretKey: string;
@@ -27,17 +26,11 @@ export function stolenKey(dataDir: string): SigningKey {
 /** A key that no device trusts. */
 export const STRANGER: SigningKey = createSigningKey((length) => new Uint8Array(length).fill(7));
 
-/** What is assigned to a device for a package, with a statement about it that `key` signed. */
-export function assignmentOf(made: ModelPackage, deployment: string, key: SigningKey): Assignment {
+/** What would be assigned to a device for a package. */
+export function assignmentOf(made: ModelPackage, deployment: string): Assignment {
   const { model, version } = made.manifest;
   const { packageSha256 } = made;
   const manifestBytes = made.manifestBytes.length;
-  const statement = encodeMessage("packageStatement", {
-    model,
-    version,
-    manifestSha256: packageSha256,
-    manifestBytes,
-  });
   return {
     deployment,
     lane: MAIN_LANE,
@@ -45,8 +38,10 @@ export function assignmentOf(made: ModelPackage, deployment: string, key: Signin
     version,
     packageSha256,
     manifestBytes,
-    statement: new Uint8Array(sign(PACKAGE_TYPE, statement, key)),
     probation: { seconds: 0, predictions: 5 },
+    shadow: null,
+    window: null,
+    expires: null,
   };
 }
 

@@ -27,10 +27,12 @@ export interface TinyPackageOptions {
   readonly seed?: number;
   /** Added to the expected logits: a package whose golden case fails. */
   readonly goldenError?: number;
+  /** Units of a layer between embedding and logits, 28 bytes each: a file that takes a while to travel. */
+  readonly hidden?: number;
 }
 
 /** A convolution, a pooled embedding and a dense layer with seeded weights: untrained, but a real ONNX classifier of 16×16 gray images. */
-export function tinyModel(seed = 1): Uint8Array {
+export function tinyModel(seed = 1, hidden = 0): Uint8Array {
   const random = new Random(seed);
   const graph = new GraphBuilder();
   const weights = (name: string, dims: readonly number[]): string => {
@@ -56,9 +58,18 @@ export function tinyModel(seed = 1): Uint8Array {
   const [lit] = graph.node("Relu", [convolved!]);
   const [pooled] = graph.node("GlobalAveragePool", [lit!]);
   graph.node("Flatten", [pooled!], { axis: { i: 1 } }, ["embedding"]);
+  let features = "embedding";
+  let width = CHANNELS;
+  if (hidden > 0) {
+    const [wide] = graph.node("Gemm", [features, weights("wide.weight", [hidden, width])], {
+      transB: { i: 1 },
+    });
+    features = graph.node("Tanh", [wide!])[0]!;
+    width = hidden;
+  }
   graph.node(
     "Gemm",
-    ["embedding", weights("head.weight", [3, CHANNELS]), weights("head.bias", [3])],
+    [features, weights("head.weight", [3, width]), weights("head.bias", [3])],
     { transB: { i: 1 } },
     ["logits"],
   );
@@ -72,7 +83,7 @@ export async function tinyPackage(
   options: TinyPackageOptions = {},
 ): Promise<{ draft: ManifestDraft; files: Record<string, Uint8Array> }> {
   const seed = options.seed ?? 1;
-  const onnx = tinyModel(seed);
+  const onnx = tinyModel(seed, options.hidden);
   const random = new Random(seed, 99);
   const input: Tensor = {
     type: "float32",

@@ -1,7 +1,7 @@
 import type {
-  DeploymentState,
   DeviceSummary,
   FailureStatus,
+  RolloutDeviceState,
   RolloutState,
   TrainingState,
   WaveState,
@@ -22,9 +22,11 @@ export const HEALTH: Record<DeviceSummary["health"], { kind: Kind; title: string
   offline: { kind: "idle", title: "Offline", says: "It said goodbye or lost its connection" },
 };
 
-export type DeviceStep = DeploymentState | "waiting" | "silent";
+/** A device in a rollout, or a deployment of its own. */
+export type DeviceStep = RolloutDeviceState;
 export const DEPLOYMENT_KIND: Record<DeviceStep, Kind> = {
   waiting: "idle",
+  skipped: "idle",
   offered: "busy",
   downloading: "busy",
   verifying: "busy",

@@ -1,159 +1,186 @@
-import type { GateVerdict, RolloutState, RolloutView, WaveView } from "@fieldloop/protocol";
+import type {
+  GateTest,
+  RolloutActionName,
+  RolloutDeviceCounts,
+  RolloutState,
+  RolloutView,
+  WaveView,
+} from "@fieldloop/protocol";
 import { formatCount, formatNumber, formatPercent, formatPoints } from "./format.js";
-import type { DeviceStep } from "./kinds.js";
 
-/** Where the devices of a rollout or wave are, in five groups that leave none out. */
-export interface DeviceCounts {
-  total: number;
-  active: number;
-  /** Offered and on its way. */
-  moving: number;
-  /** Rejected, failed, timed out, rolled back or cancelled. */
-  failed: number;
-  silent: number;
-  waiting: number;
-}
-
-const FAILED: ReadonlySet<DeviceStep> = new Set([
-  "rejected",
-  "failed",
-  "timed_out",
-  "rolled_back",
-  "cancelled",
-]);
-export type DeviceGroup = Exclude<keyof DeviceCounts, "total">;
-
-export function groupOf(state: DeviceStep): DeviceGroup {
-  if (state === "active" || state === "silent" || state === "waiting") return state;
-  return FAILED.has(state) ? "failed" : "moving";
-}
-
-export function countDevices(waves: readonly WaveView[]): DeviceCounts {
-  const counts: DeviceCounts = { total: 0, active: 0, moving: 0, failed: 0, silent: 0, waiting: 0 };
-  for (const wave of waves) {
-    for (const device of wave.devices) {
-      counts.total++;
-      counts[groupOf(device.state)]++;
-    }
-  }
-  return counts;
-}
+/** The groups of a bar: they leave no device out. */
+export const DEVICE_GROUPS = ["active", "updating", "silent", "failed", "skipped", "waiting"] as const;
+export type DeviceGroup = (typeof DEVICE_GROUPS)[number];
 
 /** The first wave that has not passed. */
 export function currentWave(rollout: RolloutView): WaveView | undefined {
   return rollout.waves.find((wave) => wave.state !== "passed");
 }
 
-export type Action = "start" | "approve" | "pause" | "resume" | "abort" | "roll_back";
+/** What a person may ask for; `approve_wave` is `approve` with a wave's number, `revert` an abort that takes everything back. */
+export type Action = Exclude<RolloutActionName, "approve"> | "approve" | "approve_wave";
 const FROM: Record<Action, readonly RolloutState[]> = {
   start: ["draft", "scheduled"],
   approve: ["awaiting_approval"],
-  pause: ["running"],
+  approve_wave: ["running"],
   resume: ["paused"],
+  retry: ["running", "paused", "succeeded"],
+  next_wave: ["running", "paused"],
+  pause: ["running"],
   abort: ["draft", "awaiting_approval", "scheduled", "running", "paused"],
-  roll_back: ["running", "paused", "succeeded"],
+  roll_back: ["running", "paused", "succeeded", "aborted"],
 };
 
 /** What may be asked of the rollout now; the server checks again. */
 export function allowedActions(rollout: RolloutView): Action[] {
-  const failed = rollout.waves.some((wave) => wave.state === "failed");
+  const wave = currentWave(rollout);
+  const failed = rollout.waves.some(({ state }) => state === "failed");
+  const applies: Partial<Record<Action, boolean>> = {
+    approve_wave: wave?.state === "pending" && wave.approval?.given === null,
+    resume: !failed,
+    retry: rollout.counts.failed + rollout.counts.silent > 0,
+    next_wave: wave !== undefined && wave.state !== "pending",
+    roll_back: asked(rollout.counts) > 0,
+  };
   return (Object.keys(FROM) as Action[]).filter(
-    (action) => FROM[action].includes(rollout.state) && !(action === "resume" && failed),
+    (action) => FROM[action].includes(rollout.state) && applies[action] !== false,
   );
+}
+
+function asked(counts: RolloutDeviceCounts): number {
+  return counts.active + counts.updating + counts.failed + counts.silent;
 }
 
 export const ACTION_TITLE: Record<Action, string> = {
   start: "Start",
   approve: "Approve",
-  pause: "Pause",
+  approve_wave: "Let the wave begin",
   resume: "Resume",
+  retry: "Retry failed",
+  next_wave: "Pass the wave by hand",
+  pause: "Pause",
   abort: "Abort",
   roll_back: "Roll back",
 };
 
+/** A written reason of ten letters or more is part of it. */
+export function needsReason(action: Action): boolean {
+  return action === "next_wave";
+}
+
+/** The body of the action's request. */
+export function actionBody(action: Action, rollout: RolloutView, reason: string): Record<string, unknown> {
+  if (action !== "approve_wave") return { action, reason };
+  return { action: "approve", wave: currentWave(rollout)?.wave, reason };
+}
+
 const devices = (count: number) => (count === 1 ? "1 device" : `${formatCount(count)} devices`);
+
+/** What the devices had before, as far as it is the same for all. */
+export function beforeText(rollout: RolloutView): string {
+  const { subject, from } = rollout;
+  if (from?.version && subject.kind === "package") return `${subject.model}@${from.version}`;
+  return subject.kind === "package" ? "what they ran before" : "the configuration they had before";
+}
 
 /** What the action does to each group of devices, said before it is done. */
 export function consequences(action: Action, rollout: RolloutView): string[] {
-  const { active, moving, waiting, silent } = countDevices(rollout.waves);
-  const version = `${rollout.model}@${rollout.version}`;
-  const before =
-    rollout.fromVersion === null ? "what they ran before" : `${rollout.model}@${rollout.fromVersion}`;
+  const { active, updating, waiting, silent, failed } = rollout.counts;
+  const { title } = rollout;
   const said = (count: number, what: string, more = "") =>
     count > 0 ? [`${what}: ${devices(count)}.${more}`] : [];
   const untouched = said(waiting, "Not asked yet, stay as they are");
   switch (action) {
     case "start":
     case "approve":
-      return said(rollout.waves[0]?.devices.length ?? 0, `Offered ${version} at once, as the first wave`);
+      return said(rollout.waves[0]?.counts.total ?? 0, `Offered ${title} at once, as the first wave`);
+    case "approve_wave":
+      return said(currentWave(rollout)?.counts.total ?? 0, `Offered ${title} now`);
     case "pause":
       return [
-        ...said(active, `Keep ${version}`),
-        ...said(moving, "In the middle of the update, go on to its end"),
+        ...said(active, `Keep ${title}`),
+        ...said(updating, "In the middle of the update, go on to its end"),
         ...said(waiting, "Not asked yet, stay as they are until you resume"),
       ];
     case "resume":
       return [
-        ...said(waiting, `Offered ${version}, wave after wave`),
+        ...said(waiting, `Offered ${title}, wave after wave`),
         "The wave in progress gets its whole time again.",
+      ];
+    case "retry":
+      return said(failed + silent, `Asked for ${title} once more`);
+    case "next_wave":
+      return [
+        "The open wave passes, whatever its gate says; your reason is kept with it.",
+        ...said(waiting, "Come next"),
       ];
     case "abort":
       return [
-        ...said(active, `Keep ${version}`, " To take it back, roll back instead."),
-        ...said(moving + silent, "Were offered it, may still finish the update"),
+        ...said(active, `Keep ${title}`, " To take it back, roll back instead."),
+        ...said(updating + silent, "Have their offer withdrawn"),
         ...untouched,
         "An aborted rollout can’t be resumed.",
       ];
     case "roll_back":
       return [
-        ...said(active, `Return from ${version} to ${before}`),
-        ...said(moving + silent, "Were offered it, return as well when they are reached"),
+        ...said(active, `Return from ${title} to ${beforeText(rollout)}`),
+        ...said(updating + silent, "Were offered it, return as well when they are reached"),
         ...untouched,
         "A roll-back can’t be resumed.",
       ];
   }
 }
 
-type GateTest = GateVerdict["tests"][number];
 interface TestShape {
   title: string;
-  /** How value and limit are written. */
+  /** How value, ends and limit are written. */
   format: (value: number) => string;
   relation: "≤" | "≥";
 }
 const asDevices = (value: number) => devices(value);
+const asRatio = (value: number) => `× ${formatNumber(value)}`;
+const asShare = (value: number) => formatPercent(value);
+const atMost = (title: string, format: (value: number) => string): TestShape => ({
+  title,
+  format,
+  relation: "≤",
+});
 const TESTS: Record<string, TestShape> = {
-  failed_share: { title: "Failed devices", format: (value) => formatPercent(value), relation: "≤" },
-  silence: { title: "Silent devices", format: asDevices, relation: "≤" },
-  earlier_waves: {
-    title: "Earlier waves that left it",
-    format: (value) => formatPercent(value),
-    relation: "≤",
-  },
-  wave_timeout: { title: "Late devices", format: asDevices, relation: "≤" },
-  running: { title: "Run the new package", format: asDevices, relation: "≥" },
+  failed_share: atMost("Failed devices", asShare),
+  silent: atMost("Silent devices", asDevices),
+  silence: atMost("Silence, above control", asShare),
+  earlier_waves: atMost("Earlier waves that left it", asShare),
+  wave_timeout: atMost("Late devices", asDevices),
+  running: { title: "Run what was rolled out", format: asDevices, relation: "≥" },
   predictions: { title: "Predictions a device", format: formatCount, relation: "≥" },
-  accuracy: { title: "Drop in accuracy", format: formatPoints, relation: "≤" },
-  latency: { title: "Latency, new over old", format: (value) => `× ${formatNumber(value)}`, relation: "≤" },
+  crash_rate: atMost("Crashes an hour, over control", asRatio),
+  crashed_devices: atMost("Devices that crashed, above control", asShare),
+  accuracy: atMost("Drop in accuracy", formatPoints),
+  latency: atMost("Latency, over its own before", asRatio),
+  confidence: atMost("Drop in confidence", formatPoints),
+  class_mix: atMost("Shift of a class", formatPoints),
+  shadow_disagreement: atMost("Disagreement in shadow", asShare),
+  shadow_labels: atMost("Drop by labelled disagreements", formatPoints),
 };
 
 export interface TestText {
   title: string;
   value: string;
   limit: string;
+  /** The interval's two ends; empty where there is none. */
+  interval: string;
 }
 
 /** A gate's test in words and units. */
 export function describeTest(test: GateTest): TestText {
-  const shape = TESTS[test.test] ?? {
-    title: test.test.replaceAll("_", " "),
-    format: (value: number) => formatNumber(value),
-    relation: "≤",
-  };
+  const shape = TESTS[test.test] ?? atMost(test.test.replaceAll("_", " "), (value) => formatNumber(value));
+  const end = (value: number | null, none: string) => (value === null ? none : shape.format(value));
   return {
     title: shape.title,
     value: test.value === null ? "–" : shape.format(test.value),
     limit: test.limit === null ? "–" : `${shape.relation} ${shape.format(test.limit)}`,
+    interval:
+      test.low === null && test.high === null ? "" : `${end(test.low, "–∞")} … ${end(test.high, "∞")}`,
   };
 }
 
@@ -161,4 +188,30 @@ export function describeTest(test: GateTest): TestText {
 export function worstFirst(tests: readonly GateTest[]): GateTest[] {
   const rank = { fail: 0, inconclusive: 1, pass: 2 };
   return tests.toSorted((a, b) => rank[a.verdict] - rank[b.verdict]);
+}
+
+/** Where value, interval and limit of a test lie on one axis, 0..1; undefined where there is nothing to draw. */
+export interface TestPlace {
+  readonly value: number;
+  readonly low: number;
+  readonly high: number;
+  readonly limit: number;
+}
+const PLACE_FAR = 3;
+
+/** The axis holds 0, the limit and the value; ends beyond three times the larger of them are drawn at its edge. */
+export function placeTest({ value, limit, low, high }: GateTest): TestPlace | undefined {
+  if (value === null || limit === null) return undefined;
+  const far = PLACE_FAR * Math.max(Math.abs(limit), Math.abs(value), Number.EPSILON);
+  const bound = (end: number) => Math.max(-far, Math.min(far, end));
+  const ends = [0, value, limit, low ?? value, high ?? value].map(bound);
+  const least = Math.min(...ends);
+  const span = Math.max(...ends) - least || 1;
+  const at = (end: number) => (bound(end) - least) / span;
+  return {
+    value: at(value),
+    limit: at(limit),
+    low: low === null ? (high === null ? at(value) : 0) : at(low),
+    high: high === null ? (low === null ? at(value) : 1) : at(high),
+  };
 }

@@ -18,7 +18,17 @@ const STATUSES: Record<FailureStatus, true> = {
   regressed: true,
   ignored: true,
 };
-const KEYS = ["model", "version", "device", "stratum", "status", "labelled", "wrong", "order"] as const;
+const KEYS = [
+  "model",
+  "version",
+  "device",
+  "stratum",
+  "status",
+  "labelled",
+  "wrong",
+  "shadow",
+  "order",
+] as const;
 
 /** The page's parameters as those of the API. Without a word about labels, what has one is left out: the inbox is work to do. */
 export function apiQuery(query: URLSearchParams): Partial<Record<keyof SampleQuery, string>> {
@@ -45,11 +55,17 @@ const NONE: Query = {
   wrong: undefined,
   stratum: undefined,
   status: undefined,
+  shadow: undefined,
   order: undefined,
 };
 const PRESETS: readonly Preset[] = [
   { title: "To label", says: "Without a label, most worth first", query: NONE },
   { title: "Wrong", says: "Known to be wrong, by label or feedback", query: { ...NONE, wrong: "yes" } },
+  {
+    title: "Disagreements",
+    says: "A candidate in shadow decided otherwise: these labels say which version is the better one",
+    query: { ...NONE, shadow: "any" },
+  },
   {
     title: "By chance",
     says: "The random stratum: its error share holds for everything the devices see",

@@ -28,7 +28,7 @@ export function InboxPage() {
   const path = withQuery("/samples", { ...apiQuery(query), limit: PAGE_SIZE });
   const queue = useQueue(path, query.get("sample"), (sample) => setQuery({ sample }));
   const sample = queue.items[queue.at];
-  const labels = sample ? choicesOf(findVersion(models.data?.items, sample.model, sample.version)) : [];
+  const labels = sample ? choicesFor(sample, models.data?.items) : [];
   const refusedFix = whyNot("operator");
   const refusedLabel = whyNot("labeler");
   useInboxKeys(queue, sample, refusedLabel ? [] : labels, () => !refusedFix && setFixing(true));
@@ -62,6 +62,13 @@ export function InboxPage() {
       )}
     </Page>
   );
+}
+
+/** Those of the version that predicted, then what only the candidate beside it knows. */
+function choicesFor(sample: SampleView, models: readonly Model[] | undefined): readonly string[] {
+  const own = choicesOf(findVersion(models, sample.model, sample.version));
+  if (!sample.shadow || own.length === 0) return own;
+  return [...new Set([...own, ...choicesOf(findVersion(models, sample.model, sample.shadow.version))])];
 }
 
 interface WorkProps {

@@ -12,6 +12,7 @@ import { Command } from "../ui/atoms.js";
 import { Empty, Loaded, Page, Panel, Problem } from "../ui/layout.js";
 import { DevicePicker } from "./device-picker.js";
 import { Field, NumberField } from "../ui/fields.js";
+import { MoreFields, moreOf, NOTHING_MORE, type More } from "./rollout-more.js";
 
 /** Devices that run the model already, every device, chosen ones, or a group. */
 const TARGETS = ["model", "all", "choose", "group"] as const;
@@ -83,12 +84,13 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
     soakSeconds: 10,
     predictionsMin: 50,
     accuracyPointsMax: 2,
-    latencyRatioMax: 3,
+    latencyRatioMax: 1.25,
     silenceSeconds: 60,
     waveTimeoutSeconds: 600,
   });
   const [probation, setProbation] = useState({ seconds: 10, predictions: 50 });
   const [onFailure, setOnFailure] = useState<"pause" | "abort" | "roll_back">("pause");
+  const [more, setMore] = useState<More>(NOTHING_MORE);
   const [forceReason, setForceReason] = useState("");
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<ApiError | undefined>(undefined);
@@ -114,8 +116,7 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
       const made = await request<RolloutView>("/rollouts", {
         method: "POST",
         body: {
-          model: model.model,
-          version: version.version,
+          change: { kind: "package", model: model.model, version: version.version },
           target: target === "group" ? { group } : { devices: ids },
           waves: parsed,
           gate: {
@@ -129,6 +130,7 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
           },
           probation,
           onFailure,
+          ...moreOf(more),
           ...(needsReason ? { forceReason: forceReason.trim() } : {}),
         },
       });
@@ -251,9 +253,9 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
           />
           <NumberField
             label="Latency, at most"
-            unit="× of before"
-            min={0.1}
-            step={0.1}
+            unit="× of its own before"
+            min={0.05}
+            step={0.05}
             {...bound("latencyRatioMax")}
           />
           <NumberField label="Soak" unit="s" min={0} {...bound("soakSeconds")} />
@@ -288,10 +290,11 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
           />
         </div>
       </Panel>
+      <MoreFields more={more} change={setMore} />
       <div class="form-actions">
         {missing && <span class="muted">{missing}</span>}
         <button type="submit" class="primary" disabled={busy || missing !== undefined} title={missing}>
-          Start the rollout
+          {more.approval ? "Ask for approval" : "Start the rollout"}
         </button>
       </div>
     </form>

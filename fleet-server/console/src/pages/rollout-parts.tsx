@@ -1,38 +1,25 @@
-import type { GateVerdict, WaveView } from "@fieldloop/protocol";
+import type { RolloutDeviceCounts, RolloutDeviceView, WaveView } from "@fieldloop/protocol";
 import { useState } from "preact/hooks";
 import { Link } from "wouter-preact";
-import { formatCount, formatDuration, plural, words } from "../lib/format.js";
-import { DEPLOYMENT_KIND, VERDICT_KIND, WAVE_KIND } from "../lib/kinds.js";
-import {
-  type DeviceCounts,
-  type DeviceGroup,
-  countDevices,
-  describeTest,
-  groupOf,
-  worstFirst,
-} from "../lib/rollouts.js";
-import { devicePath } from "../lib/url.js";
+import { useResource } from "../api/resource.js";
 import { now } from "../lib/clock.js";
-import { Badge, Dot, State } from "../ui/atoms.js";
+import { formatCount, formatDuration, plural, words } from "../lib/format.js";
+import { DEPLOYMENT_KIND, WAVE_KIND } from "../lib/kinds.js";
+import { DEVICE_GROUPS } from "../lib/rollouts.js";
+import { devicePath } from "../lib/url.js";
+import { Badge, Dot } from "../ui/atoms.js";
+import { Loaded } from "../ui/layout.js";
+import { Gate } from "./rollout-gate.js";
 
-const GROUPS: readonly { group: DeviceGroup; title: string }[] = [
-  { group: "active", title: "active" },
-  { group: "moving", title: "updating" },
-  { group: "silent", title: "silent" },
-  { group: "failed", title: "failed" },
-  { group: "waiting", title: "waiting" },
-];
-const CHIPS_MAX = 60;
-
-/** Shares of a wave's devices by what they do. */
-export function DeviceBar({ counts }: { counts: DeviceCounts }) {
-  const says = GROUPS.filter(({ group }) => counts[group] > 0).map(
-    ({ group, title }) => `${formatCount(counts[group])} ${title}`,
+/** Shares of devices by what they do. */
+export function DeviceBar({ counts }: { counts: RolloutDeviceCounts }) {
+  const says = DEVICE_GROUPS.filter((group) => counts[group] > 0).map(
+    (group) => `${formatCount(counts[group])} ${group}`,
   );
   return (
     <span class="device-bar" role="img" aria-label={says.join(", ")} title={says.join(", ")}>
-      {GROUPS.map(
-        ({ group }) =>
+      {DEVICE_GROUPS.map(
+        (group) =>
           counts[group] > 0 && (
             <span key={group} class={`part-${group}`} style={{ flexGrow: counts[group] }} />
           ),
@@ -41,87 +28,122 @@ export function DeviceBar({ counts }: { counts: DeviceCounts }) {
   );
 }
 
-/** One wave: how far its devices are, each of them, and the gate after it. */
-export function Wave({ wave, of }: { wave: WaveView; of: number }) {
-  const [all, setAll] = useState(false);
-  const counts = countDevices([wave]);
-  const order: DeviceGroup[] = ["failed", "silent", "moving", "active", "waiting"];
-  const devices = wave.devices.toSorted(
-    (a, b) => order.indexOf(groupOf(a.state)) - order.indexOf(groupOf(b.state)),
-  );
-  const shown = all ? devices : devices.slice(0, CHIPS_MAX);
+/** One wave: how far its devices are, who they are, and the gate after it. */
+export function Wave({ rollout, wave, of }: { rollout: string; wave: WaveView; of: number }) {
+  const { counts } = wave;
   const endedMs =
     wave.started === null ? undefined : (wave.finished ?? Math.max(now.value, wave.started)) - wave.started;
+  const left = wave.soakEnds === null ? 0 : wave.soakEnds - now.value;
   return (
     <section class={`wave wave-${wave.state}`} aria-label={`Wave ${wave.wave}`}>
       <header>
         <h3>
-          Wave {wave.wave} <span class="muted">of {of}</span>
+          {wave.plan === null ? "Control" : wave.name === "" ? `Wave ${wave.wave}` : wave.name}{" "}
+          <span class="muted">
+            {wave.name !== "" && wave.plan !== null && `${wave.wave} `}of {of}
+          </span>
         </h3>
         <Badge kind={WAVE_KIND[wave.state]}>{wave.state}</Badge>
         <span class="muted">
           {plural(counts.total, "device")}
           {endedMs !== undefined && ` · ${formatDuration(endedMs)}${wave.finished === null ? " so far" : ""}`}
+          {wave.state === "soaking" && left > 0 && ` · verdict in ${formatDuration(left)}`}
         </span>
         <span class="wave-count">
           <b>{formatCount(counts.active)}</b> active
         </span>
       </header>
       <DeviceBar counts={counts} />
-      <div class="chips">
-        {shown.map((device) => (
-          <Link
-            key={device.device}
-            class="chip"
-            href={devicePath(device.device)}
-            title={`${device.device}: ${words(device.state)}${device.errorCode ? `, ${device.errorCode}` : ""}`}
-          >
-            <Dot kind={DEPLOYMENT_KIND[device.state]} />
-            <span class="truncate">{device.device}</span>
-            <small>{device.errorCode ?? words(device.state)}</small>
-          </Link>
-        ))}
-        {devices.length > shown.length && (
-          <button type="button" class="chip" onClick={() => setAll(true)}>
-            {formatCount(devices.length - shown.length)} more
-          </button>
-        )}
-      </div>
-      {wave.gate && <Gate gate={wave.gate} />}
+      <WaveNotes wave={wave} />
+      <WaveDevices key={`${wave.wave}`} rollout={rollout} wave={wave} />
+      {wave.gate && <Gate gate={wave.gate} looks={wave.looks} />}
     </section>
   );
 }
 
-function Gate({ gate }: { gate: GateVerdict }) {
+/** Who let it begin or pass, and why devices wait. */
+function WaveNotes({ wave }: { wave: WaveView }) {
+  const holds = Object.entries(wave.counts.holds).filter(([, count]) => (count ?? 0) > 0);
+  const notes = [
+    ...(wave.approval?.given === null ? ["Wants a person’s approval before it begins"] : []),
+    ...(wave.approval?.given ? [`Approved by ${wave.approval.given.by}`] : []),
+    ...(wave.forced ? [`Passed by hand by ${wave.forced.by}: ${wave.forced.reason}`] : []),
+    ...(wave.state !== "pending" && holds.length > 0
+      ? [
+          `Waiting: ${holds.map(([why, count]) => `${formatCount(count)} for ${HOLD_TEXT[why] ?? why}`).join(", ")}`,
+        ]
+      : []),
+  ];
+  if (notes.length === 0) return null;
+  return <p class="muted wave-notes">{notes.join(" · ")}</p>;
+}
+
+/** What a device waits for, in a sentence. */
+export const HOLD_TEXT: Record<string, string> = {
+  wave: "their wave",
+  control: "the end, as control",
+  approval: "an approval",
+  schedule: "the start time",
+  paused: "the rollout to resume",
+  window: "their maintenance window",
+  rate: "their turn (offers a minute)",
+  budget: "their site’s budget",
+  priority: "another rollout",
+  incompatible: "a version that fits them",
+  offline: "being online",
+  suspended: "being allowed again",
+  retry: "the next try",
+};
+
+const SHOWN = 60;
+
+/** The devices that a person looks for first: failed and silent ones, then those that move. */
+function WaveDevices({ rollout, wave }: { rollout: string; wave: WaveView }) {
+  const { counts } = wave;
+  const quiet = wave.state === "pending" || (counts.total > SHOWN && wave.state === "passed");
+  const [open, setOpen] = useState(!quiet);
+  const path = `/rollouts/${encodeURIComponent(rollout)}/devices?wave=${wave.wave}&order=worst&limit=${SHOWN}`;
+  const devices = useResource<{ items: RolloutDeviceView[] }>(open ? path : null, {
+    live: ["rollout"],
+    reloadMinMs: 1_000,
+  });
+  if (!open) {
+    return (
+      <div class="chips">
+        <button type="button" class="chip" onClick={() => setOpen(true)}>
+          Show {plural(counts.total, "device")}
+        </button>
+      </div>
+    );
+  }
   return (
-    <div class="table-scroll gate">
-      <table class="compact">
-        <thead>
-          <tr>
-            <th>Gate</th>
-            <th>Verdict</th>
-            <th class="number">Value</th>
-            <th class="number">Limit</th>
-            <th>Counted from</th>
-          </tr>
-        </thead>
-        <tbody>
-          {worstFirst(gate.tests).map((test) => {
-            const text = describeTest(test);
-            return (
-              <tr key={test.test}>
-                <td class="strong nowrap">{text.title}</td>
-                <td>
-                  <State kind={VERDICT_KIND[test.verdict]}>{test.verdict}</State>
-                </td>
-                <td class="number nowrap">{text.value}</td>
-                <td class="number nowrap muted">{text.limit}</td>
-                <td class="muted detail">{test.detail}</td>
-              </tr>
-            );
-          })}
-        </tbody>
-      </table>
-    </div>
+    <Loaded from={devices} rows={1} height={26}>
+      {({ items }) => (
+        <div class="chips">
+          {items.map((device) => (
+            <DeviceChip key={device.device} device={device} />
+          ))}
+          {counts.total > items.length && (
+            <span class="muted">{formatCount(counts.total - items.length)} more</span>
+          )}
+        </div>
+      )}
+    </Loaded>
+  );
+}
+
+function DeviceChip({ device }: { device: RolloutDeviceView }) {
+  const why = device.errorCode ?? (device.hold ? device.hold.reason : words(device.state));
+  const more = device.errorMessage ?? device.hold?.detail ?? "";
+  return (
+    <Link
+      class="chip"
+      href={devicePath(device.device)}
+      title={`${device.device}: ${words(device.state)}${device.attempt > 1 ? `, try ${device.attempt}` : ""}${more ? `. ${more}` : ""}`}
+    >
+      <Dot kind={DEPLOYMENT_KIND[device.state]} />
+      <span class="truncate">{device.device}</span>
+      <small>{device.control ? `control, ${why}` : why}</small>
+    </Link>
   );
 }

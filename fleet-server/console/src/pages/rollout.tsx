@@ -1,6 +1,5 @@
 import type { RolloutView } from "@fieldloop/protocol";
 import { useState } from "preact/hooks";
-import { Link } from "wouter-preact";
 import { request } from "../api/client.js";
 import { useResource } from "../api/resource.js";
 import { whyNot } from "../api/session.js";
@@ -9,20 +8,22 @@ import { ROLLOUT_KIND } from "../lib/kinds.js";
 import {
   ACTION_TITLE,
   type Action,
+  actionBody,
   allowedActions,
   consequences,
-  countDevices,
   currentWave,
   describeTest,
+  needsReason,
   worstFirst,
 } from "../lib/rollouts.js";
 import { notifyDone, notifyError } from "../lib/toast.js";
-import { versionPath } from "../lib/url.js";
-import { Badge, Copy, Hash, Time } from "../ui/atoms.js";
+import { Badge, Copy } from "../ui/atoms.js";
 import { Dialog } from "../ui/dialog.js";
-import { Facts, Loaded, Page, Panel, Tile } from "../ui/layout.js";
+import { Loaded, Page, Panel, Tile } from "../ui/layout.js";
 import { Intervals } from "../ui/share.js";
+import { History } from "./rollout-history.js";
 import { Wave } from "./rollout-parts.js";
+import { Settings } from "./rollout-settings.js";
 
 export function RolloutPage({ rollout: id }: { rollout: string }) {
   const rollout = useResource<RolloutView>(`/rollouts/${encodeURIComponent(id)}`, {
@@ -34,11 +35,12 @@ export function RolloutPage({ rollout: id }: { rollout: string }) {
   const { data } = rollout;
   return (
     <Page
-      title={data ? `${data.model}@${data.version}` : id}
+      title={data ? data.name || data.title : id}
       name={`Rollout ${id}`}
       parents={[{ title: "Rollouts", href: "/rollouts" }]}
       beside={
         <>
+          {data?.name && <span class="muted">{data.title}</span>}
           <code class="muted">{id}</code>
           <Copy text={id} what="rollout id" />
           {data && <Badge kind={ROLLOUT_KIND[data.state]}>{words(data.state)}</Badge>}
@@ -77,12 +79,12 @@ export function RolloutPage({ rollout: id }: { rollout: string }) {
 
 function actionClass(action: Action): string {
   if (action === "abort" || action === "roll_back") return "danger";
-  return action === "start" || action === "approve" || action === "resume" ? "primary" : "";
+  const goesOn: readonly Action[] = ["start", "approve", "approve_wave", "resume"];
+  return goesOn.includes(action) ? "primary" : "";
 }
 
 function Rollout({ rollout }: { rollout: RolloutView }) {
-  const counts = countDevices(rollout.waves);
-  const { before, after } = rollout.accuracy;
+  const { counts, accuracy, subject, from } = rollout;
   const worst = worstTest(rollout);
   return (
     <>
@@ -96,7 +98,7 @@ function Rollout({ rollout }: { rollout: RolloutView }) {
               <small> / {formatCount(counts.total)}</small>
             </>
           }
-          note={`${formatCount(counts.moving)} updating, ${formatCount(counts.waiting)} waiting`}
+          note={`${formatCount(counts.updating)} updating, ${formatCount(counts.waiting)} waiting`}
         />
         <Tile
           title="Failed or rolled back"
@@ -121,26 +123,32 @@ function Rollout({ rollout }: { rollout: RolloutView }) {
               : "no gate was judged yet"
           }
         />
+        {rollout.controlCount > 0 && (
+          <Tile title="Control" value={formatCount(rollout.controlCount)} note="held back for comparison" />
+        )}
       </div>
-      <Panel title="Accuracy from feedback" note="on the devices that run the new version">
-        <Intervals
-          rows={[
-            {
-              label: rollout.fromVersion === null ? "before" : `before, @${rollout.fromVersion}`,
-              share: before,
-              tone: "base",
-            },
-            { label: `after, @${rollout.version}`, share: after, tone: "candidate" },
-          ]}
-        />
-      </Panel>
+      {subject.kind === "package" && (
+        <Panel title="Accuracy from feedback" note="on the devices that run the new version">
+          <Intervals
+            rows={[
+              {
+                label: from?.version ? `before, @${from.version}` : "before",
+                share: accuracy.before,
+                tone: "base",
+              },
+              { label: `after, @${subject.version}`, share: accuracy.after, tone: "candidate" },
+            ]}
+          />
+        </Panel>
+      )}
       <Panel title="Waves">
         <div class="waves">
           {rollout.waves.map((wave) => (
-            <Wave key={wave.wave} wave={wave} of={rollout.waves.length} />
+            <Wave key={wave.wave} rollout={rollout.rollout} wave={wave} of={rollout.waves.length} />
           ))}
         </div>
       </Panel>
+      <History rollout={rollout.rollout} />
       <Settings rollout={rollout} />
     </>
   );
@@ -148,11 +156,13 @@ function Rollout({ rollout }: { rollout: RolloutView }) {
 
 /** What happens now and what comes next, in one sentence. */
 function sentence(rollout: RolloutView): string {
+  const { title, counts } = rollout;
   const wave = currentWave(rollout);
   const where = wave
     ? `Wave ${wave.wave} of ${rollout.waves.length} is ${words(wave.state)}`
     : "All waves passed";
   const because = rollout.reason ? `: ${rollout.reason}` : "";
+  const waits = rollout.waitsFor ? ` It waits for ${rollout.waitsFor}.` : "";
   const onFailure = {
     pause: "pauses",
     abort: "is aborted and keeps what is done",
@@ -160,22 +170,22 @@ function sentence(rollout: RolloutView): string {
   }[rollout.request.onFailure];
   switch (rollout.state) {
     case "running":
-      return `${where}. If nobody acts, the next wave follows when its gate passes; where it fails, the rollout ${onFailure}.`;
+      return `${where}.${waits} If nobody acts, the next wave follows when its gate passes; where it fails, the rollout ${onFailure}.`;
     case "paused":
-      return `Paused${because}. Nothing more is offered until somebody ${wave?.state === "failed" ? "aborts" : "resumes, aborts"} or rolls back.`;
+      return `Paused${because}. Nothing more is offered until somebody ${wave?.state === "failed" ? "retries, aborts" : "resumes, aborts"} or rolls back.`;
     case "succeeded":
-      return `Done: ${plural(countDevices(rollout.waves).active, "device")} run ${rollout.model}@${rollout.version}${because}.`;
+      return `Done: ${plural(counts.active, "device")} run ${title}${because}.${rollout.current ? " Devices that join get it too." : ""}${rollout.supersededBy ? ` ${rollout.supersededBy} took its place.` : ""}`;
     case "aborted":
-      return `Aborted${because}. Devices that were done keep ${rollout.model}@${rollout.version}.`;
+      return `Aborted${because}. Devices that were done keep ${title}.`;
     case "rolling_back":
-      return `Rolling back${because}. Each device that was offered the version returns to what it ran before.`;
+      return `Rolling back${because}. Each device that was offered it returns to what it had before.`;
     case "rolled_back":
       return `Rolled back${because}.`;
     case "draft":
     case "scheduled":
-      return "Not started: no device was asked yet.";
+      return `Not started: no device was asked yet.${waits}`;
     case "awaiting_approval":
-      return "Waits for approval: no device was asked yet.";
+      return `Waits for approval by another person than ${rollout.createdBy}: no device was asked yet.`;
   }
 }
 
@@ -187,58 +197,6 @@ function worstTest(rollout: RolloutView) {
     : judged
       ? { title: "", value: "all passed", limit: "" }
       : undefined;
-}
-
-function Settings({ rollout }: { rollout: RolloutView }) {
-  const { gate, probation, onFailure, forceReason, offersPerMinute } = rollout.request;
-  return (
-    <Panel title="Settings">
-      <Facts
-        rows={[
-          [
-            "Version",
-            <span key="version">
-              <Link href={versionPath(rollout.model, rollout.version)}>
-                {rollout.model}@{rollout.version}
-              </Link>{" "}
-              <Hash value={rollout.packageSha256} copy />
-            </span>,
-          ],
-          [
-            "Where a gate fails",
-            { pause: "pause", abort: "abort and keep", roll_back: "roll every device back" }[onFailure],
-          ],
-          [
-            "Failed share",
-            `at most ${formatPercent(gate.failedShareMax, 0)} of a wave; silence for ${formatDuration(gate.silenceSeconds * 1000)} counts`,
-          ],
-          [
-            "Soak",
-            `${formatDuration(gate.soakSeconds * 1000)} after the last device, at least ${plural(gate.predictionsMin, "prediction")} each`,
-          ],
-          [
-            "Accuracy",
-            gate.accuracyDropMax === null
-              ? "not looked at"
-              : `may drop by ${(gate.accuracyDropMax * 100).toFixed(1)} points`,
-          ],
-          [
-            "Latency",
-            gate.latencyRatioMax === null ? "not looked at" : `at most × ${gate.latencyRatioMax} of before`,
-          ],
-          ["Wave timeout", formatDuration(gate.waveTimeoutSeconds * 1000)],
-          [
-            "Probation on the device",
-            `${formatDuration(probation.seconds * 1000)} and ${plural(probation.predictions, "prediction")}`,
-          ],
-          ["Offers", `at most ${formatCount(offersPerMinute)} a minute`],
-          ...(forceReason ? [["Forced without evidence", forceReason] as const] : []),
-          ["Created", <Time at={rollout.created} key="created" />],
-          ["Finished", <Time at={rollout.finished} none="not yet" key="finished" />],
-        ]}
-      />
-    </Panel>
-  );
 }
 
 function Confirm({
@@ -260,7 +218,7 @@ function Confirm({
     try {
       const next = await request<RolloutView | undefined>(
         `/rollouts/${encodeURIComponent(rollout.rollout)}/actions`,
-        { method: "POST", body: { action, reason } },
+        { method: "POST", body: actionBody(action, rollout, reason) },
       );
       if (next?.rollout) done(next);
       notifyDone(`${ACTION_TITLE[action]}: done`);
@@ -271,7 +229,7 @@ function Confirm({
     }
   };
   return (
-    <Dialog title={`${ACTION_TITLE[action]} ${rollout.model}@${rollout.version}?`} close={close}>
+    <Dialog title={`${ACTION_TITLE[action]}: ${rollout.title}?`} close={close}>
       <form onSubmit={(event) => void submit(event)}>
         <ul class="consequences">
           {consequences(action, rollout).map((line) => (
@@ -283,8 +241,10 @@ function Confirm({
           <input
             value={reason}
             maxLength={500}
+            minLength={needsReason(action) ? 10 : 0}
+            required={needsReason(action)}
             onInput={(event) => setReason(event.currentTarget.value)}
-            placeholder="optional"
+            placeholder={needsReason(action) ? "10 letters or more" : "optional"}
           />
         </label>
         <div class="dialog-actions">

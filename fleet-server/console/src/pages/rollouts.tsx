@@ -4,7 +4,6 @@ import { useResource } from "../api/resource.js";
 import { whyNot } from "../api/session.js";
 import { formatCount, words } from "../lib/format.js";
 import { ROLLOUT_KIND } from "../lib/kinds.js";
-import { countDevices } from "../lib/rollouts.js";
 import { rolloutPath } from "../lib/url.js";
 import { Command, State, Time } from "../ui/atoms.js";
 import { Empty, Loaded, Page } from "../ui/layout.js";
@@ -54,7 +53,7 @@ function RolloutTable({ rollouts }: { rollouts: readonly RolloutView[] }) {
           <tr>
             <th>Rollout</th>
             <th>State</th>
-            <th>Version</th>
+            <th>Change</th>
             <th>Devices</th>
             <th class="number">Waves</th>
             <th class="number">Accuracy before</th>
@@ -64,7 +63,7 @@ function RolloutTable({ rollouts }: { rollouts: readonly RolloutView[] }) {
         </thead>
         <tbody>
           {rollouts.map((rollout, index) => {
-            const counts = countDevices(rollout.waves);
+            const { counts, subject, from } = rollout;
             const passed = rollout.waves.filter((wave) => wave.state === "passed").length;
             return (
               <tr
@@ -75,7 +74,7 @@ function RolloutTable({ rollouts }: { rollouts: readonly RolloutView[] }) {
               >
                 <td>
                   <Link class="strong nowrap" href={rolloutPath(rollout.rollout)}>
-                    {rollout.rollout}
+                    {rollout.name || rollout.rollout}
                   </Link>
                 </td>
                 <td>
@@ -84,9 +83,14 @@ function RolloutTable({ rollouts }: { rollouts: readonly RolloutView[] }) {
                   </State>
                 </td>
                 <td class="nowrap">
-                  {rollout.model}{" "}
-                  {rollout.fromVersion !== null && <span class="muted">@{rollout.fromVersion} → </span>}
-                  <b>@{rollout.version}</b>
+                  {subject.kind === "package" ? (
+                    <>
+                      {subject.model} {from?.version && <span class="muted">@{from.version} → </span>}
+                      <b>@{subject.version}</b>
+                    </>
+                  ) : (
+                    rollout.title
+                  )}
                 </td>
                 <td>
                   <span class="with-bar">

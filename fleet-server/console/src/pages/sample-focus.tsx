@@ -1,4 +1,4 @@
-import { SIGNALS } from "@fieldloop/protocol";
+import { DISAGREES_FROM, SIGNALS } from "@fieldloop/protocol";
 import type { SampleView, SignalDefinition } from "@fieldloop/protocol";
 import { Link } from "wouter-preact";
 import { formatBytes, formatNumber, formatPercent, words } from "../lib/format.js";
@@ -41,6 +41,7 @@ export function SampleFocus({ sample, labels, queue, refused }: SampleFocusProps
           <Badge kind={FAILURE_KIND[sample.status]}>{words(sample.status)}</Badge>
         )}
       </div>
+      {sample.shadow && <Candidate sample={sample} shadow={sample.shadow} />}
       <Known sample={sample} />
       <LabelButtons sample={sample} labels={labels} queue={queue} refused={refused} />
       <Signals signals={sample.signals} />
@@ -74,6 +75,27 @@ export function SampleFocus({ sample, labels, queue, refused }: SampleFocusProps
         ]}
       />
     </section>
+  );
+}
+
+/** What the candidate in shadow answered to the same input. */
+function Candidate({ sample, shadow }: { sample: SampleView; shadow: NonNullable<SampleView["shadow"]> }) {
+  const differs = shadow.disagreement >= DISAGREES_FROM;
+  return (
+    <p class="focus-known">
+      The candidate{" "}
+      <Link href={versionPath(sample.model, shadow.version)}>
+        {sample.model}@{shadow.version}
+      </Link>{" "}
+      says <b>{shadow.label}</b> ({formatPercent(shadow.confidence)}){" "}
+      {differs ? (
+        <Badge kind="warning" title="Of the two at most one is right: a label says which">
+          disagrees
+        </Badge>
+      ) : (
+        <span class="muted">as well</span>
+      )}
+    </p>
   );
 }
 

@@ -1,7 +1,9 @@
 import {
+  MAIN_LANE,
   deviceDetailSchema,
   deviceIdSchema,
   deviceSummarySchema,
+  laneNameSchema,
   predictionViewSchema,
   seriesPointSchema,
   tagsSchema,
@@ -50,7 +52,7 @@ const eventViewSchema = z.object({
   data: z.record(z.string(), z.unknown()),
 });
 const eventQuerySchema = z.object({
-  type: z.enum(["deployment", "warning", "crash", "command_result", "eviction"]).optional(),
+  type: z.enum(["deployment", "warning", "crash", "command_result", "eviction", "shadow"]).optional(),
   from: z.coerce.number().pipe(timeSchema).optional(),
   limit: z.coerce.number().int().min(1).max(SERVER_LIMITS.listItemsMax).default(100),
 });
@@ -58,6 +60,7 @@ const commandSchema = z.discriminatedUnion("kind", [
   z.object({ kind: z.literal("capture"), count: z.int().min(1).max(100) }),
   z.object({ kind: z.literal("restart_host") }),
   z.object({ kind: z.literal("report_state") }),
+  z.object({ kind: z.literal("return_previous"), lane: laneNameSchema.default(MAIN_LANE) }),
 ]);
 
 const routes = {

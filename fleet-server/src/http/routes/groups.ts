@@ -1,8 +1,12 @@
-import { deviceIdSchema, groupSchema } from "@fieldloop/protocol";
+import {
+  deviceIdSchema,
+  devicePolicyChangeSchema,
+  devicePolicySchema,
+  groupSchema,
+} from "@fieldloop/protocol";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { DesiredService } from "../../services/desired.js";
 import type { DeviceService } from "../../services/devices.js";
-import { devicePolicyChangeSchema, devicePolicySchema } from "../../services/policy.js";
 import type { App } from "../env.js";
 import { requireRole } from "../guards.js";
 import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";

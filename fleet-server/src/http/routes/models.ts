@@ -1,4 +1,6 @@
 import {
+  deviceClassSchema,
+  LIMITS,
   modelNameSchema,
   modelSchema,
   modelVersionSchema,
@@ -14,6 +16,12 @@ import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";
 const tags = ["models"];
 const modelParams = z.object({ model: modelNameSchema });
 const versionParams = modelParams.extend({ version: z.coerce.number().pipe(versionSchema) });
+
+const publishSchema = z.object({
+  manifestSha256: sha256Schema,
+  /** Device classes that it is made for; any where absent. */
+  deviceClasses: z.array(deviceClassSchema).min(1).max(LIMITS.deviceClassesMax).optional(),
+});
 
 const listRoute = createRoute({
   method: "get",
@@ -47,9 +55,9 @@ const publishRoute = createRoute({
   tags,
   summary: "Publish a package as the next version",
   description:
-    "Upload every file and `manifest.json` as artifacts first. The server checks them, the ONNX files before any runtime sees them, and signs the package. The same package again answers with the same version.",
+    "Upload every file and `manifest.json` as artifacts first. The server checks them, the ONNX files before any runtime sees them, and makes the package a target of the trust repository. Where the targets keys are not on the server the version is `awaiting_signature` until their owners have signed (`fieldloop keys request`). The same package again answers with the same version.",
   middleware: [requireRole("operator")] as const,
-  request: { params: modelParams, body: jsonBody(z.object({ manifestSha256: sha256Schema })) },
+  request: { params: modelParams, body: jsonBody(publishSchema) },
   responses: { 201: jsonAnswer(modelVersionSchema, "The published version") },
 });
 
@@ -62,7 +70,8 @@ export function registerModelRoutes(app: App, registry: RegistryService): void {
   });
   app.openapi(publishRoute, async (c) => {
     const { model } = c.req.valid("param");
-    const { manifestSha256 } = c.req.valid("json");
-    return c.json(await registry.publish(model, manifestSha256, principalName(currentPrincipal(c))), 201);
+    const { manifestSha256, deviceClasses = null } = c.req.valid("json");
+    const actor = principalName(currentPrincipal(c));
+    return c.json(await registry.publish(model, manifestSha256, actor, deviceClasses), 201);
   });
 }

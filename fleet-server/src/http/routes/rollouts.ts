@@ -1,11 +1,18 @@
 import {
   modelNameSchema,
+  ROLLOUT_DEVICE_STATES,
   rolloutActionSchema,
+  rolloutDeviceViewSchema,
+  rolloutEventSchema,
   rolloutRequestSchema,
+  rolloutVerdictSchema,
   rolloutViewSchema,
   timeSchema,
 } from "@fieldloop/protocol";
 import { createRoute, z } from "@hono/zod-openapi";
+import { streamSSE } from "hono/streaming";
+import { SERVER_LIMITS } from "../../limits.js";
+import type { LiveHub } from "../../services/live.js";
 import type { RolloutService } from "../../services/rollouts.js";
 import type { App } from "../env.js";
 import { currentPrincipal, principalName, requireRole } from "../guards.js";
@@ -14,53 +21,105 @@ import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";
 const tags = ["rollouts"];
 const params = z.object({ rollout: z.string().regex(/^rol_[0-9a-z]{1,40}$/) });
 const PAGE = 50;
+const limit = z.coerce.number().int().min(1).max(SERVER_LIMITS.listItemsMax).default(100);
+const cursor = z.coerce.number().int().min(0).optional();
+const wave = z.coerce.number().int().min(1).optional();
 
-const listRoute = createRoute({
-  method: "get",
-  path: "/api/v1/rollouts",
-  tags,
-  summary: "Rollouts, newest first",
-  middleware: [requireRole("viewer")] as const,
-  request: {
-    query: z.object({
-      model: modelNameSchema.optional(),
-      cursor: z.coerce.number().pipe(timeSchema).optional(),
-    }),
-  },
-  responses: { 200: pageAnswer(rolloutViewSchema, "Rollouts") },
-});
-const createRolloutRoute = createRoute({
-  method: "post",
-  path: "/api/v1/rollouts",
-  tags,
-  summary: "Plan a rollout and, unless told otherwise, start it",
-  description:
-    "A version without a passing evaluation needs a `forceReason`, which is written into the audit log.",
-  middleware: [requireRole("operator")] as const,
-  request: { body: jsonBody(rolloutRequestSchema) },
-  responses: { 201: jsonAnswer(rolloutViewSchema, "The rollout") },
-});
-const getRoute = createRoute({
-  method: "get",
-  path: "/api/v1/rollouts/{rollout}",
-  tags,
-  summary: "One rollout: waves, devices, and what each gate decided with which numbers",
-  middleware: [requireRole("viewer")] as const,
-  request: { params },
-  responses: { 200: jsonAnswer(rolloutViewSchema, "The rollout") },
-});
-const actRoute = createRoute({
-  method: "post",
-  path: "/api/v1/rollouts/{rollout}/actions",
-  tags,
-  summary: "Start, pause, resume, abort (keep what is updated) or roll back (restore every updated device)",
-  middleware: [requireRole("operator")] as const,
-  request: { params, body: jsonBody(rolloutActionSchema) },
-  responses: { 200: jsonAnswer(rolloutViewSchema, "The rollout after it") },
-});
+const routes = {
+  list: createRoute({
+    method: "get",
+    path: "/api/v1/rollouts",
+    tags,
+    summary: "Rollouts, newest first",
+    middleware: [requireRole("viewer")] as const,
+    request: {
+      query: z.object({
+        model: modelNameSchema.optional(),
+        cursor: z.coerce.number().pipe(timeSchema).optional(),
+      }),
+    },
+    responses: { 200: pageAnswer(rolloutViewSchema, "Rollouts") },
+  }),
+  create: createRoute({
+    method: "post",
+    path: "/api/v1/rollouts",
+    tags,
+    summary: "Plan a rollout of a version or a configuration and, unless told otherwise, start it",
+    description:
+      "A version without a passing evaluation needs a `forceReason`, which is written into the audit log.",
+    middleware: [requireRole("operator")] as const,
+    request: { body: jsonBody(rolloutRequestSchema) },
+    responses: { 201: jsonAnswer(rolloutViewSchema, "The rollout") },
+  }),
+  get: createRoute({
+    method: "get",
+    path: "/api/v1/rollouts/{rollout}",
+    tags,
+    summary: "One rollout: waves, how many devices are where and why, and what each gate last decided",
+    middleware: [requireRole("viewer")] as const,
+    request: { params },
+    responses: { 200: jsonAnswer(rolloutViewSchema, "The rollout") },
+  }),
+  devices: createRoute({
+    method: "get",
+    path: "/api/v1/rollouts/{rollout}/devices",
+    tags,
+    summary: "Its devices in the order of the plan: state, attempt, and why one waits",
+    middleware: [requireRole("viewer")] as const,
+    request: {
+      params,
+      query: z.object({
+        wave,
+        state: z.enum(ROLLOUT_DEVICE_STATES).optional(),
+        /** `worst`: failed and silent devices first, one page. */
+        order: z.enum(["plan", "worst"]).optional(),
+        limit,
+        cursor,
+      }),
+    },
+    responses: { 200: pageAnswer(rolloutDeviceViewSchema, "Devices") },
+  }),
+  history: createRoute({
+    method: "get",
+    path: "/api/v1/rollouts/{rollout}/history",
+    tags,
+    summary: "Everything that was decided about it, by whom or by which gate, newest first",
+    middleware: [requireRole("viewer")] as const,
+    request: { params, query: z.object({ limit, cursor }) },
+    responses: { 200: pageAnswer(rolloutEventSchema, "Events") },
+  }),
+  verdicts: createRoute({
+    method: "get",
+    path: "/api/v1/rollouts/{rollout}/verdicts",
+    tags,
+    summary: "Every verdict of its gates, oldest first, with the numbers that decided; kept for ever",
+    middleware: [requireRole("viewer")] as const,
+    request: {
+      params,
+      query: z.object({
+        wave,
+        limit,
+        cursor: z
+          .string()
+          .regex(/^\d{1,9}\.\d{1,9}$/)
+          .optional(),
+      }),
+    },
+    responses: { 200: pageAnswer(rolloutVerdictSchema, "Verdicts") },
+  }),
+  act: createRoute({
+    method: "post",
+    path: "/api/v1/rollouts/{rollout}/actions",
+    tags,
+    summary: "Start, approve, pause, resume, abort, roll back, retry failed devices, let a wave pass by hand",
+    middleware: [requireRole("operator")] as const,
+    request: { params, body: jsonBody(rolloutActionSchema) },
+    responses: { 200: jsonAnswer(rolloutViewSchema, "The rollout after it") },
+  }),
+};
 
-export function registerRolloutRoutes(app: App, rollouts: RolloutService): void {
-  app.openapi(listRoute, async (c) => {
+export function registerRolloutRoutes(app: App, rollouts: RolloutService, live: LiveHub): void {
+  app.openapi(routes.list, async (c) => {
     const { model, cursor } = c.req.valid("query");
     const items = await rollouts.list({
       ...(model === undefined ? {} : { model }),
@@ -69,14 +128,69 @@ export function registerRolloutRoutes(app: App, rollouts: RolloutService): void 
     });
     return c.json({ items, next: items.length === PAGE ? String(items.at(-1)!.created) : null }, 200);
   });
-  app.openapi(createRolloutRoute, async (c) =>
+  app.openapi(routes.create, async (c) =>
     c.json(await rollouts.create(c.req.valid("json"), principalName(currentPrincipal(c))), 201),
   );
-  app.openapi(getRoute, async (c) => c.json(await rollouts.get(c.req.valid("param").rollout), 200));
-  app.openapi(actRoute, async (c) => {
-    const { action, reason } = c.req.valid("json");
+  app.openapi(routes.get, async (c) => c.json(await rollouts.get(c.req.valid("param").rollout), 200));
+  app.openapi(routes.devices, async (c) =>
+    c.json(await rollouts.devices(c.req.valid("param").rollout, defined(c.req.valid("query"))), 200),
+  );
+  app.openapi(routes.verdicts, async (c) =>
+    c.json(await rollouts.verdicts(c.req.valid("param").rollout, defined(c.req.valid("query"))), 200),
+  );
+  app.openapi(routes.history, async (c) =>
+    c.json(await rollouts.history(c.req.valid("param").rollout, defined(c.req.valid("query"))), 200),
+  );
+  app.openapi(routes.act, async (c) => {
     const { rollout } = c.req.valid("param");
-    const said = reason === "" ? null : reason;
-    return c.json(await rollouts.act(rollout, action, said, principalName(currentPrincipal(c))), 200);
+    return c.json(await rollouts.act(rollout, c.req.valid("json"), principalName(currentPrincipal(c))), 200);
   });
+  registerEvents(app, rollouts, live);
+}
+
+/**
+ * Its history from `Last-Event-ID` (or `?after=`) on, then as it happens; `progress` between, with counts of now. A client that was
+ * cut off goes on where it was.
+ */
+function registerEvents(app: App, rollouts: RolloutService, live: LiveHub): void {
+  app.get("/api/v1/rollouts/:rollout/events", requireRole("viewer"), async (c) => {
+    const { rollout } = params.parse({ rollout: c.req.param("rollout") });
+    let after = Math.max(0, Number(c.req.header("Last-Event-ID") ?? c.req.query("after") ?? 0) || 0);
+    await rollouts.events(rollout, after, 1);
+    const subscription = live.subscribe(principalName(currentPrincipal(c)));
+    c.header("Cache-Control", "no-store");
+    c.header("X-Accel-Buffering", "no");
+    return streamSSE(c, async (stream) => {
+      stream.onAbort(() => subscription.close());
+      let said = "";
+      const tell = async (): Promise<void> => {
+        for (const event of await rollouts.events(rollout, after)) {
+          await stream.writeSSE({ event: event.type, id: String(event.seq), data: JSON.stringify(event) });
+          after = event.seq;
+        }
+        const { time, ...progress } = await rollouts.progress(rollout);
+        const now = JSON.stringify(progress);
+        if (now !== said)
+          await stream.writeSSE({ event: "progress", data: JSON.stringify({ ...progress, time }) });
+        said = now;
+      };
+      try {
+        await tell();
+        while (!subscription.closed && !stream.aborted) {
+          const event = await subscription.next(SERVER_LIMITS.liveHeartbeatMs);
+          if (event?.type === "rollout" && event.id === rollout) await tell();
+          else if (!event && !subscription.closed) await stream.write(": alive\n\n");
+        }
+      } finally {
+        subscription.close();
+      }
+    });
+  });
+}
+
+/** Without the fields that nobody gave. */
+function defined<Value extends object>(
+  value: Value,
+): { [Key in keyof Value]?: Exclude<Value[Key], undefined> } {
+  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as never;
 }

@@ -36,6 +36,8 @@ export async function applyEvent(
     case "feedback":
       await applyFeedback(tx, stores, origin, data);
       return effects.live({ type: "predictions", id: device, device });
+    case "shadow":
+      return applyShadow(tx, stores, origin, data, effects);
     case "crash":
     case "command_result":
     case "eviction":
@@ -65,6 +67,25 @@ async function applyDeployment(
     measured: { ...deployment.measured, ...data.measured },
   };
   await stores.deployments.setState(tx, deployment.deployment, change, received);
+  const { rollout } = deployment;
+  if (rollout === null) return;
+  const { state, errorCode, errorMessage } = change;
+  effects.words.push({ rollout, deployment: data.deployment, device, state, errorCode, errorMessage });
+  effects.live({ type: "rollout", id: rollout, device });
+}
+
+/** Every event replaces the one before it; what a device reports about another's deployment is not believed. */
+async function applyShadow(
+  tx: Database,
+  stores: IngestStores,
+  { device, received }: Origin,
+  data: Data<"shadow">,
+  effects: CommitEffects,
+): Promise<void> {
+  effects.live({ type: "device", id: device, device });
+  const deployment = await stores.deployments.get(data.deployment, tx);
+  if (!deployment || deployment.device !== device || deployment.packageSha256 !== data.packageSha256) return;
+  await stores.shadow.put(tx, data, received);
   if (deployment.rollout !== null) effects.live({ type: "rollout", id: deployment.rollout, device });
 }
 

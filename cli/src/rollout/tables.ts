@@ -1,0 +1,85 @@
+import type { RolloutDeviceView, RolloutVerdict, RolloutView } from "@fieldloop/protocol";
+import { proportionText, timeText } from "../commands/fleet-options.js";
+import { countsText } from "./draw.js";
+
+export function listRows(rollouts: readonly RolloutView[]): string[][] {
+  return [
+    ["ROLLOUT", "CHANGE", "STATE", "DEVICES", "WAVES", "CREATED", "REASON"],
+    ...rollouts.map((one) => [
+      one.rollout,
+      one.name === "" ? one.title : `${one.title} “${one.name}”`,
+      one.state,
+      `${one.counts.active}/${one.counts.total}`,
+      one.waves.map(({ state }) => state).join(" "),
+      timeText(one.created),
+      one.waitsFor ?? one.reason ?? "",
+    ]),
+  ];
+}
+
+export function showRows(rollout: RolloutView): string[][] {
+  const { request, from, approval } = rollout;
+  const given = approval?.given;
+  const approvalText = given ? `${given.by}, ${timeText(given.time)}` : "wanted from a second person";
+  return [
+    ["ROLLOUT", rollout.rollout],
+    ["change", rollout.title + (from?.version ? ` (from @${from.version})` : "")],
+    ["state", rollout.reason === null ? rollout.state : `${rollout.state}: ${rollout.reason}`],
+    ...(rollout.waitsFor === null ? [] : [["waits for", rollout.waitsFor]]),
+    ["created", `${timeText(rollout.created)} by ${rollout.createdBy}, priority ${request.priority}`],
+    ...(approval ? [["approval", approvalText]] : []),
+    ["devices", countsText(rollout.counts)],
+    ...(rollout.controlCount > 0 ? [["held back", `${rollout.controlCount} for comparison`]] : []),
+    ["accuracy before", proportionText(rollout.accuracy.before)],
+    ["accuracy after", proportionText(rollout.accuracy.after)],
+    ...rollout.waves.flatMap((wave) => [
+      [wave.name === "" ? `wave ${wave.wave}` : `wave ${wave.wave} ${wave.name}`, wave.state],
+      ["  started", `${timeText(wave.started)}, ${countsText(wave.counts)}`],
+      ...(wave.forced ? [["  by hand", `${wave.forced.by}: ${wave.forced.reason}`]] : []),
+      ...(wave.gate?.tests ?? []).map((test) => [`  ${test.test}`, `${test.verdict}: ${test.detail}`]),
+    ]),
+  ];
+}
+
+export function deviceRows(devices: readonly RolloutDeviceView[]): string[][] {
+  return [
+    ["DEVICE", "WAVE", "STATE", "TRY", "UPDATED", "WHY"],
+    ...devices.map((one) => [
+      one.device,
+      one.control ? `${one.wave} (control)` : `${one.wave}${one.joined ? " (joined)" : ""}`,
+      one.state,
+      String(one.attempt),
+      timeText(one.updated),
+      whyOf(one),
+    ]),
+  ];
+}
+
+function whyOf({ hold, errorCode, errorMessage, restore }: RolloutDeviceView): string {
+  if (restore !== "none") return `restore ${restore}`;
+  if (errorCode !== null) return `${errorCode}: ${errorMessage ?? ""}`;
+  return hold ? `${hold.reason}: ${hold.detail}` : "";
+}
+
+export function verdictRows(verdicts: readonly RolloutVerdict[]): string[][] {
+  return [
+    ["WAVE", "LOOK", "TIME", "TEST", "VERDICT", "VALUE", "INTERVAL", "LIMIT", "DETAIL"],
+    ...verdicts.flatMap(({ wave, look, verdict }) =>
+      verdict.tests.map((test) => [
+        String(wave),
+        String(look),
+        timeText(verdict.time),
+        test.test,
+        test.verdict,
+        numberText(test.value),
+        test.low === null && test.high === null ? "" : `${numberText(test.low)} … ${numberText(test.high)}`,
+        numberText(test.limit),
+        test.detail,
+      ]),
+    ),
+  ];
+}
+
+function numberText(value: number | null): string {
+  return value === null ? "–" : String(Number(value.toPrecision(4)));
+}

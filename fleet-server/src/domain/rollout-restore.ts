@@ -1,0 +1,109 @@
+import type { FleetDevice } from "./fleet.js";
+import { mayRestore, type StepContext } from "./rollout-holds.js";
+import { ENGINE } from "./rollout-journal.js";
+import type { LiveRollout } from "./rollout-live.js";
+import type { OfferBudget } from "./rollout-offers.js";
+import { hasPrevious, hasSubject } from "./rollout-reports.js";
+import { isBusy, type RolloutDevice } from "./rollout.js";
+
+/**
+ * Takes a rollout back: every device that was asked gets what it had before, done when each proves it or stays silent. Windows do not
+ * hold a roll-back up, the rate of offers and the sites' budgets do. An aborted rollout only waits for the offers that it withdrew.
+ */
+export function restoreDevices(live: LiveRollout, context: StepContext, budget: OfferBudget): void {
+  const { now } = context;
+  for (const entry of live.restoring) {
+    const outcome = restoreOutcome(live, entry, context.fleet.get(entry.device), now);
+    if (outcome) live.change(entry, { restore: outcome, updated: now });
+  }
+  if (live.state !== "rolling_back") return;
+  let rate = Math.min(live.pace.left(now), budget.left);
+  let open = live.restoring.size > 0;
+  for (const entry of live.devices.values()) {
+    if (entry.state === "waiting") endWaiting(live, entry, "the rollout was rolled back", now);
+    if (entry.restore !== "none" || entry.offered === null) continue;
+    const device = context.fleet.get(entry.device);
+    if (!canReturn(live, entry, device)) {
+      live.change(entry, { restore: "impossible", updated: now });
+      continue;
+    }
+    open = true;
+    if (rate <= 0 || isChangedByOthers(live, device)) continue;
+    if (!mayRestore(live.record.request.budgets, device, context.fleet)) continue;
+    restore(live, entry, now);
+    rate--;
+    budget.left--;
+  }
+  if (!open) live.moveRollout("rolled_back", restoreSummary(live), ENGINE, now);
+}
+
+/**
+ * Not a device that had the version before this rollout, or nothing: there is no way back to offer. Nor one that has something else
+ * by now: that is not this rollout's to take away.
+ */
+function canReturn(live: LiveRollout, entry: RolloutDevice, device: FleetDevice | undefined): boolean {
+  const { previous, state, hold } = entry;
+  if (previous === null || (state === "skipped" && hold?.reason === "superseded")) return false;
+  if (!device || hasSubject(device, live.record.subject) || hasPrevious(device, previous)) return true;
+  // It runs nothing now: its way back is still this one.
+  return previous.kind === "package" && device.runningOf(previous.model) === null;
+}
+
+/** Another rollout is at it; that ends by itself. */
+function isChangedByOthers(live: LiveRollout, device: FleetDevice | undefined): boolean {
+  return device?.claims.some((claim) => claim.live !== live && isBusy(claim.entry)) ?? false;
+}
+
+function restore(live: LiveRollout, entry: RolloutDevice, now: number): void {
+  live.change(entry, { restore: "offered", restoreOffered: now });
+  live.pace.note(now);
+  live.journal.restores.push(entry);
+  live.note("restored", ENGINE, entry);
+}
+
+/** Offers that are not done are taken back: the devices keep, or return to, what they had. */
+export function withdrawOffers(live: LiveRollout, actor: string, now: number): void {
+  for (const entry of [...live.inProgress]) {
+    const errorMessage = "the rollout was aborted";
+    const withdrawn = { state: "cancelled", errorCode: "cancelled", errorMessage, updated: now } as const;
+    if (entry.previous === null) live.change(entry, withdrawn);
+    else {
+      live.change(entry, { ...withdrawn, restore: "offered", restoreOffered: now });
+      live.journal.restores.push(entry);
+      live.note("restored", actor, entry);
+    }
+  }
+  for (const entry of live.devices.values()) {
+    if (entry.state === "waiting") endWaiting(live, entry, "the rollout was aborted", now);
+  }
+}
+
+function endWaiting(live: LiveRollout, entry: RolloutDevice, detail: string, now: number): void {
+  live.change(entry, { state: "skipped", hold: { reason: "ended", detail }, updated: now });
+}
+
+function restoreOutcome(
+  live: LiveRollout,
+  entry: RolloutDevice,
+  device: FleetDevice | undefined,
+  now: number,
+): "done" | "silent" | undefined {
+  if (device && entry.previous && hasPrevious(device, entry.previous)) return "done";
+  // Its desired state is retained: it goes back whenever it returns; the rollout need not wait for ever.
+  const offered = entry.restoreOffered ?? now;
+  const { silenceSeconds, waveTimeoutSeconds } = live.record.request.gate;
+  const silent = now - Math.max(device?.lastSeen ?? 0, offered) > silenceSeconds * 1000;
+  const late = now - offered > waveTimeoutSeconds * 1000;
+  return silent || late ? "silent" : undefined;
+}
+
+function restoreSummary(live: LiveRollout): string {
+  const counts = { done: 0, silent: 0, impossible: 0 };
+  for (const { restore } of live.devices.values()) {
+    if (restore === "done" || restore === "silent" || restore === "impossible") counts[restore]++;
+  }
+  const parts = [live.record.reason ?? "rolled back", `${counts.done} devices restored`];
+  if (counts.silent > 0) parts.push(`${counts.silent} did not confirm it and will go back when they return`);
+  if (counts.impossible > 0) parts.push(`${counts.impossible} ran nothing to return to`);
+  return parts.join("; ");
+}

@@ -1,0 +1,79 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { manifestFiles } from "@fieldloop/protocol";
+import type { ModelPackage } from "@fieldloop/runtime/node";
+
+/** What a server, or something on the way to it, does to one answer. `from` is where the body begins; undefined: as an honest one. */
+export type Answer = (bytes: Uint8Array, from: number, request: number) => Response | undefined;
+
+/**
+ * An artifact server without sockets: a `fetch` that answers with real `Response` streams, whole and in ranges. Thousands of downloads a
+ * minute, each cut or harmed where a test wants it.
+ */
+export class MemoryServer {
+  /** Answers that are not honest, by the hash of the artifact. */
+  readonly answers = new Map<string, Answer>();
+  requests = 0;
+  bytesSent = 0;
+  readonly #artifacts: ReadonlyMap<string, Uint8Array>;
+
+  constructor(artifacts: ReadonlyMap<string, Uint8Array>) {
+    this.#artifacts = artifacts;
+  }
+
+  /** For every artifact, until the next call. */
+  answerAll(answer: Answer | undefined): void {
+    this.answers.clear();
+    if (answer) for (const sha256 of this.#artifacts.keys()) this.answers.set(sha256, answer);
+  }
+
+  readonly fetch: typeof fetch = (url, init) => {
+    this.requests++;
+    const sha256 =
+      /\/artifacts\/sha256\/([0-9a-f]{64})$/.exec(url instanceof Request ? url.url : url.toString())?.[1] ??
+      "";
+    const bytes = this.#artifacts.get(sha256);
+    if (!bytes) return Promise.resolve(new Response(null, { status: 404 }));
+    const range = new Headers(init?.headers).get("range");
+    const from = Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
+    const answer = this.answers.get(sha256)?.(bytes, from, this.requests) ?? partOf(bytes, from);
+    this.bytesSent += bytes.length - from;
+    return Promise.resolve(answer);
+  };
+}
+
+/** Every file of these packages, by its hash. */
+export async function artifactsOf(packages: readonly ModelPackage[]): Promise<Map<string, Uint8Array>> {
+  const artifacts = new Map<string, Uint8Array>();
+  for (const made of packages) {
+    artifacts.set(made.packageSha256, made.manifestBytes);
+    for (const { file, sha256 } of manifestFiles(made.manifest)) {
+      artifacts.set(sha256, new Uint8Array(await readFile(join(made.dir, file))));
+    }
+  }
+  return artifacts;
+}
+
+/** What an honest server says; the body ends after `until` bytes of the file where that is given, as when the connection is cut. */
+export function partOf(bytes: Uint8Array, from: number, until = bytes.length): Response {
+  const headers: Record<string, string> =
+    from === 0 ? {} : { "content-range": `bytes ${from}-${bytes.length - 1}/${bytes.length}` };
+  let at = from;
+  const body = new ReadableStream<Uint8Array>(
+    {
+      pull(controller) {
+        const end = Math.min(at + CHUNK_BYTES, until);
+        if (at < end) {
+          controller.enqueue(new Uint8Array(bytes.subarray(at, end)));
+          at = end;
+        } else if (until < bytes.length) controller.error(new Error("the connection was cut"));
+        else controller.close();
+      },
+    },
+    // Nothing is made before it is asked for: an error would take what waits with it.
+    { highWaterMark: 0 },
+  );
+  return new Response(body, { status: from === 0 ? 200 : 206, headers });
+}
+
+const CHUNK_BYTES = 16 * 1024;
