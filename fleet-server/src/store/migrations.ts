@@ -1,6 +1,7 @@
 import type { Migration } from "./database.js";
 import { AUTH_MIGRATION } from "./auth.js";
 import { DEPLOYMENTS_MIGRATION } from "./deployments.js";
+import { DELTAS_MIGRATION } from "./deltas.js";
 import { DESIRED_MIGRATION } from "./desired.js";
 import { DEVICE_IDENTITY_MIGRATION, DEVICE_LANES_MIGRATION, DEVICES_MIGRATION } from "./devices.js";
 import { EVENTS_MIGRATION } from "./events.js";
@@ -31,4 +32,5 @@ export const MIGRATIONS: readonly Migration[] = [
   ROLLOUT_ENGINE_MIGRATION,
   SHADOW_MIGRATION,
   DEVICE_IDENTITY_MIGRATION,
+  DELTAS_MIGRATION,
 ];

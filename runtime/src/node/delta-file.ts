@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { open, type FileHandle } from "node:fs/promises";
 import { FieldloopError } from "@fieldloop/protocol";
-import { readDelta } from "../delta/apply.js";
+import { readDelta, type DeltaSink } from "../delta/apply.js";
 import type { DeltaHeader } from "../delta/header.js";
 import { makeDelta } from "../delta/make.js";
 
@@ -20,9 +20,9 @@ export function makeDeltaOf(
 }
 
 /**
- * Rebuilds a file from one on disk and a delta, and syncs it. Memory does not grow with the files; the thread is given up after every
- * chunk. What is written is the target byte for byte, or an error is thrown and what lies at `targetPath` is to be removed.
- * @throws FieldloopError `delta_malformed`, `delta_base_mismatch`, `storage_failed`
+ * Rebuilds a file from one on disk and a delta, and syncs it. What is written is the target byte for byte, or an error is thrown and what
+ * lies at `targetPath` is to be removed.
+ * @throws as {@link applyDeltaTo}
  */
 export async function applyDeltaFile(
   basePath: string,
@@ -30,27 +30,42 @@ export async function applyDeltaFile(
   targetPath: string,
   options: { readonly signal?: AbortSignal } = {},
 ): Promise<DeltaHeader> {
+  const target = await open(targetPath, "w", 0o600);
+  try {
+    const header = await applyDeltaTo(basePath, delta, (chunk) => writeFully(target, chunk), options);
+    await target.sync();
+    return header;
+  } finally {
+    await target.close();
+  }
+}
+
+/**
+ * The same, to wherever `sink` puts it. Memory does not grow with the files; the thread is given up after every chunk, whose memory is used
+ * again. Where it resolves, `sink` had the target byte for byte; where it does not, `sink` had anything.
+ * @throws FieldloopError `delta_malformed`, `delta_base_mismatch`; what `sink` throws
+ */
+export async function applyDeltaTo(
+  basePath: string,
+  delta: Uint8Array,
+  sink: DeltaSink,
+  options: { readonly signal?: AbortSignal } = {},
+): Promise<DeltaHeader> {
   const base = await open(basePath, "r");
   try {
-    const target = await open(targetPath, "w", 0o600);
-    try {
-      const { size } = await base.stat();
-      const hash = createHash("sha256");
-      const header = await readDelta(
-        delta,
-        { bytes: size, read: (from, into) => readFully(base, from, into) },
-        async (chunk) => {
-          hash.update(chunk);
-          await writeFully(target, chunk);
-        },
-        options,
-      );
-      if (hash.digest("hex") !== header.targetSha256) await blame(base, header);
-      await target.sync();
-      return header;
-    } finally {
-      await target.close();
-    }
+    const { size } = await base.stat();
+    const hash = createHash("sha256");
+    const header = await readDelta(
+      delta,
+      { bytes: size, read: (from, into) => readFully(base, from, into) },
+      (chunk) => {
+        hash.update(chunk);
+        return sink(chunk);
+      },
+      options,
+    );
+    if (hash.digest("hex") !== header.targetSha256) await blame(base, header);
+    return header;
   } finally {
     await base.close();
   }
