@@ -48,6 +48,14 @@ export const AGENT_LIMITS = {
   downloadProgressBytesMin: 16 * 1024,
   /** Whole files with another hash: the second time the server itself has it, not a proxy. */
   downloadMismatchesMax: 2,
+  /** Files that may travel as deltas, and deltas that a device takes: one is in memory while its file is rebuilt. */
+  deltaFileBytesMin: 16 * 1024,
+  deltaFileBytesMax: 256 * 1024 * 1024,
+  deltaBytesMax: 64 * 1024 * 1024,
+  /** Until a server says whether it has one, and until it has made it. */
+  deltaAskTimeoutMs: 20_000,
+  deltaWaitMs: 60_000,
+  deltaRebuildTimeoutMs: 5 * 60_000,
   downloadRetryMinMs: 250,
   downloadRetryMaxMs: 15_000,
   /** Slower than that over such a time of waiting for it, a server is left. */

@@ -7,6 +7,24 @@ export const SERVER_LIMITS = {
   httpRequestsPerSocketMax: 1_000,
   artifactChunkBytes: 256 * 1024,
 
+  /** Files that a delta is made between, and those that one is made for before anybody asks. */
+  deltaFileBytesMax: 128 * 1024 * 1024,
+  deltaEagerBytesMax: 64 * 1024 * 1024,
+  /** A delta above this share of the whole file saves too little. */
+  deltaShareMax: 0.8,
+  deltaQueueMax: 64,
+  deltaTimeoutMs: 300_000,
+  /** JavaScript heap of the process that makes one; the two files and the delta come on top. */
+  deltaHeapMegabytes: 512,
+  deltaCacheBytesMax: 4 * 1024 ** 3,
+  deltaPairsMax: 20_000,
+  /** A pair that failed (not one that saves too little) is tried again after this. */
+  deltaRetryMs: 24 * 3_600_000,
+  deltaRetryAfterSeconds: 5,
+  deltaUsedEveryMs: 60_000,
+  /** Unknown hashes make the server read its manifests at most this often. */
+  deltaFilesEveryMs: 1_000,
+
   liveStreamsMax: 1_000,
   liveStreamsPerPrincipalMax: 10,
   liveQueueMax: 256,

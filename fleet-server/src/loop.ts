@@ -1,9 +1,11 @@
 import { randomBytes } from "node:crypto";
+import { join } from "node:path";
 import type { BlobStore } from "./blob/blob.js";
 import type { Clock, Logger } from "./context.js";
 import type { App } from "./http/env.js";
 import { registerAuditRoutes } from "./http/routes/audit.js";
 import { registerDatasetRoutes } from "./http/routes/datasets.js";
+import { registerDeltaRoutes } from "./http/routes/deltas.js";
 import { registerEvaluationRoutes } from "./http/routes/evaluations.js";
 import { registerModelRoutes } from "./http/routes/models.js";
 import { registerRolloutRoutes } from "./http/routes/rollouts.js";
@@ -14,6 +16,7 @@ import type { CommitEffects } from "./ingest/context.js";
 import { FleetFeed } from "./services/fleet-feed.js";
 import { DesiredStore } from "./store/desired.js";
 import { DatasetService } from "./services/datasets.js";
+import { DeltaService } from "./services/deltas.js";
 import type { DesiredService } from "./services/desired.js";
 import type { DeviceService } from "./services/devices.js";
 import { EvaluationService } from "./services/evaluation.js";
@@ -130,10 +133,19 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
   };
   const evaluations = new EvaluationService(work);
   const training = new TrainingService({ ...work, evaluations });
+  const deltas = new DeltaService({
+    database,
+    blobs,
+    clock,
+    logger,
+    live,
+    workDir: join(dependencies.workDir, "deltas"),
+  });
   let stopListening = (): void => undefined;
   return {
     registerRoutes: (app) => {
       registerModelRoutes(app, registry);
+      registerDeltaRoutes(app, deltas, blobs);
       registerRolloutRoutes(app, rollouts, live);
       registerSampleRoutes(app, samples);
       registerDatasetRoutes(app, datasets);
@@ -144,6 +156,7 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
     },
     start: async () => {
       await registry.start();
+      await deltas.start();
       stopListening = live.listen((event) => {
         rollouts.note(event);
         // The evidence of a version is part of its target.
@@ -155,7 +168,7 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
     },
     stop: async () => {
       stopListening();
-      await Promise.all([rollouts.stop(), training.stop(), evaluations.stop()]);
+      await Promise.all([rollouts.stop(), training.stop(), evaluations.stop(), deltas.stop()]);
       await sender.stop();
     },
     committed: (effects) => rollouts.committed(effects),

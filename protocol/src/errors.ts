@@ -78,6 +78,10 @@ export const ERROR_CODES = {
   preset_unknown: { status: 400, title: "No such import preset" },
   quantization_rejected: { status: 409, title: "The quantized model is worse than its bound" },
 
+  // Deltas
+  delta_malformed: { status: 400, title: "Not a readable delta" },
+  delta_base_mismatch: { status: 409, title: "The delta is for another base file" },
+
   // Inputs
   image_undecodable: { status: 400, title: "The image could not be decoded" },
   image_too_large: { status: 413, title: "The image exceeds the pixel or byte limit" },

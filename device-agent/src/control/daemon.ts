@@ -25,6 +25,7 @@ import { LaneUpdaters } from "./lane-updaters.js";
 import { LocalApi } from "./local-api.js";
 import { LocalInference } from "./local-inference.js";
 import { agentMetrics } from "./agent-metrics.js";
+import { rebuildInProcess } from "./delta-process.js";
 import { deviceState } from "./device-state.js";
 import { type DeviceTrust, deviceTrust } from "./device-trust.js";
 import { createMetrics } from "./metrics.js";
@@ -220,6 +221,7 @@ export class Daemon implements AgentHandle {
       packages: this.#packages,
       bandwidth: this.#bandwidth,
       fetch: options.fetch ?? fetch,
+      rebuild: rebuildInProcess,
       clock: this.#clock,
       random: options.random ?? Math.random,
       log: options.log,

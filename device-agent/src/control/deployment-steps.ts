@@ -13,6 +13,7 @@ import {
 import type { SelfTest } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import type { DeploymentFile } from "./deployment-file.js";
+import { DeltaFetch } from "./delta-fetch.js";
 import { downloadTimeMs, installedOf, type Measured, measuredOf, sleep } from "./deployment-rules.js";
 import { cancelled } from "./download.js";
 import type { PackageCleaner } from "./package-cleaner.js";
@@ -237,13 +238,19 @@ export class DeploymentSteps {
     return { next: "active", measured: probation.measured, also: { active, previous } };
   }
 
-  #fetch({ assignment, signal, waiting }: StepContext): PackageFetch {
-    const { packages, server, credential, fetch, fetchByDelta, clock, random, bandwidth, times } =
-      this.#options;
+  #fetch({ assignment, file, signal, waiting }: StepContext): PackageFetch {
+    const { packages, server, credential, fetch, clock, random, bandwidth, times } = this.#options;
     const onWaiting = waiting;
     const terms = times?.download;
-    const link = { server, credential, fetch, fetchByDelta, clock, random, bandwidth };
+    const link = { server, credential, fetch, deltas: this.#deltas(file), clock, random, bandwidth };
     return new PackageFetch(packages, assignment, { ...link, signal, onWaiting, terms });
+  }
+
+  /** What the lane runs is what a new version most often came from. */
+  #deltas({ active, previous }: DeploymentFile): DeltaFetch | undefined {
+    const { packages, rebuild, log, times } = this.#options;
+    const preferred = [active, previous].flatMap((installed) => installed?.packageSha256 ?? []);
+    return rebuild && new DeltaFetch({ store: packages, rebuild, preferred, log, terms: times?.delta });
   }
 
   /** Two lanes that want the same package bring it in one after the other; who gives up need not wait for the other. */

@@ -8,27 +8,23 @@ import {
   type PackageFile,
 } from "@fieldloop/protocol";
 import { AGENT_LIMITS } from "../limits.js";
+import type { DeltaFetch } from "./delta-fetch.js";
 import { type DownloadOptions, downloadArtifact, hashFile } from "./download.js";
 import { isThere, MANIFEST_FILE, type PackageStore } from "./package-store.js";
 
 export interface FetchedPackage {
+  /** Deltas included. */
   readonly bytesDownloaded: number;
   /** Files with the same hash in any installed package, or twice in this one, copied instead. */
   readonly bytesReused: number;
+  /** Of files that were rebuilt by deltas, and of the deltas that travelled, those that were of no use included. */
+  readonly bytesRebuilt: number;
+  readonly deltaBytes: number;
 }
 
-/**
- * Makes a file whole from what the device has and a difference, at `path`, through the options' `durable`; its hash is checked afterwards.
- * Resolves with the bytes that travelled, undefined where the whole file has to.
- */
-export type FetchByDelta = (
-  file: PackageFile,
-  path: string,
-  options: DownloadOptions,
-) => Promise<number | undefined>;
-
 export interface PackageFetchOptions extends Omit<DownloadOptions, "durable" | "onCheck"> {
-  readonly fetchByDelta?: FetchByDelta | undefined;
+  /** Left out: every file travels whole. */
+  readonly deltas?: DeltaFetch | undefined;
 }
 
 /** Brings one package into staging; what is there from an earlier, interrupted try is gone on with. */
@@ -40,6 +36,8 @@ export class PackageFetch {
   readonly #parts: string;
   #bytesDownloaded = 0;
   #bytesReused = 0;
+  #bytesRebuilt = 0;
+  #deltaBytes = 0;
 
   constructor(store: PackageStore, assignment: Assignment, options: PackageFetchOptions) {
     this.#store = store;
@@ -79,11 +77,20 @@ export class PackageFetch {
     const known = await this.#store.installedFiles();
     for (const file of files) {
       if (await this.#reuse(file, known)) this.#bytesReused += file.bytes;
-      else await this.#bring(file, files);
+      else await this.#bring(file, manifest, files);
       // Parts of a pipeline may be alike: what one file brought, another of this package need not.
       known.set(file.sha256, join(this.#staged, file.file));
     }
-    return { bytesDownloaded: this.#bytesDownloaded, bytesReused: this.#bytesReused };
+    return this.#fetched;
+  }
+
+  get #fetched(): FetchedPackage {
+    return {
+      bytesDownloaded: this.#bytesDownloaded,
+      bytesReused: this.#bytesReused,
+      bytesRebuilt: this.#bytesRebuilt,
+      deltaBytes: this.#deltaBytes,
+    };
   }
 
   /** File by file, each by one rename: a lane may run the package at this moment. */
@@ -97,7 +104,7 @@ export class PackageFetch {
     const manifest = await this.#store.readManifest(directory, this.#assignment);
     for (const file of manifestFiles(manifest, "running")) await this.#replaceHarmed(file, directory);
     await this.#store.discardStaged(packageSha256);
-    return { bytesDownloaded: this.#bytesDownloaded, bytesReused: this.#bytesReused };
+    return this.#fetched;
   }
 
   async #replaceHarmed(file: PackageFile, directory: string): Promise<void> {
@@ -134,14 +141,16 @@ export class PackageFetch {
     return missing;
   }
 
-  async #bring(file: PackageFile, files: readonly PackageFile[]): Promise<void> {
+  async #bring(file: PackageFile, manifest: Manifest, files: readonly PackageFile[]): Promise<void> {
     if (await isThere(join(this.#staged, file.file))) return;
-    const { fetchByDelta } = this.#options;
+    const { deltas } = this.#options;
     const part = join(this.#parts, file.sha256);
     // What a download began is gone on with: the larger part of it may be here.
-    if (fetchByDelta && file.bytes > 0 && !(await isThere(part))) {
-      const travelled = await fetchByDelta(file, part, this.#downloadOptions(files));
-      this.#bytesDownloaded += travelled ?? 0;
+    if (deltas && !(await isThere(part))) {
+      const { deltaBytes, rebuilt } = await deltas.bring(manifest, file, part, this.#downloadOptions(files));
+      this.#bytesDownloaded += deltaBytes;
+      this.#deltaBytes += deltaBytes;
+      if (rebuilt) this.#bytesRebuilt += file.bytes;
     }
     await this.#download(file, this.#staged, files);
   }

@@ -3,9 +3,10 @@ import type { Logger } from "pino";
 import type { Clock, RandomSource } from "../clock.js";
 import type { Activation, PackageToRun, SelfTest } from "../ipc.js";
 import type { Bandwidth } from "./bandwidth.js";
+import type { DeltaTerms } from "./delta-fetch.js";
+import type { Rebuild } from "./delta-process.js";
 import type { DownloadTerms } from "./download.js";
 import type { PackageCleaner } from "./package-cleaner.js";
-import type { FetchByDelta } from "./package-fetch.js";
 import type { PackageStore } from "./package-store.js";
 import type { PackageTrust } from "./package-trust.js";
 import type { TransferLimits } from "./trust/transfer.js";
@@ -53,7 +54,8 @@ export interface UpdaterOptions {
   readonly packages: PackageStore;
   readonly bandwidth: Bandwidth;
   readonly fetch: typeof fetch;
-  readonly fetchByDelta?: FetchByDelta | undefined;
+  /** Makes files of deltas. Left out: every file travels whole. */
+  readonly rebuild?: Rebuild | undefined;
   readonly clock: Clock;
   /** Of the device at this moment (IANA name); the system's by default. */
   readonly timeZone?: () => string;
@@ -77,6 +79,7 @@ export interface UpdaterOptions {
 
 export interface UpdaterTimes {
   readonly download: Partial<DownloadTerms>;
+  readonly delta: Partial<DeltaTerms>;
   /** Of one transfer of trust metadata. */
   readonly trust: Partial<TransferLimits>;
   readonly trustRetryMinMs: number;

@@ -1,6 +1,7 @@
 import type { Migration } from "./database.js";
 import { AUTH_MIGRATION } from "./auth.js";
 import { DEPLOYMENTS_MIGRATION } from "./deployments.js";
+import { DELTAS_MIGRATION } from "./deltas.js";
 import { DESIRED_MIGRATION } from "./desired.js";
 import { DEVICE_IDENTITY_MIGRATION, DEVICE_LANES_MIGRATION, DEVICES_MIGRATION } from "./devices.js";
 import { EVENTS_MIGRATION } from "./events.js";
@@ -33,4 +34,5 @@ export const MIGRATIONS: readonly Migration[] = [
   SHADOW_MIGRATION,
   DEVICE_IDENTITY_MIGRATION,
   WEBHOOKS_MIGRATION,
+  DELTAS_MIGRATION,
 ];

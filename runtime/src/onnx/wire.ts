@@ -100,7 +100,7 @@ export function scanWire(
 
 const fieldTables = new WeakMap<DescMessage, Map<number, DescField>>();
 
-function fieldsOf(message: DescMessage): Map<number, DescField> {
+export function fieldsOf(message: DescMessage): Map<number, DescField> {
   let table = fieldTables.get(message);
   if (!table) {
     table = new Map(message.fields.map((field) => [field.number, field]));

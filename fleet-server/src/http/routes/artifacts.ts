@@ -31,11 +31,12 @@ export function registerArtifactRoutes(app: App, blobs: BlobStore): void {
     const sha256 = hashOf(c);
     const info = await blobs.stat(sha256);
     if (!info) throw new FieldloopError("not_found", `Read artifact: there is no "${sha256}"`);
-    return answer(c, blobs, info);
+    return answerBlob(c, blobs, info);
   });
 }
 
-async function answer(c: Context<AppEnv>, blobs: BlobStore, info: BlobInfo): Promise<Response> {
+/** A blob, or the range of it that was asked for. */
+export async function answerBlob(c: Context<AppEnv>, blobs: BlobStore, info: BlobInfo): Promise<Response> {
   const etag = `"${info.sha256}"`;
   c.header("ETag", etag);
   c.header("Accept-Ranges", "bytes");
@@ -59,8 +60,9 @@ async function answer(c: Context<AppEnv>, blobs: BlobStore, info: BlobInfo): Pro
   );
 }
 
-function hashOf(c: Context<AppEnv>): string {
-  const parsed = sha256Schema.safeParse(c.req.param("sha256"));
+/** The hash in a path. @throws FieldloopError `invalid_argument` */
+export function hashOf(c: Context<AppEnv>, name = "sha256"): string {
+  const parsed = sha256Schema.safeParse(c.req.param(name));
   if (!parsed.success)
     throw new FieldloopError("invalid_argument", "Read path: wanted a SHA-256 in lower-case hexadecimal");
   return parsed.data;
