@@ -29,19 +29,21 @@ export interface TinyPackageOptions {
   readonly goldenError?: number;
   /** Units of a layer between embedding and logits, 28 bytes each: a file that takes a while to travel. */
   readonly hidden?: number;
+  /** Added to the logits: the same weights but for three, as after training the end of a network alone. */
+  readonly shift?: number;
 }
 
 /** A convolution, a pooled embedding and a dense layer with seeded weights: untrained, but a real ONNX classifier of 16×16 gray images. */
-export function tinyModel(seed = 1, hidden = 0): Uint8Array {
+export function tinyModel(seed = 1, hidden = 0, shift = 0): Uint8Array {
   const random = new Random(seed);
   const graph = new GraphBuilder();
-  const weights = (name: string, dims: readonly number[]): string => {
+  const weights = (name: string, dims: readonly number[], added = 0): string => {
     const count = dims.reduce((product, dim) => product * dim, 1);
     return graph.initializer(
       float32Tensor(
         name,
         dims,
-        Float32Array.from({ length: count }, () => 0.5 * random.normal()),
+        Float32Array.from({ length: count }, () => 0.5 * random.normal() + added),
       ),
     );
   };
@@ -69,7 +71,7 @@ export function tinyModel(seed = 1, hidden = 0): Uint8Array {
   }
   graph.node(
     "Gemm",
-    [features, weights("head.weight", [3, width]), weights("head.bias", [3])],
+    [features, weights("head.weight", [3, width]), weights("head.bias", [3], shift)],
     { transB: { i: 1 } },
     ["logits"],
   );
@@ -83,7 +85,7 @@ export async function tinyPackage(
   options: TinyPackageOptions = {},
 ): Promise<{ draft: ManifestDraft; files: Record<string, Uint8Array> }> {
   const seed = options.seed ?? 1;
-  const onnx = tinyModel(seed, options.hidden);
+  const onnx = tinyModel(seed, options.hidden, options.shift);
   const random = new Random(seed, 99);
   const input: Tensor = {
     type: "float32",
