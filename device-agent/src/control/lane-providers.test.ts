@@ -89,7 +89,7 @@ describe("webgpu", () => {
       await stage.agent.stop();
       stage.expectAllStored();
     },
-    120_000,
+    300_000,
   );
 });
 

@@ -322,7 +322,7 @@ export function serveRange(response: ServerResponse, bytes: Uint8Array, range: s
 export async function until(
   condition: () => boolean,
   what: string | (() => string),
-  timeoutMs = 60_000,
+  timeoutMs = 120_000,
 ): Promise<void> {
   const deadline = performance.now() + timeoutMs;
   while (!condition()) {

@@ -1,6 +1,7 @@
 import { runAgentSuite } from "./agent.js";
 import { runLoopSuite } from "./loop.js";
 import { runModelsSuite } from "./models.js";
+import { runOtaSuite } from "./ota.js";
 import { runQuantizeSuite } from "./quantize.js";
 import { runRolloutSuite } from "./rollout.js";
 import { runRuntimeSuite } from "./runtime.js";
@@ -44,6 +45,11 @@ const SUITES: Readonly<Record<string, Suite>> = {
     describes:
       "10,000 devices over MQTT against a server process, 100,000 in the engine alone, 200 seeded rollouts of each of four bad versions and a good one (9 minutes; --quick: 1)",
     run: runRolloutSuite,
+  },
+  ota: {
+    describes:
+      "what travels to a device that has the version before, beside zstd, xdelta3 and bsdiff; how fast a large file is rebuilt (2 minutes; --quick: 1)",
+    run: runOtaSuite,
   },
   models: {
     describes:
