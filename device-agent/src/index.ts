@@ -4,6 +4,7 @@ export { type Bandwidth, openBandwidth } from "./control/bandwidth.js";
 export { DesiredFollower } from "./control/desired-follower.js";
 export { DesiredStore } from "./control/desired-store.js";
 export { type AppendFile, type DeviceFiles, nodeFiles } from "./control/device-files.js";
+export { type Rebuild, rebuildInProcess } from "./control/delta-process.js";
 export { Durable, PERSIST_POINTS, type PersistObserver, type PersistPoint } from "./control/durable.js";
 export { PackageStore } from "./control/package-store.js";
 export { type PackageTrust, targetTrust } from "./control/package-trust.js";

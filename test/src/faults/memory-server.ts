@@ -1,6 +1,8 @@
+import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { manifestFiles } from "@fieldloop/protocol";
+import { makeDeltaOf } from "@fieldloop/runtime/delta";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 
 /** What a server, or something on the way to it, does to one answer. `from` is where the body begins; undefined: as an honest one. */
@@ -13,12 +15,15 @@ export type Answer = (bytes: Uint8Array, from: number, request: number) => Respo
 export class MemoryServer {
   /** Answers that are not honest, by the hash of the artifact. */
   readonly answers = new Map<string, Answer>();
+  /** Whether it has deltas, and what it does to them: made when they are asked for, whatever they save. */
+  deltas: "none" | "honest" | ((delta: Uint8Array) => Uint8Array) = "none";
   requests = 0;
   bytesSent = 0;
-  readonly #artifacts: ReadonlyMap<string, Uint8Array>;
+  #later: Answer | undefined;
+  readonly #artifacts: Map<string, Uint8Array>;
 
   constructor(artifacts: ReadonlyMap<string, Uint8Array>) {
-    this.#artifacts = artifacts;
+    this.#artifacts = new Map(artifacts);
   }
 
   /** For every artifact, until the next call. */
@@ -27,19 +32,38 @@ export class MemoryServer {
     if (answer) for (const sha256 of this.#artifacts.keys()) this.answers.set(sha256, answer);
   }
 
+  /** For an artifact that is not there yet, by its content. */
+  answerLater(answer: Answer): void {
+    this.#later = answer;
+  }
+
   readonly fetch: typeof fetch = (url, init) => {
     this.requests++;
-    const sha256 =
-      /\/artifacts\/sha256\/([0-9a-f]{64})$/.exec(url instanceof Request ? url.url : url.toString())?.[1] ??
-      "";
+    const asked = url instanceof Request ? url.url : url.toString();
+    const pair = /\/artifacts\/delta\/([0-9a-f]{64})\/([0-9a-f]{64})$/.exec(asked);
+    if (pair) return Promise.resolve(this.#delta(pair[1]!, pair[2]!));
+    const sha256 = /\/artifacts\/sha256\/([0-9a-f]{64})$/.exec(asked)?.[1] ?? "";
     const bytes = this.#artifacts.get(sha256);
     if (!bytes) return Promise.resolve(new Response(null, { status: 404 }));
     const range = new Headers(init?.headers).get("range");
     const from = Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
-    const answer = this.answers.get(sha256)?.(bytes, from, this.requests) ?? partOf(bytes, from);
+    const answer =
+      (this.answers.get(sha256) ?? this.#later)?.(bytes, from, this.requests) ?? partOf(bytes, from);
     this.bytesSent += bytes.length - from;
     return Promise.resolve(answer);
   };
+
+  /** What `HEAD` says: the delta itself is an artifact. */
+  #delta(from: string, to: string): Response {
+    const [base, target] = [this.#artifacts.get(from), this.#artifacts.get(to)];
+    if (this.deltas === "none" || !base || !target) return new Response(null, { status: 404 });
+    const made = makeDeltaOf(base, target)!;
+    const delta = this.deltas === "honest" ? made : this.deltas(made);
+    const sha256 = createHash("sha256").update(delta).digest("hex");
+    this.#artifacts.set(sha256, delta);
+    const headers = { etag: `"${sha256}"`, "fieldloop-delta-bytes": String(delta.length) };
+    return new Response(null, { status: 200, headers });
+  }
 }
 
 /** Every file of these packages, by its hash. */

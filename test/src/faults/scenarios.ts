@@ -2,6 +2,7 @@ import { readFileSync, truncateSync, writeFileSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import type { Clock, UpdaterOptions } from "@fieldloop/device-agent";
 import type { Assignment } from "@fieldloop/protocol";
+import { BY_DELTA } from "./by-delta.js";
 import { assignmentOf, desiredOf, type FaultDevice } from "./fault-device.js";
 import type { MemoryServer } from "./memory-server.js";
 import type { Stage } from "./stage.js";
@@ -84,6 +85,18 @@ export const SCENARIOS: readonly Scenario[] = [
     state: "active",
   },
   UPDATE,
+  {
+    name: "update by delta",
+    prepare: (stage) => stage.updated(),
+    serve: (server) => {
+      server.deltas = "honest";
+    },
+    updater: BY_DELTA,
+    drive: (device, stage) => toTheEnd(device, wanted(stage, 2)),
+    atStart: [1, 2],
+    atEnd: 2,
+    state: "active",
+  },
   {
     name: "rolled back in probation",
     prepare: (stage) => stage.updated(),

@@ -15,11 +15,16 @@ export class Stage {
   #artifacts: ReadonlyMap<string, Uint8Array> | undefined;
   readonly #templates = new Map<string, Promise<string>>();
 
-  /** `hidden` makes the file of version 2 larger, see `TinyPackageOptions`. */
-  async open(hidden = 0): Promise<void> {
+  /**
+   * `hidden` makes the file of version 2 larger, see `TinyPackageOptions`. Where versions are `alike` it makes version 1's larger too, and
+   * version 2 is version 1, its weights moved a little.
+   */
+  async open(hidden = 0, { alike = false } = {}): Promise<void> {
     // Version 3 has the files of version 0, and nothing but its number is new.
-    for (const [version, seed] of [1, 2, 3, 1].entries()) {
-      const options = { version: version + 1, seed, ...(version === 2 ? { hidden } : {}) };
+    for (const [version, seed] of [1, 2, alike ? 2 : 3, 1].entries()) {
+      const large = version === 2 || (alike && version === 1);
+      const moved = alike && version === 2 ? { moved: 1e-5 } : {};
+      const options = { version: version + 1, seed, ...(large ? { hidden } : {}), ...moved };
       this.packages.push(await writeTinyPackage(join(this.path, `package-${version}`), options));
     }
   }

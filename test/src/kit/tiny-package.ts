@@ -31,10 +31,15 @@ export interface TinyPackageOptions {
   readonly hidden?: number;
   /** Added to the logits: the same weights but for three, as after training the end of a network alone. */
   readonly shift?: number;
+  /** Each weight moved by about this much, as after training all of a network a little more. */
+  readonly moved?: number;
 }
 
+type Change = Pick<TinyPackageOptions, "shift" | "moved">;
+
 /** A convolution, a pooled embedding and a dense layer with seeded weights: untrained, but a real ONNX classifier of 16×16 gray images. */
-export function tinyModel(seed = 1, hidden = 0, shift = 0): Uint8Array {
+export function tinyModel(seed = 1, hidden = 0, { shift = 0, moved = 0 }: Change = {}): Uint8Array {
+  const moves = new Random(seed, 2);
   const random = new Random(seed);
   const graph = new GraphBuilder();
   const weights = (name: string, dims: readonly number[], added = 0): string => {
@@ -43,7 +48,7 @@ export function tinyModel(seed = 1, hidden = 0, shift = 0): Uint8Array {
       float32Tensor(
         name,
         dims,
-        Float32Array.from({ length: count }, () => 0.5 * random.normal() + added),
+        Float32Array.from({ length: count }, () => 0.5 * random.normal() + added + moved * moves.normal()),
       ),
     );
   };
@@ -85,7 +90,7 @@ export async function tinyPackage(
   options: TinyPackageOptions = {},
 ): Promise<{ draft: ManifestDraft; files: Record<string, Uint8Array> }> {
   const seed = options.seed ?? 1;
-  const onnx = tinyModel(seed, options.hidden, options.shift);
+  const onnx = tinyModel(seed, options.hidden, options);
   const random = new Random(seed, 99);
   const input: Tensor = {
     type: "float32",
