@@ -213,7 +213,10 @@ describe.concurrent("a package that must not run", () => {
       ]).toContainEqual(outcome);
       said.push(`kills its host in the field (SIGFPE): ${outcome.state} ${outcome.code}`);
       expect((await agent.state()).counters.hostRestarts).toBeGreaterThan(counters.hostRestarts);
-      await until("the next host runs", async () => (await agent.state()).running !== null);
+      await until(
+        "the version before runs",
+        async () => (await agent.state()).running?.packageSha256 === first.packageSha256,
+      );
       await expectRuns(agent, first.packageSha256);
       const events = await server.client.get<{ items: { data: Record<string, unknown> }[] }>(
         `/api/v1/devices/${DEVICE}/events?type=crash`,
