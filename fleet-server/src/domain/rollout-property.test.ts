@@ -229,7 +229,9 @@ describe("any number of rollouts, whatever happens to their devices", () => {
             happen(died, what);
             if (deaths[at]) died.restart();
           }
-          expect(died.offers).toEqual(lived.offers);
+          // Which of those that wait comes first is not kept: a device that is tried again may go before one that was not asked yet.
+          const moments = ({ offers }: World) => offers.map(({ rollout, time }) => ({ rollout, time }));
+          expect(moments(died)).toEqual(moments(lived));
         },
       ),
       { numRuns: 40 },
