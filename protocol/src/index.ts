@@ -72,6 +72,7 @@ export {
   goldenCaseSchema,
   lineageSchema,
   manifestFiles,
+  modelFiles,
   manifestSchema,
   variantSchema,
   type GoldenCase,

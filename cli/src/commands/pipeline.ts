@@ -1,6 +1,12 @@
 import { readFile, rm } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
-import { FieldloopError, ROOT_NODE, pipelineSpecSchema, type PipelineSpec } from "@fieldloop/protocol";
+import {
+  modelFiles,
+  FieldloopError,
+  ROOT_NODE,
+  pipelineSpecSchema,
+  type PipelineSpec,
+} from "@fieldloop/protocol";
 import {
   buildPipeline,
   checkGolden,
@@ -127,7 +133,7 @@ async function report(pkg: ModelPackage, golden: GoldenReport, json: boolean | u
   const { dir, manifest, packageSha256 } = pkg;
   const nodes = manifest.nodes.map(({ name, model, version }) => ({ name, model, version }));
   if (json) return printJson({ dir, version: versionOf(manifest), packageSha256, nodes, golden });
-  const bytes = [manifest, ...manifest.nodes].flatMap(({ variants }) => variants.map((one) => one.bytes));
+  const bytes = modelFiles(manifest).map((one) => one.bytes);
   printTable([
     ["version", "parts", "models", "golden cases", "package", "folder"],
     [

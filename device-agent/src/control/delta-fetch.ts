@@ -1,6 +1,12 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { FieldloopError, toFieldloopError, type Manifest, type PackageFile } from "@fieldloop/protocol";
+import {
+  FieldloopError,
+  modelFiles,
+  toFieldloopError,
+  type Manifest,
+  type PackageFile,
+} from "@fieldloop/protocol";
 import type { Logger } from "pino";
 import { AGENT_LIMITS } from "../limits.js";
 import type { Rebuild } from "./delta-process.js";
@@ -181,10 +187,6 @@ export class DeltaFetch {
       return undefined;
     }
   }
-}
-
-function modelFiles(manifest: Manifest): PackageFile[] {
-  return [...manifest.variants, ...manifest.nodes.flatMap((node) => node.variants)];
 }
 
 /** Undefined for a delta that saves nothing, or more than a device takes into memory. */

@@ -37,7 +37,6 @@ const fileSchema = z.object({
     .nullable(),
 });
 export type DeploymentFile = z.output<typeof fileSchema>;
-export type StoredDeployment = NonNullable<DeploymentFile["deployment"]>;
 
 const EMPTY: DeploymentFile = {
   schema: 1,

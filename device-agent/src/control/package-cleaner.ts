@@ -28,7 +28,8 @@ export class PackageCleaner {
   }
 
   /**
-   * Runs `work` when nobody else works on the package; not at all where `signal` aborts before.
+   * Runs `work` when nobody else works on the package; not at all where `signal` aborts before. Work that has begun is waited for: what it
+   * leaves can be removed afterwards.
    * @throws FieldloopError the signal's own, or `cancelled`; what `work` throws
    */
   async inTurn<Result>(
@@ -37,8 +38,10 @@ export class PackageCleaner {
     signal: AbortSignal,
   ): Promise<Result> {
     const before = this.#turns.get(packageSha256) ?? Promise.resolve();
+    let begun = false;
     const begin = (): Promise<Result> => {
       if (signal.aborted) throw cancelled(signal);
+      begun = true;
       return work();
     };
     const turn = before.then(begin, begin);
@@ -47,7 +50,9 @@ export class PackageCleaner {
       if (this.#turns.get(packageSha256) === turn) this.#turns.delete(packageSha256);
     };
     turn.then(over, over);
-    await untilSettled(before, signal);
+    await untilSettled(before, signal).catch((error: unknown) => {
+      if (!begun) throw error;
+    });
     return turn;
   }
 

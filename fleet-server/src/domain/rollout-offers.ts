@@ -79,7 +79,9 @@ const PASSING_HOLDS: ReadonlySet<HoldReason> = new Set(["retry", "window", "rate
 /** Devices whose wave passed without them: they returned, joined, or what held them up is over. */
 export function offerLate(live: LiveRollout, context: StepContext, budget: OfferBudget): void {
   let rate = Math.min(live.pace.left(context.now), budget.left);
-  for (const entry of live.rounds.late.take(LOOKED_AT_MAX)) {
+  // In the order of the plan, whenever each of them became late: after a restart nobody would know.
+  const late = live.rounds.late.take(LOOKED_AT_MAX).sort((a, b) => a.position - b.position);
+  for (const entry of late) {
     if (rate <= 0) return;
     if (tryOffer(live, entry, context, budget) === "offered") rate--;
   }

@@ -214,28 +214,26 @@ describe("any number of rollouts, whatever happens to their devices", () => {
   });
 
   it("go on after a death at any instant as if nothing had happened", () => {
-    fc.assert(
-      fc.property(
-        fc.array(fc.nat(20), { minLength: 5, maxLength: 12 }),
-        fc.array(
-          happening.filter(({ kind }) => kind !== "restart"),
-          { minLength: 5, maxLength: 25 },
-        ),
-        fc.array(fc.boolean(), { minLength: 25, maxLength: 25 }),
-        (seed, happenings, deaths) => {
-          const [lived, died] = [worldOf(seed), worldOf(seed)];
-          for (const [at, what] of happenings.entries()) {
-            happen(lived, what);
-            happen(died, what);
-            if (deaths[at]) died.restart();
-          }
-          // Which of those that wait comes first is not kept: a device that is tried again may go before one that was not asked yet.
-          const moments = ({ offers }: World) => offers.map(({ rollout, time }) => ({ rollout, time }));
-          expect(moments(died)).toEqual(moments(lived));
-        },
+    const goesOn = fc.property(
+      fc.array(fc.nat(20), { minLength: 5, maxLength: 12 }),
+      fc.array(
+        happening.filter(({ kind }) => kind !== "restart"),
+        { minLength: 5, maxLength: 25 },
       ),
-      { numRuns: 40 },
+      fc.array(fc.boolean(), { minLength: 25, maxLength: 25 }),
+      (seed, happenings, deaths) => {
+        const [lived, died] = [worldOf(seed), worldOf(seed)];
+        for (const [at, what] of happenings.entries()) {
+          happen(lived, what);
+          happen(died, what);
+          if (deaths[at]) died.restart();
+        }
+        expect(died.offers).toEqual(lived.offers);
+      },
     );
+    fc.assert(goesOn, { numRuns: 40 });
+    // Found once: devices that were late were asked in another order after a restart.
+    fc.assert(goesOn, { numRuns: 20, seed: -833763138 });
   });
 });
 

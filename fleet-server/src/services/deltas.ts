@@ -2,9 +2,9 @@ import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import {
   FieldloopError,
+  modelFiles,
   toFieldloopError,
   type LiveEvent,
-  type Manifest,
   type PackageFile,
 } from "@fieldloop/protocol";
 import type { BlobInfo, BlobStore } from "../blob/blob.js";
@@ -154,7 +154,7 @@ export class DeltaService {
   async #readModelFiles(): Promise<FileTable> {
     const files = new Map<string, { file: PackageFile; models: Set<string> }>();
     for (const { model, manifest } of await this.#registry.list()) {
-      for (const file of modelFilesOf(manifest)) {
+      for (const file of modelFiles(manifest)) {
         const entry = files.get(file.sha256);
         if (entry) entry.models.add(model);
         else files.set(file.sha256, { file, models: new Set([model]) });
@@ -267,14 +267,10 @@ function mayRetry({ reason, made }: StoredDelta, now: number): boolean {
   return reason !== LARGE && now - made >= SERVER_LIMITS.deltaRetryMs;
 }
 
-function modelFilesOf(manifest: Manifest): PackageFile[] {
-  return [...manifest.variants, ...manifest.nodes.flatMap((node) => node.variants)];
-}
-
 /** Files of the same name that differ. */
 function changedFiles(before: StoredVersion, after: StoredVersion): Pair[] {
-  const old = new Map(modelFilesOf(before.manifest).map((file) => [file.file, file]));
-  return modelFilesOf(after.manifest).flatMap((target) => {
+  const old = new Map(modelFiles(before.manifest).map((file) => [file.file, file]));
+  return modelFiles(after.manifest).flatMap((target) => {
     const base = old.get(target.file);
     return base && base.sha256 !== target.sha256 ? [{ base, target }] : [];
   });

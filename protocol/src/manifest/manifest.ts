@@ -180,6 +180,11 @@ export type GoldenCase = z.output<typeof goldenCaseSchema>;
 export type Lineage = z.output<typeof lineageSchema>;
 export type Precision = (typeof PRECISIONS)[number];
 
+/** The models of a package: every variant of it and of its pipeline's nodes. */
+export function modelFiles(manifest: Pick<Manifest, "variants" | "nodes">): PackageFile[] {
+  return [...manifest.variants, ...manifest.nodes.flatMap((node) => node.variants)];
+}
+
 /**
  * The files of a package, each once. `all` is what its folder holds beside `manifest.json`; `running` leaves out the training data, which
  * stays where models are made: a device never gets other devices' samples.
@@ -187,8 +192,7 @@ export type Precision = (typeof PRECISIONS)[number];
 export function manifestFiles(manifest: Manifest, purpose: "all" | "running" = "all"): PackageFile[] {
   const trainingData = purpose === "all" ? [manifest.replay, manifest.holdout] : [];
   const files = [
-    ...manifest.variants,
-    ...manifest.nodes.flatMap((node) => node.variants),
+    ...modelFiles(manifest),
     ...manifest.golden.flatMap((golden) => [...golden.inputs, ...golden.outputs]),
     ...[manifest.baseline, ...trainingData].filter((file) => file !== undefined),
   ];

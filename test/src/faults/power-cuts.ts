@@ -122,26 +122,29 @@ export class PowerCuts {
   async #recover(scenario: Scenario, directory: string, context: string): Promise<number> {
     const stage = this.#stage;
     const { device, clock } = await this.#device(scenario, directory);
+    let atEnd: number;
     try {
       await device.start();
       const atStart = stage.versionOf(device.running);
       expect(scenario.atStart, `${context}: at its start`).toContain(atStart);
       if (atStart >= 0) await device.predicts();
       await scenario.drive(device, stage, clock);
-      const atEnd = stage.versionOf(device.running);
+      atEnd = stage.versionOf(device.running);
       const { state } = device;
       expect({ context, atEnd, state }).toEqual({ context, atEnd: scenario.atEnd, state: scenario.state });
       await device.predicts();
       // A deployment has ended before what it leaves is removed.
-      await device.until("nothing is left on its way in", () => namesIn(directory, "staging").length === 0);
-      return atEnd;
+      await device.until(
+        `${context}: nothing is left on its way in`,
+        () => namesIn(directory, "staging").length === 0,
+      );
     } finally {
       await device.stop();
-      const needed = [device.updater.toRun?.packageSha256, device.updater.previous?.packageSha256];
-      const stray = namesIn(directory, "packages").filter((name) => !needed.includes(name));
-      const staging = namesIn(directory, "staging");
-      expect({ context, stray, staging }).toEqual({ context, stray: [], staging: [] });
     }
+    const needed = [device.updater.toRun?.packageSha256, device.updater.previous?.packageSha256];
+    const stray = namesIn(directory, "packages").filter((name) => !needed.includes(name));
+    expect({ context, stray }).toEqual({ context, stray: [] });
+    return atEnd;
   }
 }
 

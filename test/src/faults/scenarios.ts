@@ -122,6 +122,23 @@ export const SCENARIOS: readonly Scenario[] = [
     state: "failed",
   },
   {
+    name: "cancelled in its download",
+    prepare: (stage) => stage.updated(),
+    serve: hang,
+    drive: async (device, stage) => {
+      device.receive(wanted(stage, 2));
+      await device.until(
+        "it downloads",
+        () => device.updater.deployment?.deployment === "d9" && device.state !== "offered",
+      );
+      device.receive(desiredOf(REVISION + 1, []));
+      await device.settled("d9");
+    },
+    atStart: [1],
+    atEnd: 1,
+    state: "cancelled",
+  },
+  {
     name: "a newer one takes its place",
     prepare: (stage) => stage.updated(),
     serve: hang,

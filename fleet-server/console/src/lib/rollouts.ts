@@ -10,7 +10,6 @@ import { formatCount, formatNumber, formatPercent, formatPoints } from "./format
 
 /** The groups of a bar: they leave no device out. */
 export const DEVICE_GROUPS = ["active", "updating", "silent", "failed", "skipped", "waiting"] as const;
-export type DeviceGroup = (typeof DEVICE_GROUPS)[number];
 
 /** The first wave that has not passed. */
 export function currentWave(rollout: RolloutView): WaveView | undefined {

@@ -127,16 +127,6 @@ export function shareOfColumns(duringColumn: Column, beforeColumn: Column): ArmE
   };
 }
 
-export function addTotals(totals: readonly Total[]): Total {
-  let sum = 0;
-  let weight = 0;
-  for (const total of totals) {
-    sum += total.sum;
-    weight += total.weight;
-  }
-  return { sum, weight };
-}
-
 function addColumn({ sums, weights }: Column): Total {
   let sum = 0;
   let weight = 0;
