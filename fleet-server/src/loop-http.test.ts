@@ -309,7 +309,7 @@ describe("the loop over MQTT and HTTP", () => {
         const current = await server.api.ok<TrainingRun>("GET", `/api/v1/training-runs/${run}`);
         return current.finished !== null && current;
       },
-      60_000,
+      180_000,
     );
     expect(trained).toMatchObject({ state: "succeeded", candidate: 2 });
     const { items } = await server.api.ok<Page<Evaluation>>("GET", "/api/v1/evaluations?model=shapes");
@@ -326,7 +326,7 @@ describe("the loop over MQTT and HTTP", () => {
     expect(await server.api.ok("GET", `/api/v1/samples/${samples[0]!.sample}`)).toMatchObject({
       status: expect.stringMatching(/fixed|ignored/),
     });
-  }, 120_000);
+  }, 300_000);
 
   it("rolls everything back when one device fails its self test", async () => {
     const body = {

@@ -1,53 +1,27 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { startServer, type ServerHandle } from "@fieldloop/fleet-server";
+import type { ServerHandle } from "@fieldloop/fleet-server";
 import { packagePath } from "@fieldloop/models";
 import type { Dataset, ModelVersion } from "@fieldloop/protocol";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { main } from "../program.js";
+import { runHere, startServerHere, type Outcome } from "../testing/command-line.test.kit.js";
 
 let dir: string;
 let server: ServerHandle;
-const quiet = {
-  debug: () => undefined,
-  info: () => undefined,
-  warn: () => undefined,
-  error: () => undefined,
-};
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "fieldloop-cli-fleet-"));
-  server = await startServer({ dataDir: dir, httpPort: 0, mqttPort: 0, logger: quiet });
-  vi.stubEnv("FIELDLOOP_URL", server.httpUrl);
-  vi.stubEnv("FIELDLOOP_TOKEN", server.adminToken!);
+  server = await startServerHere(dir);
 }, 60_000);
 afterAll(async () => {
-  process.exitCode = undefined;
   vi.unstubAllEnvs();
   await server.stop();
   await rm(dir, { recursive: true, force: true });
 });
 
 /** Runs one command line in this process. */
-async function fieldloop(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  let out = "";
-  let err = "";
-  const stdout = vi
-    .spyOn(process.stdout, "write")
-    .mockImplementation((text) => ((out += text.toString()), true));
-  const stderr = vi
-    .spyOn(process.stderr, "write")
-    .mockImplementation((text) => ((err += text.toString()), true));
-  process.exitCode = 0;
-  try {
-    await main(["node", "fieldloop", ...args]);
-    return { code: Number(process.exitCode), out, err };
-  } finally {
-    stdout.mockRestore();
-    stderr.mockRestore();
-  }
-}
+const fieldloop = (...args: readonly string[]): Promise<Outcome> => runHere(...args);
 
 describe("commands over the fleet server's API", () => {
   it("publish a package, and again without sending anything twice", async () => {

@@ -1,29 +1,20 @@
 import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { startServer, type ServerHandle } from "@fieldloop/fleet-server";
+import type { ServerHandle } from "@fieldloop/fleet-server";
 import type { TrustOutcome, TrustView } from "@fieldloop/protocol";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
-import { main } from "../program.js";
+import { runHere, startServerHere, type Outcome } from "../testing/command-line.test.kit.js";
 
 let dir: string;
 let server: ServerHandle;
-const quiet = {
-  debug: () => undefined,
-  info: () => undefined,
-  warn: () => undefined,
-  error: () => undefined,
-};
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "fieldloop-cli-keys-"));
-  server = await startServer({ dataDir: join(dir, "data"), httpPort: 0, mqttPort: 0, logger: quiet });
-  vi.stubEnv("FIELDLOOP_URL", server.httpUrl);
-  vi.stubEnv("FIELDLOOP_TOKEN", server.adminToken!);
+  server = await startServerHere(join(dir, "data"));
   await writeFile(at("passphrase"), "correct horse battery\n");
 }, 60_000);
 afterAll(async () => {
-  process.exitCode = undefined;
   vi.unstubAllEnvs();
   await server.stop();
   await rm(dir, { recursive: true, force: true });
@@ -32,24 +23,7 @@ afterAll(async () => {
 const at = (name: string): string => join(dir, name);
 
 /** Runs one command line in this process. */
-async function keys(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  let out = "";
-  let err = "";
-  const stdout = vi
-    .spyOn(process.stdout, "write")
-    .mockImplementation((text) => ((out += text.toString()), true));
-  const stderr = vi
-    .spyOn(process.stderr, "write")
-    .mockImplementation((text) => ((err += text.toString()), true));
-  process.exitCode = 0;
-  try {
-    await main(["node", "fieldloop", "keys", ...args]);
-    return { code: Number(process.exitCode), out, err };
-  } finally {
-    stdout.mockRestore();
-    stderr.mockRestore();
-  }
-}
+const keys = (...args: readonly string[]): Promise<Outcome> => runHere("keys", ...args);
 
 async function json<Result>(...args: string[]): Promise<Result> {
   const { code, out, err } = await keys(...args, "--json");

@@ -4,51 +4,22 @@ import { join } from "node:path";
 import { packagePath } from "@fieldloop/models";
 import { encodeModel, float32Tensor, GraphBuilder, inspectModel } from "@fieldloop/runtime";
 import { checkGolden, openModel, openPackage } from "@fieldloop/runtime/node";
-import { Command, CommanderError } from "commander";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { parseNpy } from "./model-quantize-data.js";
-import { registerModelQuantize } from "./model-quantize.js";
 import { openSource } from "./model-quantize-source.js";
+import { runHere, type Outcome } from "../testing/command-line.test.kit.js";
 
 let dir: string;
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), "fieldloop-quantize-"));
 });
 afterEach(async () => {
-  process.exitCode = undefined;
   await rm(dir, { recursive: true, force: true });
 });
 
-interface Outcome {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-
 /** Runs `fieldloop model quantize …` in this process. Speed is not measured unless asked for. */
-async function quantize(...args: string[]): Promise<Outcome> {
-  let out = "";
-  let err = "";
-  const stdout = vi
-    .spyOn(process.stdout, "write")
-    .mockImplementation((text) => ((out += text.toString()), true));
-  const stderr = vi
-    .spyOn(process.stderr, "write")
-    .mockImplementation((text) => ((err += text.toString()), true));
-  process.exitCode = 0;
-  try {
-    const program = new Command("fieldloop").exitOverride();
-    registerModelQuantize(program);
-    await program.parseAsync(["node", "fieldloop", "quantize", "--seconds", "0", ...args]);
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    process.exitCode = error.exitCode === 0 ? 0 : 2;
-  } finally {
-    stdout.mockRestore();
-    stderr.mockRestore();
-  }
-  return { code: Number(process.exitCode), out, err };
-}
+const quantize = (...args: readonly string[]): Promise<Outcome> =>
+  runHere("model", "quantize", "--seconds", "0", ...args);
 
 /** Two layers on four numbers; the class is the larger half. */
 async function writeFileModel(): Promise<string> {

@@ -2,9 +2,8 @@ import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { GraphBuilder, checkModel, encodeModel, float32Tensor, inspectModel } from "@fieldloop/runtime";
-import { Command, CommanderError } from "commander";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { registerModelCommand } from "./model.js";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { runHere, type Outcome } from "../testing/command-line.test.kit.js";
 
 let dir: string;
 beforeEach(async () => {
@@ -12,36 +11,13 @@ beforeEach(async () => {
   await writeFile(join(dir, "m.onnx"), perceptron());
 });
 afterEach(async () => {
-  process.exitCode = undefined;
   await rm(dir, { recursive: true, force: true });
 });
 
 const at = (name: string) => join(dir, name);
 
 /** Runs `fieldloop model …` in this process, with what it prints and its exit code. */
-async function fieldloop(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  let out = "";
-  let err = "";
-  const stdout = vi
-    .spyOn(process.stdout, "write")
-    .mockImplementation((text) => ((out += text.toString()), true));
-  const stderr = vi
-    .spyOn(process.stderr, "write")
-    .mockImplementation((text) => ((err += text.toString()), true));
-  process.exitCode = 0;
-  try {
-    const program = new Command("fieldloop").exitOverride();
-    registerModelCommand(program);
-    await program.parseAsync(["node", "fieldloop", "model", ...args]);
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    process.exitCode = error.exitCode === 0 ? 0 : 2;
-  } finally {
-    stdout.mockRestore();
-    stderr.mockRestore();
-  }
-  return { code: Number(process.exitCode), out, err };
-}
+const fieldloop = (...args: readonly string[]): Promise<Outcome> => runHere("model", ...args);
 
 /** Four numbers, a hidden layer of eight, three classes, and a symbolic batch. */
 function perceptron(): Uint8Array {

@@ -11,51 +11,21 @@ import {
   decodeModel,
 } from "@fieldloop/runtime";
 import type { WindowInput } from "@fieldloop/protocol";
-import { Command, CommanderError } from "commander";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { csvFrames, parseIdx } from "./model-inputs.js";
 import { modelNameFrom, parseLabels } from "./model-options.js";
-import { registerModelCommand } from "./model.js";
+import { runHere, type Outcome } from "../testing/command-line.test.kit.js";
 
 let dir: string;
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), "fieldloop-cli-"));
 });
 afterEach(async () => {
-  process.exitCode = undefined;
   await rm(dir, { recursive: true, force: true });
 });
 
-interface Outcome {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-
 /** Runs `fieldloop model …` in this process, with what it prints and its exit code. */
-async function fieldloop(...args: string[]): Promise<Outcome> {
-  let out = "";
-  let err = "";
-  const stdout = vi
-    .spyOn(process.stdout, "write")
-    .mockImplementation((text) => ((out += text.toString()), true));
-  const stderr = vi
-    .spyOn(process.stderr, "write")
-    .mockImplementation((text) => ((err += text.toString()), true));
-  process.exitCode = 0;
-  try {
-    const program = new Command("fieldloop").exitOverride();
-    registerModelCommand(program);
-    await program.parseAsync(["node", "fieldloop", "model", ...args]);
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    process.exitCode = error.exitCode === 0 ? 0 : 2;
-  } finally {
-    stdout.mockRestore();
-    stderr.mockRestore();
-  }
-  return { code: Number(process.exitCode), out, err };
-}
+const fieldloop = (...args: readonly string[]): Promise<Outcome> => runHere("model", ...args);
 
 /** Digits of 2×2 pixels: the class is the brighter column. */
 async function writeColumns(): Promise<string> {

@@ -3,10 +3,9 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { Command, CommanderError } from "commander";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { openSource } from "./model-quantize-source.js";
-import { registerPipelineCommand } from "./pipeline.js";
+import { runHere, type Outcome } from "../testing/command-line.test.kit.js";
 
 /** A package that ships with the project: an int8 and a float variant, a class and an embedding. */
 const PARTS = fileURLToPath(new URL("../../../models/packages/parts", import.meta.url));
@@ -16,34 +15,11 @@ beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), "fieldloop-cli-"));
 });
 afterEach(async () => {
-  process.exitCode = undefined;
   await rm(dir, { recursive: true, force: true });
 });
 
 /** Runs `fieldloop pipeline …` in this process, with what it prints and its exit code. */
-async function pipeline(...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  let out = "";
-  let err = "";
-  const stdout = vi
-    .spyOn(process.stdout, "write")
-    .mockImplementation((text) => ((out += text.toString()), true));
-  const stderr = vi
-    .spyOn(process.stderr, "write")
-    .mockImplementation((text) => ((err += text.toString()), true));
-  process.exitCode = 0;
-  try {
-    const program = new Command("fieldloop").exitOverride();
-    registerPipelineCommand(program);
-    await program.parseAsync(["node", "fieldloop", "pipeline", ...args]);
-  } catch (error) {
-    if (!(error instanceof CommanderError)) throw error;
-    process.exitCode = error.exitCode === 0 ? 0 : 2;
-  } finally {
-    stdout.mockRestore();
-    stderr.mockRestore();
-  }
-  return { code: Number(process.exitCode), out, err };
-}
+const pipeline = (...args: readonly string[]): Promise<Outcome> => runHere("pipeline", ...args);
 
 describe("fieldloop pipeline", () => {
   it("splits, builds, shows and replaces", { timeout: 30_000 }, async () => {
