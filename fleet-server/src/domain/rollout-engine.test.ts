@@ -398,6 +398,9 @@ describe("dynamic targets", () => {
     const second = world.create({}, { kind: "package", ...packageOf(3) });
     world.until(second, ended);
     expect([first.record.supersededBy, first.record.current]).toEqual([second.id, false]);
+    // What they have now is the newer rollout's matter, and no failure of the older one.
+    expect([stateOf(first, "n1"), heldBy(first, "n1")]).toEqual(["skipped", "superseded"]);
+    expect([...first.tallies].map(({ failed }) => failed)).toEqual(first.tallies.map(() => 0));
     world.add("n2");
     world.advance(30);
     expect(world.devices.get("n2")!.running!.version).toBe(3);

@@ -1,5 +1,6 @@
 import { ERROR_CODES, type ErrorCode, type RolloutSubject } from "@fieldloop/protocol";
 import type { FleetDevice } from "./fleet.js";
+import { isNewer } from "./rollout-holds.js";
 import { ENGINE } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
 import {
@@ -115,11 +116,27 @@ function leftSubject(device: FleetDevice, subject: RolloutSubject): boolean {
 }
 
 function noteLeft(live: LiveRollout, entry: RolloutDevice, device: FleetDevice, now: number): void {
+  const newer = newerThatIsThere(live, device);
+  if (newer) {
+    const detail = `rollout ${newer.id} says what it has`;
+    live.change(entry, { state: "skipped", hold: { reason: "superseded", detail }, updated: now });
+    live.note("skipped", ENGINE, entry);
+    return;
+  }
   const { subject } = live.record;
   const running = subject.kind === "package" ? device.runningOf(subject.model) : null;
   const errorMessage = `it reports ${running?.model}@${running?.version} as running`;
   live.change(entry, { state: "rolled_back", errorCode: null, errorMessage, updated: now });
   if (live.state !== "rolling_back") live.note("failed", ENGINE, entry);
+}
+
+/** A newer rollout for the same place brought what the device reports now: that is no failure of this one. */
+function newerThatIsThere(live: LiveRollout, device: FleetDevice): LiveRollout | undefined {
+  return device.claims
+    .map((claim) => claim.live)
+    .find(
+      (other) => other.slot === live.slot && isNewer(other, live) && hasSubject(device, other.record.subject),
+    );
 }
 
 function fail(live: LiveRollout, entry: RolloutDevice, word: DeploymentWord, now: number): void {

@@ -153,7 +153,7 @@ const TESTS: Record<string, TestShape> = {
   running: { title: "Run what was rolled out", format: asDevices, relation: "≥" },
   predictions: { title: "Predictions a device", format: formatCount, relation: "≥" },
   crash_rate: atMost("Crashes an hour, over control", asRatio),
-  crashed_devices: atMost("Devices that crashed, above control", asShare),
+  crashed_devices: atMost("Devices that crashed, over control", asRatio),
   accuracy: atMost("Drop in accuracy", formatPoints),
   latency: atMost("Latency, over its own before", asRatio),
   confidence: atMost("Drop in confidence", formatPoints),
@@ -177,7 +177,8 @@ export function describeTest(test: GateTest): TestText {
   return {
     title: shape.title,
     value: test.value === null ? "–" : shape.format(test.value),
-    limit: test.limit === null ? "–" : `${shape.relation} ${shape.format(test.limit)}`,
+    // The relation says which way; a sign would say it again.
+    limit: test.limit === null ? "–" : `${shape.relation} ${shape.format(test.limit).replace(/^[+±]/, "")}`,
     interval:
       test.low === null && test.high === null ? "" : `${end(test.low, "–∞")} … ${end(test.high, "∞")}`,
   };

@@ -59,16 +59,14 @@ export function MoreFields({ more, change }: { more: More; change: (more: More) 
   });
   return (
     <Panel title="Shadow, control, times and approval" note="optional">
-      <div class="field-row">
-        <label class="check">
-          <input
-            type="checkbox"
-            checked={more.shadow}
-            onChange={(event) => set({ shadow: event.currentTarget.checked })}
-          />
-          Run it in shadow first: it sees the same inputs, and nothing it says is served
-        </label>
-      </div>
+      <label class="check">
+        <input
+          type="checkbox"
+          checked={more.shadow}
+          onChange={(event) => set({ shadow: event.currentTarget.checked })}
+        />
+        Run it in shadow first: it sees the same inputs, and nothing it says is served
+      </label>
       {more.shadow && (
         <div class="field-row">
           <NumberField label="Shadow for" unit="s" min={0} {...number("shadowSeconds")} />

@@ -253,7 +253,7 @@ function Form({ models, devices }: { models: readonly Model[]; devices: DeviceLi
           />
           <NumberField
             label="Latency, at most"
-            unit="× of its own before"
+            unit="× before"
             min={0.05}
             step={0.05}
             {...bound("latencyRatioMax")}
