@@ -37,10 +37,6 @@ describe("a power cut", { timeout: 120_000 }, () => {
   );
 
   it("was at every persist point that the code names", () => {
-    // A cancelled download is cleared away outside of these scenarios.
-    const elsewhere = ["package_clear"];
-    expect(
-      [...PERSIST_POINTS].filter((point) => !table.points.has(point) && !elsewhere.includes(point)),
-    ).toEqual([]);
+    expect(PERSIST_POINTS.filter((point) => !table.points.has(point))).toEqual([]);
   });
 });

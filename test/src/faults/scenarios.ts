@@ -251,9 +251,26 @@ export const SCENARIOS: readonly Scenario[] = [
     name: "half a package is in its place",
     prepare: async (stage) => {
       const directory = await stage.updated();
-      const half = join(directory, "packages", stage.packages[2]!.packageSha256);
-      mkdirSync(half);
-      writeFileSync(join(half, "fp32.onnx"), "half");
+      leaveHalf(stage, directory);
+      return directory;
+    },
+    drive: (device, stage) => toTheEnd(device, wanted(stage, 2)),
+    atStart: [1, 2],
+    atEnd: 2,
+    state: "active",
+  },
+  {
+    name: "half a package is in the place of the one on its way",
+    prepare: async (stage) => {
+      const directory = await stage.updated();
+      const server = await stage.server();
+      hang(server);
+      const device = stage.device(server, directory);
+      await device.start();
+      device.receive(wanted(stage, 2));
+      await device.until("it downloads", () => device.state === "downloading");
+      await device.stop();
+      leaveHalf(stage, directory);
       return directory;
     },
     drive: (device, stage) => toTheEnd(device, wanted(stage, 2)),
@@ -262,3 +279,10 @@ export const SCENARIOS: readonly Scenario[] = [
     state: "active",
   },
 ];
+
+/** As no rename leaves it: a file system that lost names does. */
+function leaveHalf(stage: Stage, directory: string): void {
+  const half = join(directory, "packages", stage.packages[2]!.packageSha256);
+  mkdirSync(half);
+  writeFileSync(join(half, "fp32.onnx"), "half");
+}

@@ -105,3 +105,8 @@ export function words(state: string): string {
 export function plural(count: number, one: string, many = `${one}s`): string {
   return `${formatCount(count)} ${count === 1 ? one : many}`;
 }
+
+/** A sentence of the server's with its times (ISO 8601, UTC) as this browser's clock shows them. */
+export function inLocalTime(text: string): string {
+  return text.replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, (time) => formatAbsolute(Date.parse(time)));
+}

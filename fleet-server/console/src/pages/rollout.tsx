@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { request } from "../api/client.js";
 import { useResource } from "../api/resource.js";
 import { whyNot } from "../api/session.js";
-import { formatCount, formatDuration, formatPercent, plural, words } from "../lib/format.js";
+import { formatCount, formatDuration, formatPercent, plural, words, inLocalTime } from "../lib/format.js";
 import { ROLLOUT_KIND } from "../lib/kinds.js";
 import {
   ACTION_TITLE,
@@ -162,7 +162,7 @@ function sentence(rollout: RolloutView): string {
     ? `Wave ${wave.wave} of ${rollout.waves.length} is ${words(wave.state)}`
     : "All waves passed";
   const because = rollout.reason ? `: ${rollout.reason}` : "";
-  const waits = rollout.waitsFor ? ` It waits for ${rollout.waitsFor}.` : "";
+  const waits = rollout.waitsFor ? ` It waits for ${inLocalTime(rollout.waitsFor)}.` : "";
   const onFailure = {
     pause: "pauses",
     abort: "is aborted and keeps what is done",
