@@ -92,11 +92,12 @@ export {
   requireWorth,
   type AcceptanceBounds,
   type AccuracyReport,
+  type NearBaseReport,
   type QuantizeMethod,
   type SpeedReport,
   type VariantReport,
 } from "./quantize/assess.js";
-export { readQuantizedBase, type QuantizedBase } from "./quantize/base.js";
+export { readQuantizedBase } from "./quantize/base.js";
 export { compareModels, type Comparison, type TensorPair } from "./quantize/compare.js";
 export type { ConvertOptions, ConvertResult, LeftNode } from "./quantize/convert.js";
 export { quantizeDynamic, type DynamicOptions } from "./quantize/dynamic.js";
@@ -116,9 +117,16 @@ export {
   makeVariant,
   type Evaluation,
   type MadeVariant,
+  type MakeNearBase,
   type MakeVariantOptions,
   type VariantSettings,
 } from "./quantize/make.js";
+export {
+  CHANGE_COSTS,
+  searchNearBase,
+  type NearBaseResult,
+  type NearBaseSearchOptions,
+} from "./quantize/near-base-search.js";
 export { openStaticQuantizer, quantizeStatic, type StaticQuantizer } from "./quantize/quantize.js";
 export {
   QUANTIZATION_SCHEMES,
@@ -142,6 +150,7 @@ export type {
   OutputReport,
   QuantizationReport,
   QuantizationScales,
+  QuantizedBase,
   QuantizeOptions,
   QuantizeProgress,
   QuantizeResult,

@@ -1,4 +1,4 @@
-import type { VariantReport } from "@fieldloop/runtime";
+import type { NearBaseReport, VariantReport } from "@fieldloop/runtime";
 import { printTable } from "../output.js";
 import { formatBytes } from "./model-options.js";
 
@@ -8,7 +8,7 @@ const NODES_SHOWN = 12;
 
 /** A variant's report for people: what came of it, then the worst layers and what stayed float. */
 export function printVariantReport(report: VariantReport & { readonly reasons: readonly string[] }): void {
-  const { kernels, speed, accuracy, search } = report;
+  const { kernels, speed, accuracy, search, base } = report;
   const settings = Object.entries(report.settings).map(([name, value]) => `${name} ${value}`);
   const rows: string[][] = [
     ["", "float", "variant", ""],
@@ -39,6 +39,15 @@ export function printVariantReport(report: VariantReport & { readonly reasons: r
       `${accuracy.samples} inputs not calibrated on`,
     ]);
   }
+  if (base) {
+    const share = (bytes: number): string => `${((100 * bytes) / report.bytesAfter).toFixed(1)} %`;
+    rows.push([
+      "travels from the base",
+      "",
+      formatBytes(base.deltaBytes),
+      `${share(base.deltaBytes)} of the file, ${share(base.deltaBytesRounded)} if it were rounded; ${nearness(base)}`,
+    ]);
+  }
   for (const output of report.outputs) {
     rows.push([
       `output ${output.name}`,
@@ -60,6 +69,13 @@ export function printVariantReport(report: VariantReport & { readonly reasons: r
     process.stdout.write(`\nin float: ${floats.slice(0, NODES_SHOWN).join(", ")}${more}\n`);
   }
   for (const warning of report.warnings) process.stdout.write(`warning: ${warning}\n`);
+}
+
+function nearness({ changeCost, trail, metric, samples }: NearBaseReport): string {
+  const chosen = trail.find((trial) => trial.changeCost === changeCost)!;
+  const [rounded] = trail;
+  const said = `${metric} ${(100 * chosen.accuracy).toFixed(2)} against ${(100 * rounded!.accuracy).toFixed(2)} % on ${samples} others`;
+  return changeCost === null ? `staying nearer cost ${metric}` : said;
 }
 
 function printLayers({ layers }: VariantReport): void {

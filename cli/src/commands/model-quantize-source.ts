@@ -18,6 +18,7 @@ export interface SourceFlags {
   readonly data?: readonly string[];
   readonly labels?: string;
   readonly random?: number;
+  readonly base?: string;
   readonly search?: boolean;
   readonly calibrationMax: number;
   readonly evaluationMax: number;
@@ -32,7 +33,7 @@ export interface QuantizeSource {
   readonly calibrationCount: number;
   readonly examples: readonly Feeds[];
   readonly evaluation: Evaluation | undefined;
-  /** With `search`: what it chooses nodes by, on other inputs than those of `evaluation`. */
+  /** With `search` or `base`: what they choose by, on other inputs than those of `evaluation`. */
   readonly searchEvaluation: Evaluation | undefined;
   readonly warnings: readonly string[];
 }
@@ -180,9 +181,9 @@ function split<T>(
   };
 }
 
-/** Inputs to judge by, and, for a search, others to choose nodes by: none where there are not enough for both. */
-function halves<T>(items: readonly T[], { search }: SourceFlags, sequential: boolean): [T[], T[]] {
-  if (!search || items.length < 2) return [[...items], []];
+/** Inputs to judge by, and, where there is something to choose, others to choose by: none where there are not enough for both. */
+function halves<T>(items: readonly T[], { search, base }: SourceFlags, sequential: boolean): [T[], T[]] {
+  if ((!search && base === undefined) || items.length < 2) return [[...items], []];
   const isSearched = (at: number): boolean => (sequential ? at < Math.floor(items.length / 2) : at % 2 === 1);
   return [items.filter((_, at) => !isSearched(at)), items.filter((_, at) => isSearched(at))];
 }

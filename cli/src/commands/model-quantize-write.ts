@@ -122,6 +122,11 @@ function lineageOf(pkg: ModelPackage, report: VariantReport, name: string): Mani
     [`${prefix}.integerKernels`]: report.kernels.integer,
     [`${prefix}.floatProducts`]: report.kernels.float,
   };
+  if (report.base) {
+    metrics[`${prefix}.deltaBytes`] = report.base.deltaBytes;
+    metrics[`${prefix}.deltaBytesRounded`] = report.base.deltaBytesRounded;
+    if (report.base.changeCost !== null) metrics[`${prefix}.changeCost`] = report.base.changeCost;
+  }
   if (report.speed) {
     metrics[`${prefix}.floatMs`] = report.speed.floatMs;
     metrics[`${prefix}.variantMs`] = report.speed.variantMs;

@@ -84,6 +84,33 @@ describe("a package", () => {
     await model.release();
   });
 
+  it("stays near the levels that devices have, and little travels", async () => {
+    const out = join(dir, "parts-2");
+    const args = ["--calibration-max", "40", "--evaluation-max", "200", "--accuracy-drop", "0.05", "--json"];
+    const parts = packagePath("parts");
+    const { code, out: said } = await quantize(parts, "--out", out, "--base", parts, ...args);
+    expect(code).toBe(0);
+    const { base, bytesAfter, accuracy } = JSON.parse(said) as {
+      base: { changeCost: number; deltaBytes: number; deltaBytesRounded: number; trail: unknown[] };
+      bytesAfter: number;
+      accuracy: { samples: number };
+    };
+    // The weights are the base's own: none travels, only what the other calibration found.
+    expect(base.changeCost).toBe(2);
+    expect(base.deltaBytes).toBeLessThan(Math.min(0.05 * bytesAfter, base.deltaBytesRounded));
+    expect(base.trail).toHaveLength(2);
+    expect(accuracy.samples).toBe(100);
+    const { manifest } = await openPackage(out);
+    expect(manifest.lineage.metrics["quantize.int8-u8s8.deltaBytes"]).toBe(base.deltaBytes);
+    for (const [extra, text] of [
+      [["--base", join(dir, "none")], /not_found: Stay near a base: no file or folder/],
+      [["--base", parts, "--method", "fp16"], /wanted --method static with int8 weights/],
+      [["--base", await writeFileModel()], /no int8 weights that "fieldloop model quantize" wrote/],
+    ] as const) {
+      expect((await quantize(parts, ...extra)).err).toMatch(text);
+    }
+  });
+
   it("is refused a variant that misses the bound, and nothing is written", async () => {
     const out = join(dir, "bearing-2");
     const { code, err } = await quantize(

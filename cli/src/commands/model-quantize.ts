@@ -21,6 +21,7 @@ import { InvalidArgumentError, Option, type Command } from "commander";
 import { action, note, printJson } from "../output.js";
 import { parseNumber, parsePositiveInteger } from "./model-options.js";
 import { printVariantReport } from "./model-quantize-report.js";
+import { openBase } from "./model-quantize-base.js";
 import { openSource, type QuantizeSource } from "./model-quantize-source.js";
 import { writeVersion } from "./model-quantize-write.js";
 
@@ -40,6 +41,7 @@ export interface QuantizeFlags {
   readonly random?: number;
   readonly calibrationMax: number;
   readonly evaluationMax: number;
+  readonly base?: string;
   readonly keepFloat?: readonly string[];
   readonly search?: boolean;
   readonly evaluations: number;
@@ -88,6 +90,10 @@ export function registerModelQuantize(model: Command): void {
     .option("--random <n>", "calibrate on so many inputs of noise", parsePositiveInteger)
     .option("--calibration-max <n>", "inputs to calibrate on", parsePositiveInteger, 200)
     .option("--evaluation-max <n>", "other inputs to judge on", parsePositiveInteger, 1_000)
+    .option(
+      "--base <path>",
+      "package (or int8 ONNX file) that devices have: stay near its levels as far as accuracy holds, so that little travels (static)",
+    )
     .option("--keep-float <list>", "nodes to leave in float, with commas", parseList)
     .option("--search", "look for nodes to leave in float until the accuracy bound holds")
     .option("--evaluations <n>", "models that a search may judge", parsePositiveInteger, 24)
@@ -119,6 +125,13 @@ async function quantize(path: string, flags: QuantizeFlags): Promise<void> {
   }
   const source = await openSource(path, flags, settings.method === "static");
   for (const warning of source.warnings) note(`warning: ${warning}`);
+  const base = flags.base === undefined ? undefined : await openBase(flags.base, path, settings);
+  if (base && !source.searchEvaluation) {
+    throw new FieldloopError(
+      "invalid_argument",
+      "Stay near a base: wanted two inputs or more beyond those to calibrate on, some to choose by and others to judge by; name them with --images or --data",
+    );
+  }
   if (flags.search && !source.searchEvaluation) {
     throw new FieldloopError(
       "invalid_argument",
@@ -132,7 +145,10 @@ async function quantize(path: string, flags: QuantizeFlags): Promise<void> {
     calibration: source.calibration,
     examples: source.examples,
     ...(source.evaluation === undefined ? {} : { evaluation: source.evaluation }),
-    ...(source.searchEvaluation === undefined
+    ...(base === undefined || source.searchEvaluation === undefined
+      ? {}
+      : { base: { ...base, evaluation: source.searchEvaluation } }),
+    ...(source.searchEvaluation === undefined || !flags.search
       ? {}
       : { search: { evaluationsMax: flags.evaluations, evaluation: source.searchEvaluation } }),
     bounds,

@@ -43,8 +43,13 @@ export async function runTrainJob(
   const { threadCount } = job;
   const candidate = new Candidate(context, material, trained);
   candidate.note("quantizing");
-  const calibration = [material.rows.replay, material.rows.training];
-  const variants = await makeVariants(base, trained.model, calibration, { threadCount, signal });
+  const { replay, training, validation, holdout } = material.rows;
+  const variants = await makeVariants(
+    base,
+    trained.model,
+    { calibration: [replay, training], held: [validation, holdout] },
+    { head: context.head, threadCount, signal },
+  );
   const float = await openBytes(variants.float.bytes, threadCount);
   try {
     const int8 = variants.int8 && (await openBytes(variants.int8.bytes, threadCount));

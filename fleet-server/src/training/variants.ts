@@ -1,12 +1,23 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { FieldloopError, formatModelVersion, type Manifest, type Variant } from "@fieldloop/protocol";
-import { quantizeStatic, readQuantizedBase, requireQuality, type Feeds } from "@fieldloop/runtime";
+import {
+  argmax,
+  openStaticQuantizer,
+  readQuantizedBase,
+  requireQuality,
+  searchNearBase,
+  type ClassificationHead,
+  type Feeds,
+} from "@fieldloop/runtime";
 import { foldModel, ortNode, type ModelPackage } from "@fieldloop/runtime/node";
+import { openBytes } from "./describe.js";
 import type { Rows } from "./rows.js";
 
 /** Rows shown to the quantizer from the old and from the new data, each at most. */
 const CALIBRATION_ROWS_MAX = 200;
+/** Rows of each part that was held out on which the nearness to the base is judged, at most. */
+const JUDGED_ROWS_MAX = 1_000;
 /** Of the int8 model's outputs against the float model's; the evaluation judges what it means for accuracy. */
 const QUANTIZED_COSINE_MIN = 0.98;
 
@@ -39,38 +50,84 @@ export interface MadeVariants {
   readonly metrics: Readonly<Record<string, number>>;
 }
 
+export interface VariantMaterial {
+  /** Old and new rows. */
+  readonly calibration: readonly Rows[];
+  /** Rows that nothing was trained on, old and new: on each of them staying near the base must cost nothing. */
+  readonly held: readonly Rows[];
+}
+
 /**
- * The trained float model and, where the base has one, its int8 form: calibrated on old and new data, on the base's scales and
- * levels where they still fit, so that what devices must fetch stays small.
+ * The trained float model and, where the base has one, its int8 form: calibrated on old and new data, and as near the base's levels as
+ * accuracy on the rows that were held out allows, so that what devices must fetch stays small.
  * @throws FieldloopError `quantization_rejected` where the int8 outputs stray from the float ones
  */
 export async function makeVariants(
   base: ModelPackage,
   trained: Uint8Array,
-  calibration: readonly Rows[],
-  options: { readonly threadCount: number; readonly signal: AbortSignal },
+  material: VariantMaterial,
+  options: {
+    readonly head: ClassificationHead;
+    readonly threadCount: number;
+    readonly signal: AbortSignal;
+  },
 ): Promise<MadeVariants> {
   const { manifest } = base;
   const float = { variant: floatVariant(manifest), bytes: trained };
   const int8 = manifest.variants.find(({ precision }) => precision === "int8");
   if (!int8) return { float, metrics: {} };
-  const quantizedBase = readQuantizedBase(await readVariant(base, int8));
-  const { bytes, report } = await quantizeStatic(trained, {
+  const input = manifest.inputs[0]!.name;
+  const { head, threadCount, signal } = options;
+  const quantizer = await openStaticQuantizer(trained, {
     backend: ortNode,
     fold: foldModel,
-    calibration: calibrationFeeds(manifest.inputs[0]!.name, calibration),
+    calibration: calibrationFeeds(input, material.calibration),
     activation: int8.name.includes("s8s8") ? "int8" : "uint8",
     weight: "int8",
     perChannel: true,
     reduceRange: manifest.lineage.settings["reduceRange"] === true,
     method: { kind: "minmax" },
-    baseScales: quantizedBase.scales,
-    baseLevels: quantizedBase.levels,
-    ...options,
+    base: readQuantizedBase(await readVariant(base, int8), await readVariant(base, floatVariant(manifest))),
+    threadCount,
+    signal,
   });
+  const { changeCost } = await searchNearBase(quantizer, {
+    evaluate: (bytes) => shareRight(bytes, input, head, material.held, threadCount),
+    signal,
+  });
+  const { bytes, report } = await quantizer.quantize([], changeCost);
   requireQuality(report, { cosineMin: QUANTIZED_COSINE_MIN });
   const quantizedCosine = Math.min(...report.outputs.map(({ cosine }) => cosine));
-  return { float, int8: { variant: int8, bytes }, metrics: { quantizedCosine } };
+  const metrics = { quantizedCosine, ...(changeCost === undefined ? {} : { changeCost }) };
+  return { float, int8: { variant: int8, bytes }, metrics };
+}
+
+/** Of each part, the share of rows whose class a model says. */
+async function shareRight(
+  bytes: Uint8Array,
+  input: string,
+  head: ClassificationHead,
+  parts: readonly Rows[],
+  threadCount: number,
+): Promise<number[]> {
+  const session = await openBytes(bytes, threadCount);
+  try {
+    const shares: number[] = [];
+    for (const { inputs, labels, rowSize, dims } of parts.filter((part) => part.labels.length > 0)) {
+      let right = 0;
+      const count = Math.min(labels.length, JUDGED_ROWS_MAX);
+      for (let at = 0; at < count; at++) {
+        const row = Math.floor((at * labels.length) / count);
+        const data = inputs.subarray(row * rowSize, (row + 1) * rowSize);
+        const outputs = await session.run({ [input]: { type: "float32", dims, data } }, [head.output]);
+        if (argmax(outputs[head.output]!.data as Float32Array) === labels[row]) right++;
+      }
+      shares.push(right / count);
+    }
+    return shares;
+  } finally {
+    await session.release();
+  }
 }
 
 function* calibrationFeeds(input: string, parts: readonly Rows[]): Generator<Feeds> {

@@ -41,6 +41,20 @@ export interface VariantReport {
   readonly speed?: SpeedReport;
   readonly accuracy?: AccuracyReport;
   readonly search?: Pick<SearchResult, "found" | "keepFloat" | "evaluations" | "trail" | "sensitivities">;
+  readonly base?: NearBaseReport;
+}
+
+/** How near a variant stayed to that of an earlier version. */
+export interface NearBaseReport {
+  /** See `LevelsRequest`; null where staying near cost accuracy at any cost, and the variant was rounded as if there were no base. */
+  readonly changeCost: number | null;
+  /** What travels to a device that has the base, and what would have travelled if the variant had been rounded. */
+  readonly deltaBytes: number;
+  readonly deltaBytesRounded: number;
+  readonly metric: AccuracyReport["metric"];
+  readonly samples: number;
+  /** What was judged, in order; the first was rounded. */
+  readonly trail: readonly { readonly changeCost: number | null; readonly accuracy: number }[];
 }
 
 export interface AcceptanceBounds {

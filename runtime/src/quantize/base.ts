@@ -1,16 +1,9 @@
-import { TensorProto_DataType, type TensorProto } from "../onnx/generated/onnx_pb.js";
+import { TensorProto_DataType } from "../onnx/generated/onnx_pb.js";
 import { initializerMap } from "../onnx/graph.js";
 import { decodeModel, graphOf } from "../onnx/model.js";
 import { tensorToFloat32, tensorToInt64Numbers } from "../onnx/tensor.js";
 import type { AffineParameters } from "./numeric.js";
-import type { QuantizationScales } from "./types.js";
-
-/** What a version that devices already have was quantized to; see `QuantizeOptions.baseScales` and `baseLevels`. */
-export interface QuantizedBase {
-  readonly scales: QuantizationScales;
-  /** int8 levels of each weight by its name in the float model. */
-  readonly levels: ReadonlyMap<string, Int8Array>;
-}
+import type { QuantizedBase } from "./types.js";
 
 /** Endings under which the quantizer stores what belongs to a tensor. */
 export const STORED = {
@@ -22,15 +15,16 @@ export const STORED = {
 } as const;
 
 /**
- * Reads scales and weight levels back from a model that `quantizeStatic` wrote. A model quantized by other means gives
+ * Reads scales and levels back from a model that `quantizeStatic` wrote; `float` is what it was made from. A model quantized by other means gives
  * an empty base, because its names say nothing. Throws what `decodeModel` throws.
  */
-export function readQuantizedBase(bytes: Uint8Array): QuantizedBase {
+export function readQuantizedBase(bytes: Uint8Array, float?: Uint8Array): QuantizedBase {
   const graph = graphOf(decodeModel(bytes));
   const initializers = initializerMap(graph);
   const activations: Record<string, AffineParameters> = {};
   const weights: Record<string, number[]> = {};
   const levels = new Map<string, Int8Array>();
+  const biases = new Map<string, Float32Array>();
   for (const node of graph.node) {
     const scale = initializers.get(node.input[1] ?? "");
     const zeroPoint = initializers.get(node.input[2] ?? "");
@@ -43,14 +37,19 @@ export function readQuantizedBase(bytes: Uint8Array): QuantizedBase {
       }
     } else if (node.opType === "DequantizeLinear") {
       const stored = initializers.get(node.input[0] ?? "");
-      if (!isWeight(stored)) continue;
-      weights[name] = [...tensorToFloat32(scale)];
-      levels.set(name, Int8Array.from(tensorToInt64Numbers(stored)));
+      if (!stored?.name.endsWith(STORED.quantized)) continue;
+      const scales = tensorToFloat32(scale);
+      if (stored.dataType === TensorProto_DataType.INT8) {
+        weights[name] = [...scales];
+        levels.set(name, Int8Array.from(tensorToInt64Numbers(stored)));
+      } else if (stored.dataType === TensorProto_DataType.INT32) {
+        const values = tensorToInt64Numbers(stored);
+        biases.set(
+          name,
+          Float32Array.from(values, (value, at) => value * scales[scales.length === 1 ? 0 : at]!),
+        );
+      }
     }
   }
-  return { scales: { activations, weights }, levels };
-}
-
-function isWeight(tensor: TensorProto | undefined): tensor is TensorProto {
-  return tensor?.dataType === TensorProto_DataType.INT8 && tensor.name.endsWith(STORED.quantized);
+  return { scales: { activations, weights }, levels, biases, ...(float === undefined ? {} : { float }) };
 }

@@ -1,12 +1,15 @@
 import { FieldloopError } from "@fieldloop/protocol";
 import type { TensorInfo } from "../backend.js";
 import { groupBySize, GroupedSession, inferredBytes, inferTypes } from "./groups.js";
+import type { InputObserver, InputStatistics } from "./input-statistics.js";
 import { QUANTIZE_LIMITS } from "./limits.js";
 import { rangeObserver, type RangeObserver, type RealRange } from "./observer.js";
 import type { Feeds, QuantizeOptions } from "./types.js";
 
 export interface Calibration {
   readonly ranges: ReadonlyMap<string, RealRange>;
+  /** By what the node writes, for those that were asked for. */
+  readonly statistics: ReadonlyMap<string, InputStatistics>;
   readonly batches: number;
   /** The first batches, for comparing layers afterwards. */
   readonly kept: readonly Feeds[];
@@ -17,6 +20,13 @@ export type CalibrateOptions = Pick<
   "backend" | "calibration" | "method" | "threadCount" | "signal" | "onProgress"
 >;
 
+/** A product whose inputs are looked at beyond their range. */
+export interface ObservedInput {
+  readonly node: string;
+  readonly tensor: string;
+  readonly observer: InputObserver;
+}
+
 /**
  * Runs the float model over the calibration inputs and observes the named tensors; those that are not float32 are left out.
  * Of one batch at most `activationBytesMax` of activations are in memory, of those before only what the observers keep.
@@ -26,9 +36,11 @@ export async function calibrate(
   bytes: Uint8Array,
   names: readonly string[],
   options: CalibrateOptions,
+  inputs: readonly ObservedInput[] = [],
 ): Promise<Calibration> {
   const types = await inferTypes(options.backend, bytes);
   const floats = names.filter((name) => types.get(name)?.type === "float32");
+  const read = inputs.map(({ tensor }) => tensor).filter((name) => types.get(name)?.type === "float32");
   const observers = new Map<string, RangeObserver>(
     floats.map((name) => [name, rangeObserver(name, options.method)]),
   );
@@ -38,11 +50,21 @@ export async function calibrate(
       executionProvider: "cpu",
     });
   const sizeOf = (name: string) => inferredBytes(types.get(name) as TensorInfo | undefined);
-  const sessions = await GroupedSession.open(bytes, groupBySize(floats, sizeOf), open);
+  const sessions = await GroupedSession.open(
+    bytes,
+    groupBySize([...new Set([...floats, ...read])], sizeOf),
+    open,
+  );
   try {
-    const { kept, batches } = await observeAll(sessions, observers, options);
+    const { kept, batches } = await observeAll(sessions, observers, inputs, options);
     return {
       ranges: new Map([...observers].map(([name, observer]) => [name, observer.range()])),
+      statistics: new Map(
+        inputs.flatMap(({ node, observer }): [string, InputStatistics][] => {
+          const statistics = observer.statistics();
+          return statistics ? [[node, statistics]] : [];
+        }),
+      ),
       batches,
       kept,
     };
@@ -54,6 +76,7 @@ export async function calibrate(
 async function observeAll(
   sessions: GroupedSession,
   observers: ReadonlyMap<string, RangeObserver>,
+  inputs: readonly ObservedInput[],
   options: CalibrateOptions,
 ): Promise<{ kept: Feeds[]; batches: number }> {
   const kept: Feeds[] = [];
@@ -69,7 +92,9 @@ async function observeAll(
     }
     for (let group = 0; group < sessions.groupCount; group++) {
       for (const [name, tensor] of Object.entries(await sessions.run(group, feeds))) {
-        if (tensor.data instanceof Float32Array) observers.get(name)?.observe(tensor.data);
+        if (!(tensor.data instanceof Float32Array)) continue;
+        observers.get(name)?.observe(tensor.data);
+        for (const input of inputs) if (input.tensor === name) input.observer.observe(tensor);
       }
     }
     keptBytes += feedBytes(feeds);

@@ -16,6 +16,9 @@ export const QUANTIZE_LIMITS = {
   activationGroupsMax: 12,
   /** What a percentile or entropy calibration remembers of one tensor, however many values it sees. */
   histogramBytesPerTensor: 64 * 1024,
+  /** Columns of a weight whose inputs' covariances are gathered together, and what all of a network's may take; see `blockLengthFor`. */
+  covarianceColumnsMax: 256,
+  covarianceBytesMax: 256 * 1024 * 1024,
   /** Models made and judged by one search for the nodes to leave in float. */
   searchEvaluationsMax: 64,
 } as const;

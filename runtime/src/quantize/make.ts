@@ -5,6 +5,7 @@ import {
   measureSpeed,
   type AcceptanceBounds,
   type AccuracyReport,
+  type NearBaseReport,
   type QuantizeMethod,
   type VariantReport,
 } from "./assess.js";
@@ -15,10 +16,18 @@ import { convertToFloat16 } from "./fp16.js";
 import { quantizeInt4 } from "./int4.js";
 import { countKernels } from "./kernels.js";
 import type { CalibrationMethod } from "./observer.js";
-import { openStaticQuantizer } from "./quantize.js";
+import { searchNearBase } from "./near-base-search.js";
+import { openStaticQuantizer, type StaticQuantizer } from "./quantize.js";
 import type { QuantizationScheme, SchemeSettings } from "./scheme.js";
 import { searchFloatNodes, type SearchResult } from "./search.js";
-import type { Feeds, FoldModel, OutputReport, QuantizationReport, QuantizeProgress } from "./types.js";
+import type {
+  Feeds,
+  FoldModel,
+  OutputReport,
+  QuantizationReport,
+  QuantizedBase,
+  QuantizeProgress,
+} from "./types.js";
 
 /** How a variant is made; what a method does not know it ignores. */
 export interface VariantSettings {
@@ -54,6 +63,8 @@ export interface MakeVariantOptions {
    * its own, on other inputs than the variant is judged by in the end: else the choice would flatter its own judge.
    */
   readonly search?: { readonly evaluationsMax: number; readonly evaluation: Evaluation };
+  /** Stay near the levels of a version that devices have, as far as accuracy holds; static quantization only. */
+  readonly base?: MakeNearBase;
   readonly bounds: AcceptanceBounds;
   readonly threadCount: number;
   /** Monotonic clock, milliseconds. */
@@ -62,6 +73,14 @@ export interface MakeVariantOptions {
   readonly measureMs: number;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: QuantizeProgress) => void;
+}
+
+export interface MakeNearBase {
+  readonly quantized: QuantizedBase;
+  /** Judges how near the levels may stay; on other inputs than `evaluation`, as in a search for nodes. */
+  readonly evaluation: Evaluation;
+  /** Bytes that travel to a device that has the base. */
+  readonly deltaBytes: (variantBytes: Uint8Array) => number;
 }
 
 export interface MadeVariant {
@@ -117,6 +136,7 @@ export async function makeVariant(
       ...(speed === undefined ? {} : { speed }),
       ...(accuracy === undefined ? {} : { accuracy }),
       ...(made.search === undefined ? {} : { search: made.search }),
+      ...(made.base === undefined ? {} : { base: made.base }),
     },
   };
 }
@@ -129,6 +149,7 @@ interface Made {
   readonly warnings: readonly string[];
   readonly static?: QuantizationReport;
   readonly search?: SearchResult;
+  readonly base?: NearBaseReport;
 }
 
 async function makeStatic(
@@ -137,13 +158,15 @@ async function makeStatic(
   options: MakeVariantOptions,
 ): Promise<Made> {
   const { keepFloat, types, perChannel, minimumRealRange } = settings;
-  const { search } = options;
+  const { search, base } = options;
+  const { base: _, ...shared } = options;
   const quantizer = await openStaticQuantizer(modelBytes, {
-    ...options,
+    ...shared,
     ...types,
     perChannel,
     method: settings.calibrationMethod,
     ...(minimumRealRange === undefined ? {} : { minimumRealRange }),
+    ...(base === undefined ? {} : { base: base.quantized }),
   });
   let kept = keepFloat;
   let found: SearchResult | undefined;
@@ -159,7 +182,8 @@ async function makeStatic(
     });
     kept = found.keepFloat;
   }
-  const { bytes, report } = await quantizer.quantize(kept);
+  const near = base && (await stayNear(quantizer, kept, base, options));
+  const { bytes, report } = await quantizer.quantize(kept, near?.changeCost ?? undefined);
   return {
     bytes,
     nodesConvertible: quantizer.quantizable.length,
@@ -172,6 +196,29 @@ async function makeStatic(
     warnings: [],
     static: report,
     ...(found === undefined ? {} : { search: found }),
+    ...(near === undefined ? {} : { base: near }),
+  };
+}
+
+async function stayNear(
+  quantizer: StaticQuantizer,
+  keepFloat: readonly string[],
+  { evaluation, deltaBytes }: MakeNearBase,
+  { signal, onProgress }: MakeVariantOptions,
+): Promise<NearBaseReport> {
+  const { bytes, changeCost, trail } = await searchNearBase(quantizer, {
+    evaluate: async (candidate) => [await evaluation.evaluate(candidate)],
+    keepFloat,
+    ...(signal === undefined ? {} : { signal }),
+    ...(onProgress === undefined ? {} : { onProgress }),
+  });
+  return {
+    changeCost: changeCost ?? null,
+    deltaBytes: deltaBytes(bytes),
+    deltaBytesRounded: deltaBytes(quantizer.rewrite(keepFloat)),
+    metric: evaluation.metric,
+    samples: evaluation.samples,
+    trail: trail.map((trial) => ({ changeCost: trial.changeCost ?? null, accuracy: trial.accuracies[0]! })),
   };
 }
 

@@ -1,10 +1,12 @@
 import { FieldloopError } from "@fieldloop/protocol";
-import type { GraphProto, NodeProto } from "../onnx/generated/onnx_pb.js";
-import { consumerMap } from "../onnx/graph.js";
+import { TensorProto_DataType, type GraphProto, type NodeProto } from "../onnx/generated/onnx_pb.js";
+import { consumerMap, initializerMap } from "../onnx/graph.js";
 import { graphSignature } from "../onnx/inspect.js";
 import { decodeModel, encodeModel, graphOf } from "../onnx/model.js";
-import { calibrate, type Calibration } from "./calibrate.js";
+import { elementCount, tensorDims, tensorToFloat32 } from "../onnx/tensor.js";
+import { calibrate, type Calibration, type ObservedInput } from "./calibrate.js";
 import { compareModels, type TensorPair } from "./compare.js";
+import { blockLengthFor, InputObserver, weightShape } from "./input-statistics.js";
 import { countKernels } from "./kernels.js";
 import { affineParameters, quantizedRange, type AffineParameters } from "./numeric.js";
 import type { RealRange } from "./observer.js";
@@ -26,6 +28,7 @@ import type {
   QuantizationScales,
   QuantizeOptions,
   QuantizeResult,
+  QuantizedBase,
 } from "./types.js";
 
 /**
@@ -42,7 +45,7 @@ export async function quantizeStatic(
   options: QuantizeOptions,
 ): Promise<QuantizeResult> {
   const quantizer = await openStaticQuantizer(modelBytes, options, options.keepFloat ?? []);
-  return quantizer.quantize(options.keepFloat ?? []);
+  return quantizer.quantize(options.keepFloat ?? [], options.base && (options.changeCost ?? 0));
 }
 
 /** A calibrated model that can be quantized several ways, for a search over the nodes to leave in float. */
@@ -53,10 +56,10 @@ export interface StaticQuantizer {
   readonly kept: readonly Feeds[];
   /** Names of the nodes that can compute on 8-bit levels, in execution order. */
   readonly quantizable: readonly string[];
-  /** Only the model, which is quick. */
-  rewrite(keepFloat: readonly string[]): Uint8Array;
+  /** Only the model, which is quick. With a `changeCost` near the base, without one as if there were none. */
+  rewrite(keepFloat: readonly string[], changeCost?: number): Uint8Array;
   /** The model with its report. */
-  quantize(keepFloat: readonly string[]): Promise<QuantizeResult>;
+  quantize(keepFloat: readonly string[], changeCost?: number): Promise<QuantizeResult>;
 }
 
 /**
@@ -75,15 +78,18 @@ export async function openStaticQuantizer(
   if (plan.nodes.size === 0) throw nothingToQuantize(graph);
   const owners = [...plan.tensors].map((name) => scaleOwnerOf(plan, name));
   const names = keepFloat === undefined ? [...owners, ...possibleTensors(graph, plan)] : owners;
-  const calibration = await calibrate(floatBytes, [...new Set(names)], options);
-  const make = (kept: readonly string[]) => rewritten(floatBytes, kept, calibration, options);
+  const inputs = observedInputs(graph, plan, options.base);
+  const calibration = await calibrate(floatBytes, [...new Set(names)], options, inputs);
+  const unchanged = await unchangedSince(graph, options);
+  const make = (kept: readonly string[], changeCost: number | undefined) =>
+    rewritten(floatBytes, kept, { ...calibration, unchanged }, changeCost, options);
   return {
     floatBytes,
     kept: calibration.kept,
     quantizable: describeLayers(graph, whole).map(({ node }) => node),
-    rewrite: (kept) => make(kept).bytes,
-    quantize: async (kept) => {
-      const made = make(kept);
+    rewrite: (kept, changeCost) => make(kept, changeCost).bytes,
+    quantize: async (kept, changeCost) => {
+      const made = make(kept, changeCost);
       const report = await reportOn(floatBytes, made, calibration, options);
       const nodesQuantizable = describeLayers(graph, whole).length;
       return {
@@ -92,6 +98,41 @@ export async function openStaticQuantizer(
       };
     },
   };
+}
+
+/** The products whose weights the base has too. */
+function observedInputs(
+  graph: GraphProto,
+  plan: QuantizationPlan,
+  base: QuantizedBase | undefined,
+): ObservedInput[] {
+  if (!base) return [];
+  const initializers = initializerMap(graph);
+  const products = plan.order
+    .filter((node) => plan.nodes.get(node) === "compute" && base.levels.has(node.input[1]!))
+    .map((node) => ({ node, dims: tensorDims(initializers.get(node.input[1]!)!) }))
+    .filter(({ node, dims }) => base.levels.get(node.input[1]!)!.length === elementCount(dims));
+  const blockLength = blockLengthFor(products.map(({ node, dims }) => weightShape(node, dims)));
+  return products.map(({ node, dims }) => ({
+    node: node.output[0]!,
+    tensor: node.input[0]!,
+    observer: new InputObserver(node, dims, blockLength),
+  }));
+}
+
+/** Names of initializers that are the same in the float model of the base. */
+async function unchangedSince(graph: GraphProto, options: QuantizeOptions): Promise<Set<string>> {
+  const float = options.base?.float;
+  if (!float) return new Set();
+  const before = initializerMap(graphOf(decodeModel(await prepare(float, options))));
+  const same = graph.initializer.filter((tensor) => {
+    const old = before.get(tensor.name);
+    if (![old, tensor].every((entry) => entry?.dataType === TensorProto_DataType.FLOAT)) return false;
+    const values = tensorToFloat32(tensor);
+    const oldValues = tensorToFloat32(old!);
+    return values.length === oldValues.length && values.every((value, at) => value === oldValues[at]);
+  });
+  return new Set(same.map(({ name }) => name));
 }
 
 interface Rewritten {
@@ -105,9 +146,11 @@ interface Rewritten {
 function rewritten(
   floatBytes: Uint8Array,
   keepFloat: readonly string[],
-  calibration: Calibration,
+  calibration: Calibration & { readonly unchanged: ReadonlySet<string> },
+  changeCost: number | undefined,
   options: QuantizeOptions,
 ): Rewritten {
+  const base = changeCost === undefined ? undefined : options.base;
   const model = decodeModel(floatBytes);
   const graph = graphOf(model);
   const plan = planQuantization(graph, new Set(keepFloat));
@@ -118,7 +161,7 @@ function rewritten(
     const name = scaleOwnerOf(plan, tensor);
     const range = softmax.has(name) ? { min: 0, max: 1 } : calibration.ranges.get(name);
     if (!range) throw new FieldloopError("onnx_unsupported", `Calibrate: tensor "${name}" is not float32`);
-    activations.set(name, chooseParameters(name, range, symmetric, options));
+    activations.set(name, chooseParameters(name, range, symmetric, base, options));
   }
   const layers = describeLayers(graph, plan);
   const { weightScales, dequantizedNames } = rewriteGraph(graph, plan, {
@@ -129,9 +172,9 @@ function rewritten(
     reduceRange: options.reduceRange,
     activations,
     ...(options.minimumRealRange === undefined ? {} : { minimumRealRange: options.minimumRealRange }),
-    ...(options.baseScales === undefined ? {} : { baseWeights: options.baseScales.weights }),
-    ...(options.baseLevels === undefined ? {} : { baseLevels: options.baseLevels }),
-    ...(options.hysteresis === undefined ? {} : { hysteresis: options.hysteresis }),
+    ...(base && changeCost !== undefined
+      ? { near: { base, changeCost, statistics: calibration.statistics, unchanged: calibration.unchanged } }
+      : {}),
   });
   const scales = { activations: Object.fromEntries(activations), weights: weightScales };
   return { bytes: encodeModel(model), plan, layers, dequantizedNames, scales };
@@ -204,21 +247,22 @@ function chooseParameters(
   name: string,
   range: RealRange,
   symmetric: boolean,
+  base: QuantizedBase | undefined,
   options: QuantizeOptions,
 ): AffineParameters {
   const { activation, minimumRealRange } = options;
   const fresh = affineParameters(range.min, range.max, activation, symmetric, minimumRealRange);
-  const activations = options.baseScales?.activations ?? {};
-  const base = Object.hasOwn(activations, name) ? activations[name] : undefined;
-  if (!base) return fresh;
+  const activations = base?.scales.activations ?? {};
+  const known = Object.hasOwn(activations, name) ? activations[name] : undefined;
+  if (!known) return fresh;
   const levels = quantizedRange(options.activation);
-  const low = (levels.min - base.zeroPoint) * base.scale;
-  const high = (levels.max - base.zeroPoint) * base.scale;
+  const low = (levels.min - known.zeroPoint) * known.scale;
+  const high = (levels.max - known.zeroPoint) * known.scale;
   const slack = 0.02 * (high - low);
   const covers = Math.min(range.min, 0) >= low - slack && Math.max(range.max, 0) <= high + slack;
   // A clamp is absorbed only at the lowest level, so a range from 0 on may not get another zero point.
-  const sameFloor = range.min < 0 || symmetric || base.zeroPoint === levels.min;
-  return covers && sameFloor && fresh.scale >= 0.7 * base.scale ? base : fresh;
+  const sameFloor = range.min < 0 || symmetric || known.zeroPoint === levels.min;
+  return covers && sameFloor && fresh.scale >= 0.7 * known.scale ? known : fresh;
 }
 
 /** Nodes that compute on 8-bit levels with the activation to compare for each, before the graph is rewritten. */

@@ -25,8 +25,11 @@ import {
   type AffineParameters,
   type QuantizedType,
 } from "./numeric.js";
+import type { InputStatistics } from "./input-statistics.js";
+import type { NearBase } from "./near-base.js";
 import { dataInputs, scaleOwnerOf, type QuantizationPlan } from "./plan.js";
-import { quantizeBias, quantizeWeight } from "./weights.js";
+import type { QuantizedBase } from "./types.js";
+import { quantizeBias, quantizeWeight, REDUCED_LEVEL_MAX, type QuantizedWeight } from "./weights.js";
 
 export interface RewriteSettings {
   readonly activation: QuantizedType;
@@ -37,13 +40,18 @@ export interface RewriteSettings {
   readonly minimumRealRange?: number;
   /** Parameters of every tensor that owns a scale. */
   readonly activations: ReadonlyMap<string, AffineParameters>;
-  /** Weight scales and levels of an earlier version by initializer name. */
-  readonly baseWeights?: Readonly<Record<string, readonly number[]>>;
-  readonly baseLevels?: ReadonlyMap<string, Int8Array>;
-  readonly hysteresis?: number;
+  /** An earlier version, and what decides how near weights stay to it. */
+  readonly near?: {
+    readonly base: QuantizedBase;
+    readonly changeCost: number;
+    /** By what the node writes; a weight of which nothing is known is rounded. */
+    readonly statistics: ReadonlyMap<string, InputStatistics>;
+    /** Initializers that are the same in the base's float model. */
+    readonly unchanged: ReadonlySet<string>;
+  };
 }
 
-/** What the rewrite decided, for the report and for the next version's `baseScales`. */
+/** What the rewrite decided, for the report and for the next version's base. */
 export interface RewriteResult {
   readonly weightScales: Record<string, number[]>;
   /** Names under which quantized activations can be read back as floats. */
@@ -180,22 +188,25 @@ class Rewriter {
       storedBias && scaled(tensorToFloat32(storedBias), isGemm ? floatAttribute(node, "beta", 1) : 1);
     if (isGemm) node.attribute = node.attribute.filter(({ name }) => name !== "alpha" && name !== "beta");
     const inputScale = this.#parametersOf(node.input[0]!).scale;
-    const baseWeights = this.#settings.baseWeights ?? {};
+    const baseWeights = this.#settings.near?.base.scales.weights ?? {};
     const baseScales = Object.hasOwn(baseWeights, weightName) ? baseWeights[weightName] : undefined;
-    const baseLevels = this.#settings.baseLevels?.get(weightName);
-    const quantized = quantizeWeight({
-      name: weightName,
-      data,
-      dims,
-      axis: this.#settings.perChannel ? axis : undefined,
-      reduceRange: this.#settings.reduceRange,
-      type: this.#settings.weight,
-      minimumRealRange: this.#settings.minimumRealRange ?? 0,
-      inputScale,
-      ...(bias === undefined ? {} : { bias }),
-      ...(baseScales === undefined ? {} : { baseScales }),
-      ...(baseLevels === undefined ? {} : { baseLevels, hysteresis: this.#settings.hysteresis ?? 0.5 }),
-    });
+    const near = this.#nearBase(node, axis, bias !== undefined);
+    const kept = this.#unchanged(node, data.length);
+    const quantized =
+      kept ??
+      quantizeWeight({
+        name: weightName,
+        data,
+        dims,
+        axis: this.#settings.perChannel ? axis : undefined,
+        reduceRange: this.#settings.reduceRange,
+        type: this.#settings.weight,
+        minimumRealRange: this.#settings.minimumRealRange ?? 0,
+        inputScale,
+        ...(bias === undefined ? {} : { bias }),
+        ...(baseScales === undefined ? {} : { baseScales }),
+        ...(near === undefined ? {} : { near }),
+      });
     this.#weightScales[weightName] = [...quantized.scales];
     const perChannel = this.#settings.perChannel;
     const channels = quantized.scales.length;
@@ -209,7 +220,10 @@ class Rewriter {
       axis,
     );
     if (!bias) return;
-    const quantizedBias = quantizeBias(bias, inputScale, quantized.scales);
+    const { meanErrors } = quantized;
+    const rounded = kept && this.#settings.near?.base.biases.get(biasName);
+    const wanted = meanErrors ? bias.map((value, at) => value - meanErrors[at]!) : (rounded ?? bias);
+    const quantizedBias = quantizeBias(wanted, inputScale, quantized.scales);
     node.input[2] = this.#dequantize(
       biasName,
       int32Tensor("", [bias.length], quantizedBias.values),
@@ -219,6 +233,27 @@ class Rewriter {
       int32Tensor("", perChannel ? [channels] : [], new Int32Array(channels)),
       0,
     );
+  }
+
+  /** The base's own levels where neither weight nor bias moved. */
+  #unchanged(node: NodeProto, length: number): QuantizedWeight | undefined {
+    const { near, perChannel, weight, reduceRange } = this.#settings;
+    const [, name = "", biasName = ""] = node.input;
+    const isSame = (entry: string): boolean => entry === "" || near?.unchanged.has(entry) === true;
+    if (!near || weight !== "int8" || !isSame(name) || !isSame(biasName)) return undefined;
+    const values = near.base.levels.get(name);
+    const scales = near.base.scales.weights[name];
+    if (values?.length !== length || !scales || scales.length > 1 !== perChannel) return undefined;
+    if (reduceRange && values.some((level) => Math.abs(level) > REDUCED_LEVEL_MAX)) return undefined;
+    return { values, zeroPoint: 0, scales: Float32Array.from(scales) };
+  }
+
+  #nearBase(node: NodeProto, outputAxis: 0 | 1, hasBias: boolean): NearBase | undefined {
+    const { near } = this.#settings;
+    const levels = near?.base.levels.get(node.input[1]!);
+    const statistics = near?.statistics.get(node.output[0]!);
+    if (!near || !levels || !statistics) return undefined;
+    return { levels, statistics, outputAxis, changeCost: near.changeCost, hasBias };
   }
 
   /** Constant operands of Add, Mul and Concat, quantized like an activation over their own values. */

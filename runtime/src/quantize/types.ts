@@ -32,6 +32,17 @@ export interface QuantizationScales {
   readonly weights: Readonly<Record<string, readonly number[]>>;
 }
 
+/** What a version that devices already have was quantized to (`readQuantizedBase`). */
+export interface QuantizedBase {
+  readonly scales: QuantizationScales;
+  /** int8 levels of each weight by its name in the float model. */
+  readonly levels: ReadonlyMap<string, Int8Array>;
+  /** What each bias was rounded to. */
+  readonly biases: ReadonlyMap<string, Float32Array>;
+  /** The float model that it was made from: layers that are the same in both are taken over as they are. */
+  readonly float?: Uint8Array;
+}
+
 export interface QuantizeOptions {
   readonly backend: Backend;
   readonly fold: FoldModel;
@@ -49,14 +60,10 @@ export interface QuantizeOptions {
   readonly keepFloat?: readonly string[];
   /** Zero point in the middle; default true for int8 (TensorRT demands it) and false for uint8. */
   readonly symmetricActivation?: boolean;
-  /** Scales of the version that devices have: kept where they still fit, so that the delta stays small. */
-  readonly baseScales?: QuantizationScales;
-  /**
-   * Its weight levels (both from `readQuantizedBase`), and how many steps a weight may be off its old level and still
-   * keep it: 0.5 (the default) is plain rounding, 1.0 to 1.5 make deltas smaller at some cost in accuracy.
-   */
-  readonly baseLevels?: ReadonlyMap<string, Int8Array>;
-  readonly hysteresis?: number;
+  /** The version that devices have: its scales are kept where they still fit, and levels chosen near its own. */
+  readonly base?: QuantizedBase;
+  /** With a base: what a bit of the delta is worth, see `LevelsRequest.changeCost`. Default 0. */
+  readonly changeCost?: number;
   /**
    * Narrowest range of a tensor (ONNX Runtime's `MinimumRealRange`): scales of tensors and channels that are almost always
    * zero stay away from tiny numbers. Default 0.

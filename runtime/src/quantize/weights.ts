@@ -1,5 +1,6 @@
 import { FieldloopError } from "@fieldloop/protocol";
 import { elementCount } from "../onnx/tensor.js";
+import { weightNear, type NearBase } from "./near-base.js";
 import { roundHalfEven, type QuantizedType } from "./numeric.js";
 
 /** Levels of a weight with one scale per channel; `zeroPoint` is the same for all, 0 for int8 and 128 for uint8. */
@@ -7,6 +8,8 @@ export interface QuantizedWeight {
   readonly values: Int8Array | Uint8Array;
   readonly zeroPoint: number;
   readonly scales: Float32Array;
+  /** With {@link NearBase}: by how much each output is off in the mean, which its bias takes back. */
+  readonly meanErrors?: Float64Array;
 }
 
 export interface WeightRequest {
@@ -30,14 +33,12 @@ export interface WeightRequest {
   readonly inputScale?: number;
   /** Scales of an earlier version, kept where they still fit so that unchanged weights give unchanged bytes. */
   readonly baseScales?: readonly number[];
-  /**
-   * Levels of that version. Where its scale was kept, a weight within `hysteresis` steps of its old level keeps it:
-   * 0.5 is plain rounding, more trades accuracy for a smaller delta.
-   */
-  readonly baseLevels?: Int8Array;
-  readonly hysteresis?: number;
+  /** Levels of that version, and what decides how near the new ones stay to them; without it they are rounded. */
+  readonly near?: NearBase;
 }
 
+/** Levels of weights with 7 bits lie between this and its negative. */
+export const REDUCED_LEVEL_MAX = 64;
 /** int32 bias levels stay below this, which leaves the accumulator room for the products (255 * 127 * 60,000). */
 const BIAS_LEVEL_MAX = 2 ** 30;
 /** A kept scale may clip this much of the largest weight, and must use this share of its levels. */
@@ -50,21 +51,20 @@ export function quantizeWeight(request: WeightRequest): QuantizedWeight {
   const channelCount = axis === undefined ? 1 : dims[axis]!;
   const inner = axis === undefined ? data.length : elementCount(dims.slice(axis + 1));
   const absMax = channelAbsMax(request, channelCount, inner);
-  const levelMax = request.reduceRange ? 64 : 127;
+  const levelMax = request.reduceRange ? REDUCED_LEVEL_MAX : 127;
   const scales = channelScales(request, absMax, levelMax);
   const zeroPoint = request.type === "uint8" ? 128 : 0;
   const values = request.type === "uint8" ? new Uint8Array(data.length) : new Int8Array(data.length);
-  const base = request.baseLevels?.length === data.length ? request.baseLevels : undefined;
-  const kept = Array.from(
-    scales,
-    (scale, channel) => scale === Math.fround(request.baseScales?.[channel] ?? 0),
-  );
+  const { near } = request;
+  const { baseScales } = request;
+  if (near && near.levels.length === data.length && baseScales?.length === scales.length) {
+    const { levels, meanErrors } = weightNear({ ...near, data, scales, baseScales, levelMax });
+    for (const [index, level] of levels.entries()) values[index] = level + zeroPoint;
+    return { values, zeroPoint, scales, meanErrors };
+  }
   for (let index = 0; index < data.length; index++) {
     const channel = channelOf(index, inner, channelCount);
-    const exact = Math.fround(data[index]! / scales[channel]!);
-    const old = base?.[index] ?? Number.NaN;
-    const keep = kept[channel] && Math.abs(exact - old) < (request.hysteresis ?? 0.5);
-    const level = keep ? old : roundHalfEven(exact);
+    const level = roundHalfEven(Math.fround(data[index]! / scales[channel]!));
     values[index] = Math.min(levelMax, Math.max(-levelMax, level)) + zeroPoint;
   }
   return { values, zeroPoint, scales };
