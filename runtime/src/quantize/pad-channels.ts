@@ -1,5 +1,12 @@
 import type { GraphProto, NodeProto, TensorProto } from "../onnx/generated/onnx_pb.js";
-import { consumerMap, definedNames, initializerMap, intAttribute, makeNode } from "../onnx/graph.js";
+import {
+  consumerMap,
+  definedNames,
+  initializerMap,
+  intAttribute,
+  makeNode,
+  sortedNodes,
+} from "../onnx/graph.js";
 import { elementCount, float32Tensor, int64Tensor, tensorDims, tensorToFloat32 } from "../onnx/tensor.js";
 
 /** Input channels that a direct 8-bit convolution of ONNX Runtime reads at a time (MLAS, `FilterInputChannelPackCount`). */
@@ -28,6 +35,26 @@ export function padChannels(graph: GraphProto): void {
     node.input[0] = padded;
     return [makeNode("Pad", [input, pads], [padded], {}, { name: padded }), node];
   });
+}
+
+/** Once the graph is quantized, in place: the channel of zeros is added to levels of a byte in place of floats of four. */
+export function padLevels(graph: GraphProto): void {
+  const initializers = initializerMap(graph);
+  const consumers = consumerMap(graph);
+  for (const pad of graph.node) {
+    const [input = "", pads = ""] = pad.input;
+    const [padded = ""] = pad.output;
+    const [quantize, ...others] = consumers.get(padded) ?? [];
+    if (pad.opType !== "Pad" || pads !== `${input}/padded/pads` || !initializers.has(pads)) continue;
+    if (quantize?.opType !== "QuantizeLinear" || others.length > 0) continue;
+    const [levels = ""] = quantize.output;
+    const [, scale = "", zeroPoint = ""] = quantize.input;
+    quantize.input = [input, scale, zeroPoint];
+    quantize.output = [padded];
+    pad.input = [padded, pads, zeroPoint];
+    pad.output = [levels];
+  }
+  graph.node = sortedNodes(graph);
 }
 
 function isThreeChannels(node: NodeProto, weight: TensorProto): boolean {

@@ -17,7 +17,7 @@ import {
   scaleOwnerOf,
   type QuantizationPlan,
 } from "./plan.js";
-import { padChannels } from "./pad-channels.js";
+import { padChannels, padLevels } from "./pad-channels.js";
 import { meanToPool, prepareFloat } from "./prepare.js";
 import { rewriteGraph } from "./rewrite.js";
 import type {
@@ -176,6 +176,7 @@ function rewritten(
       ? { near: { base, changeCost, statistics: calibration.statistics, unchanged: calibration.unchanged } }
       : {}),
   });
+  padLevels(graph);
   const scales = { activations: Object.fromEntries(activations), weights: weightScales };
   return { bytes: encodeModel(model), plan, layers, dequantizedNames, scales };
 }
