@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { AuthService } from "./auth/auth.js";
+import { SecretBox } from "./auth/secret-box.js";
 import type { BlobStore } from "./blob/blob.js";
 import { FileBlobStore } from "./blob/files.js";
 import { Broker } from "./broker/broker.js";
@@ -63,6 +64,7 @@ export interface Parts {
   readonly loop: Loop;
   readonly trust: TrustService;
   readonly ceremony: KeyCeremony;
+  readonly secretBox: SecretBox;
 }
 
 const SILENCE_MS = 60_000;
@@ -75,6 +77,9 @@ export async function assemble(options: ServerOptions, database: Database, clock
   const blobs = new FileBlobStore(join(dataDir, "blobs"));
   await blobs.open();
   const { trust, ceremony } = await openTrust(options, { database, blobs, clock, newId });
+  const secretBox = new SecretBox({ folder: join(dataDir, "secret-keys"), now: () => clock.now() });
+  await secretBox.open();
+  if (options.rotateSecretKey) await secretBox.rotate();
   const live = new LiveHub();
   const rates = new RateMeter();
   const labels = new LabelService(new LabelStore(database));
@@ -128,6 +133,7 @@ export async function assemble(options: ServerOptions, database: Database, clock
     labels,
     trust,
     workDir,
+    secretBox,
     ...(options.webhooks ? { webhooks: options.webhooks } : {}),
   }));
   return {
@@ -145,6 +151,7 @@ export async function assemble(options: ServerOptions, database: Database, clock
     loop,
     trust,
     ceremony,
+    secretBox,
     ...fleet,
   };
 }

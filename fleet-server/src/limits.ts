@@ -115,6 +115,8 @@ export const SERVER_LIMITS = {
   webhookPendingMax: 10_000,
   webhookAnswerBytesMax: 16 * 1024,
   webhookErrorLengthMax: 200,
+  /** How long a secret that was replaced signs beside its successor. */
+  webhookSecretOverlapMs: 24 * 3_600_000,
   webhookPauseMsMax: 3_600_000,
   /** How often the sender looks by itself. */
   webhookLookMs: 30_000,

@@ -12,6 +12,7 @@ import { registerRolloutRoutes } from "./http/routes/rollouts.js";
 import { registerSampleRoutes } from "./http/routes/samples.js";
 import { registerTrainingRoutes } from "./http/routes/training.js";
 import { registerWebhookRoutes } from "./http/routes/webhooks.js";
+import type { SecretBox } from "./auth/secret-box.js";
 import type { CommitEffects } from "./ingest/context.js";
 import { FleetFeed } from "./services/fleet-feed.js";
 import { DesiredStore } from "./store/desired.js";
@@ -30,6 +31,7 @@ import type { TelemetryService } from "./services/telemetry.js";
 import { TrainingService } from "./services/training.js";
 import { WebhookOutbox } from "./services/webhook-outbox.js";
 import { WEBHOOK_SETTINGS, WebhookSender, type WebhookSettings } from "./services/webhook-sender.js";
+import { WebhookSecrets } from "./services/webhook-secrets.js";
 import { WebhookService } from "./services/webhooks.js";
 import { AuditStore } from "./store/audit.js";
 import type { Database } from "./store/database.js";
@@ -58,6 +60,7 @@ export interface LoopDependencies {
   /** A folder of the loop's own, for work in progress. */
   readonly workDir: string;
   readonly webhooks?: Partial<WebhookSettings>;
+  readonly secretBox: SecretBox;
 }
 
 export interface LoopCounts {
@@ -98,11 +101,12 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
   const datasets = new DatasetService({ database, clock, newId });
   const shadows = new ShadowService({ deployments, shadow: new ShadowStore(database) });
   const settings = { ...WEBHOOK_SETTINGS, ...dependencies.webhooks };
-  const sender = new WebhookSender({ database, clock, logger, settings, random: Math.random });
+  const secrets = new WebhookSecrets({ database, box: dependencies.secretBox, logger });
+  const sender = new WebhookSender({ database, clock, logger, settings, random: Math.random, secrets });
   const outbox = new WebhookOutbox(newId);
   outbox.wake = () => sender.wake();
   const { allowPrivate } = settings;
-  const webhooks = new WebhookService({ database, clock, newId, outbox, sender, allowPrivate });
+  const webhooks = new WebhookService({ database, clock, newId, outbox, sender, allowPrivate, secrets });
   const feed = new FleetFeed({ store: new FleetStore(database), groups: deviceStore });
   const rollouts = new RolloutService({
     database,
@@ -162,6 +166,7 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
         // The evidence of a version is part of its target.
         if (event.type === "evaluation") trust.wake();
       });
+      await secrets.settle();
       sender.start();
       await rollouts.start();
       await training.start();

@@ -49,6 +49,8 @@ export interface ServerOptions {
   readonly webhooks?: Partial<WebhookSettings>;
   /** Opens signing keys of the data folder that are behind a passphrase. */
   readonly keyPassphrase?: string;
+  /** A new key for the secrets of the database: what the older ones encrypt is encrypted anew. */
+  readonly rotateSecretKey?: boolean;
   /** Folder of the built console. */
   readonly consoleDir?: string;
 }

@@ -152,6 +152,7 @@ export const ERROR_CODES = {
   version_awaiting_signature: { status: 409, title: "The version is not signed by the targets keys yet" },
 
   // Fleet
+  secret_key_missing: { status: 500, title: "The key of a stored secret is not in the data folder" },
   rollout_needs_evidence: { status: 409, title: "The version has no passing evaluation" },
   idempotency_conflict: { status: 409, title: "The idempotency key was used for another request" },
   precondition_failed: { status: 412, title: "The resource changed meanwhile" },

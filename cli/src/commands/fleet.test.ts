@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ServerHandle } from "@fieldloop/fleet-server";
 import { packagePath } from "@fieldloop/models";
-import type { Dataset, ModelVersion } from "@fieldloop/protocol";
+import type { Dataset, ModelVersion, Webhook } from "@fieldloop/protocol";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { runHere, startServerHere, type Outcome } from "../testing/command-line.test.kit.js";
 
@@ -44,6 +44,36 @@ describe("commands over the fleet server's API", () => {
   ])("%j prints a table, and a document with --json", async (args, heading) => {
     expect((await fieldloop(...args)).out).toContain(heading);
     expect(JSON.parse((await fieldloop(...args, "--json")).out)).toBeDefined();
+  });
+
+  it("change a webhook: what is named, and its secret, shown this once", async () => {
+    const made = JSON.parse(
+      (await fieldloop("webhook", "create", "https://a.example/", "--json")).out,
+    ) as Webhook;
+    const change = (...args: string[]): Promise<Outcome> =>
+      fieldloop("webhook", "update", made.webhook, ...args);
+    const url = await change(
+      "--url",
+      "https://b.example/",
+      "--events",
+      "io.fieldloop.rollout.state",
+      "--json",
+    );
+    expect(JSON.parse(url.out)).toMatchObject({ url: "https://b.example/", enabled: true });
+    expect((await change("--disable")).err).toContain("https://b.example/, disabled");
+    expect(JSON.parse((await change("--enable", "--events", "all", "--json")).out)).toMatchObject({
+      enabled: true,
+      events: [],
+    });
+    const rotated = await change("--rotate-secret");
+    expect(rotated.err).toMatch(/secret \(shown this once\): whsec_/);
+    expect(rotated.err).toContain("signs beside it until");
+    const last = JSON.parse((await change("--rotate-secret", "at-once", "--json")).out) as Webhook;
+    expect(last.secret).toMatch(/^whsec_/);
+    expect([last.previousSecretUntil, last.secret === made.secret]).toEqual([null, false]);
+    expect(await change()).toMatchObject({ code: 2, err: expect.stringContaining("nothing to change") });
+    expect((await change("--url", "https://127.0.0.1/")).err).toContain("invalid_argument");
+    expect((await change("--enable", "--disable")).code).toBe(2);
   });
 
   it("save a dataset and say why it cannot be frozen yet", async () => {
@@ -90,7 +120,7 @@ describe("commands over the fleet server's API", () => {
     expect(outcome.code).toBe(code);
   });
 
-  it.each(["rollout", "sample", "dataset", "train", "evaluate"])(
+  it.each(["rollout", "webhook", "sample", "dataset", "train", "evaluate"])(
     "%s has help for each of its commands",
     async (name) => {
       const { code, out } = await fieldloop(name, "--help");

@@ -14,6 +14,7 @@ interface ServerCommandOptions {
   publicMqttUrl?: string;
   keyPassphraseFile?: string;
   webhooksPrivate?: boolean;
+  rotateSecretKey?: boolean;
   logLevel: LogLevel;
   json?: boolean;
 }
@@ -35,6 +36,10 @@ export function registerServerCommand(program: Command): void {
     .option(
       "--webhooks-private",
       "let webhooks go to loopback and private addresses, and by plain http (default: FIELDLOOP_WEBHOOKS_PRIVATE=1)",
+    )
+    .option(
+      "--rotate-secret-key",
+      "at this start, make a new key for the secrets in the database and encrypt them anew",
     )
     .option("--log-level <level>", `least that is logged: ${LOG_LEVELS.join(", ")}`, readLogLevel, "info")
     .option("--json", "one JSON object a line, for programs")
@@ -68,6 +73,7 @@ async function runServer(options: ServerCommandOptions): Promise<void> {
     ...(options.publicMqttUrl ? { publicMqttUrl: options.publicMqttUrl } : {}),
     ...(keyPassphrase ? { keyPassphrase } : {}),
     webhooks: { allowPrivate },
+    ...(options.rotateSecretKey ? { rotateSecretKey: true } : {}),
   });
   const stopped = stopSignal();
   const { httpUrl, mqttUrl } = server;

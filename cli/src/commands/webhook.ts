@@ -1,4 +1,4 @@
-import { WEBHOOK_EVENT_TYPES, type Webhook, type WebhookDelivery } from "@fieldloop/protocol";
+import { FieldloopError, WEBHOOK_EVENT_TYPES, type Webhook, type WebhookDelivery } from "@fieldloop/protocol";
 import { Option, type Command } from "commander";
 import { action, note, printJson, printTable } from "../output.js";
 import {
@@ -26,7 +26,7 @@ export function registerWebhookCommand(program: Command): void {
         readList,
       )
       .option("--description <text>", "what it is for")
-      .option("--disabled", "nothing is sent before it is enabled over the API"),
+      .option("--disabled", "nothing is sent before it is enabled"),
   ).action(action(create));
   withFleetOptions(webhook.command("list").description("Webhooks, and how their deliveries stand")).action(
     action(list),
@@ -34,6 +34,24 @@ export function registerWebhookCommand(program: Command): void {
   withFleetOptions(webhook.command("show <webhook>").description("One webhook, without its secret")).action(
     action(show),
   );
+  withFleetOptions(
+    webhook
+      .command("update <webhook>")
+      .description("Change it; what is not named stays. A new secret is printed, this once")
+      .option("--url <url>", "another address")
+      .option("--events <types>", `only these, separated by commas, or "all"`, readList)
+      .option("--description <text>", "what it is for")
+      .option("--enable", "send events again")
+      .addOption(new Option("--disable", "send nothing until it is enabled").conflicts("enable"))
+      .addOption(
+        new Option(
+          "--rotate-secret [how]",
+          "a new secret; the old one signs beside it for a day (overlap), or no longer (at-once)",
+        )
+          .choices(["overlap", "at-once"])
+          .preset("overlap"),
+      ),
+  ).action(action(update));
   withFleetOptions(
     webhook.command("delete <webhook>").description("Forget a webhook and its deliveries"),
   ).action(action(remove));
@@ -83,6 +101,38 @@ async function show(webhook: string, options: FleetOptions): Promise<void> {
     ["WEBHOOK", "ADDRESS", "EVENTS", "ENABLED", "WAITING", "GIVEN UP", "DESCRIPTION"],
     rowOf(found),
   ]);
+}
+
+interface UpdateOptions extends FleetOptions {
+  url?: string;
+  events?: string[];
+  description?: string;
+  enable?: boolean;
+  disable?: boolean;
+  rotateSecret?: "overlap" | "at-once";
+}
+
+async function update(webhook: string, options: UpdateOptions): Promise<void> {
+  const { url, events, description, enable, disable, rotateSecret } = options;
+  const change = {
+    url,
+    events: events?.join() === "all" ? [] : events,
+    description,
+    enabled: enable ? true : disable ? false : undefined,
+    rotateSecret: rotateSecret === "at-once" ? "at_once" : rotateSecret,
+  };
+  if (Object.values(change).every((value) => value === undefined))
+    throw new FieldloopError(
+      "invalid_argument",
+      "Update webhook: nothing to change; give --url, --events, --description, --enable, --disable or --rotate-secret",
+    );
+  const changed = await fleetClient(options).patch<Webhook>(pathOf(webhook), change);
+  if (options.json) return printJson(changed);
+  note(`${changed.webhook}: ${changed.url}, ${changed.enabled ? "enabled" : "disabled"}`);
+  if (changed.secret === undefined) return;
+  note(`secret (shown this once): ${changed.secret}`);
+  if (changed.previousSecretUntil !== null)
+    note(`the old one signs beside it until ${timeText(changed.previousSecretUntil)}`);
 }
 
 function rowOf(one: Webhook): string[] {

@@ -2,6 +2,7 @@ import { stripVTControlCharacters } from "node:util";
 import { rolloutRequestSchema, type GateTest, type RolloutView, type WaveView } from "@fieldloop/protocol";
 import { describe, expect, it } from "vitest";
 import { countsText, drawRollout, duration, withProgress } from "./draw.js";
+import { listRows, showRows } from "./tables.js";
 
 const NOW = Date.UTC(2026, 10, 27, 12);
 const NO_COUNTS = {
@@ -78,6 +79,7 @@ function rollout(waves: WaveView[]): RolloutView {
     controlCount: 0,
     current: false,
     supersededBy: null,
+    superseders: [],
     accuracy: {
       before: { value: null, low: 0, high: 1, successes: 0, count: 0 },
       after: { value: null, low: 0, high: 1, successes: 0, count: 0 },
@@ -177,4 +179,19 @@ describe("withProgress", () => {
 it("says why devices wait, and durations as people do", () => {
   expect(countsText(VIEW.counts)).toBe("46/105 active, 3 failed, 56 waiting (rate 56)");
   expect([999, 59_000, 185_000, 7_800_000].map(duration)).toEqual(["1 s", "59 s", "3 m 05 s", "2 h 10 m"]);
+});
+
+describe("a rollout whose devices a newer one took", () => {
+  const superseded: RolloutView = {
+    ...VIEW,
+    state: "succeeded",
+    counts: { ...NO_COUNTS, total: 3, skipped: 3 },
+    superseders: [{ rollout: "rol_2", title: "parts@8", devices: 3 }],
+  };
+
+  it("says which, in the list and by itself", () => {
+    expect(listRows([superseded])[1]!.at(-1)).toBe("superseded by parts@8 (rol_2) on 3 devices");
+    expect(showRows(superseded)).toContainEqual(["superseded by", "parts@8 (rol_2) on 3 devices"]);
+    expect(listRows([VIEW])[1]!.at(-1)).toBe("");
+  });
 });

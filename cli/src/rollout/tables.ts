@@ -12,9 +12,20 @@ export function listRows(rollouts: readonly RolloutView[]): string[][] {
       `${one.counts.active}/${one.counts.total}`,
       one.waves.map(({ state }) => state).join(" "),
       timeText(one.created),
-      one.waitsFor ?? one.reason ?? "",
+      [supersededText(one), one.waitsFor ?? one.reason ?? ""].filter((text) => text !== "").join("; "),
     ]),
   ];
+}
+
+/** `superseded by parts@8 (rol_…) on 3 devices`; empty where no newer rollout took one. */
+function supersededText({ superseders }: RolloutView): string {
+  if (superseders.length === 0) return "";
+  const each = superseders.map((one) => `${one.title} (${one.rollout}) on ${devicesText(one.devices)}`);
+  return `superseded by ${each.join(", ")}`;
+}
+
+function devicesText(count: number): string {
+  return count === 1 ? "1 device" : `${count} devices`;
 }
 
 export function showRows(rollout: RolloutView): string[][] {
@@ -29,6 +40,10 @@ export function showRows(rollout: RolloutView): string[][] {
     ["created", `${timeText(rollout.created)} by ${rollout.createdBy}, priority ${request.priority}`],
     ...(approval ? [["approval", approvalText]] : []),
     ["devices", countsText(rollout.counts)],
+    ...rollout.superseders.map((one) => [
+      "superseded by",
+      `${one.title} (${one.rollout}) on ${devicesText(one.devices)}`,
+    ]),
     ...(rollout.controlCount > 0 ? [["held back", `${rollout.controlCount} for comparison`]] : []),
     ["accuracy before", proportionText(rollout.accuracy.before)],
     ["accuracy after", proportionText(rollout.accuracy.after)],

@@ -12,6 +12,8 @@ import { RolloutsPage } from "./pages/rollouts.js";
 import { SignInPage } from "./pages/sign-in.js";
 import { TrainingPage } from "./pages/training.js";
 import { VersionPage } from "./pages/version.js";
+import { WebhookPage } from "./pages/webhook.js";
+import { WebhooksPage } from "./pages/webhooks.js";
 import { Shell } from "./shell.js";
 import { Toasts } from "./ui/toasts.js";
 
@@ -41,6 +43,10 @@ export function App() {
           <Route path="/rollouts/new" component={NewRolloutPage} />
           <Route path="/rollouts/:rollout">
             {({ rollout }) => <RolloutPage key={rollout} rollout={rollout} />}
+          </Route>
+          <Route path="/webhooks" component={WebhooksPage} />
+          <Route path="/webhooks/:webhook">
+            {({ webhook }) => <WebhookPage key={webhook} webhook={webhook} />}
           </Route>
           <Route component={NotFoundPage} />
         </Switch>

@@ -12,6 +12,7 @@ import "./styles/charts.css";
 import "./styles/fleet.css";
 import "./styles/samples.css";
 import "./styles/loop.css";
+import "./styles/webhooks.css";
 import "./styles/narrow.css";
 
 const root = document.getElementById("app");

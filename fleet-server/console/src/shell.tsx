@@ -1,10 +1,10 @@
-import type { Overview } from "@fieldloop/protocol";
+import type { Overview, Role } from "@fieldloop/protocol";
 import type { ComponentChildren } from "preact";
 import { useState } from "preact/hooks";
 import { Link, useLocation } from "wouter-preact";
 import { liveStatus } from "./api/live.js";
 import { useResource } from "./api/resource.js";
-import { session, signOut } from "./api/session.js";
+import { may, session, signOut } from "./api/session.js";
 import { formatCount } from "./lib/format.js";
 import { pendingKey, useKeys } from "./lib/keys.js";
 import { dark, toggleTheme } from "./lib/theme.js";
@@ -19,6 +19,8 @@ interface Place {
   key: string;
   /** Paths that belong to it too. */
   also?: string;
+  /** Whom it is shown to; everybody where absent. */
+  role?: Role;
 }
 
 const PLACES: readonly Place[] = [
@@ -26,6 +28,7 @@ const PLACES: readonly Place[] = [
   { href: "/failures", title: "Failures", icon: "inbox", key: "i" },
   { href: "/models", title: "Models", icon: "models", key: "m", also: "/training" },
   { href: "/rollouts", title: "Rollouts", icon: "rollouts", key: "r" },
+  { href: "/webhooks", title: "Webhooks", icon: "webhooks", key: "w", role: "admin" },
 ];
 
 const LIVE = {
@@ -75,7 +78,7 @@ export function Shell({ children }: { children: ComponentChildren }) {
           <span>Fieldloop</span>
         </Link>
         <nav aria-label="Main" class="places">
-          {PLACES.map((place) => {
+          {PLACES.filter(({ role }) => role === undefined || may(role)).map((place) => {
             const here =
               path.startsWith(place.href) || (place.also !== undefined && path.startsWith(place.also));
             const count = counts[place.href];

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { LiveRollout } from "./rollout-live.js";
+import { supersedersOf } from "./rollout-tally.js";
 import { busyWith, FACTS, packageOf, statsOf, World, type Behaviour } from "./rollout-world.test.support.js";
 
 const states = (live: LiveRollout): Record<string, string> =>
@@ -400,6 +401,8 @@ describe("dynamic targets", () => {
     expect([first.record.supersededBy, first.record.current]).toEqual([second.id, false]);
     // What they have now is the newer rollout's matter, and no failure of the older one.
     expect([stateOf(first, "n1"), heldBy(first, "n1")]).toEqual(["skipped", "superseded"]);
+    expect(supersedersOf(first.tallies)).toEqual([[second.id, 3]]);
+    expect(supersedersOf(second.tallies)).toEqual([]);
     expect([...first.tallies].map(({ failed }) => failed)).toEqual(first.tallies.map(() => 0));
     world.add("n2");
     world.advance(30);

@@ -4,7 +4,7 @@ import { isNewer, obstacleTo, type StepContext } from "./rollout-holds.js";
 import { ENGINE } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
 import { hasSubject, previousOf } from "./rollout-reports.js";
-import type { RolloutDevice, RolloutWave } from "./rollout.js";
+import { supersededHold, type RolloutDevice, type RolloutWave } from "./rollout.js";
 
 /** Bounds one step: what is left over is offered by the next one. */
 export interface OfferBudget {
@@ -145,8 +145,7 @@ function supersedeOthers(live: LiveRollout, device: FleetDevice, now: number): v
     const open = other.state === "running" || other.state === "paused";
     const stays = open ? entry.state !== "active" && entry.state !== "silent" : true;
     if (entry.state !== "waiting" && stays) continue;
-    const detail = `rollout ${live.id} says what it has`;
-    other.change(entry, { state: "skipped", hold: { reason: "superseded", detail }, updated: now });
+    other.change(entry, { state: "skipped", hold: supersededHold(live.id), updated: now });
     other.note("skipped", ENGINE, entry);
   }
 }

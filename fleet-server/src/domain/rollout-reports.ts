@@ -7,6 +7,7 @@ import {
   hasFailed,
   isInProgress,
   mayFollow,
+  supersededHold,
   type DeploymentWord,
   type Previous,
   type RolloutDevice,
@@ -118,8 +119,7 @@ function leftSubject(device: FleetDevice, subject: RolloutSubject): boolean {
 function noteLeft(live: LiveRollout, entry: RolloutDevice, device: FleetDevice, now: number): void {
   const newer = newerThatIsThere(live, device);
   if (newer) {
-    const detail = `rollout ${newer.id} says what it has`;
-    live.change(entry, { state: "skipped", hold: { reason: "superseded", detail }, updated: now });
+    live.change(entry, { state: "skipped", hold: supersededHold(newer.id), updated: now });
     live.note("skipped", ENGINE, entry);
     return;
   }

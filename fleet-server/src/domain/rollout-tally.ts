@@ -1,5 +1,5 @@
 import type { HoldReason, RolloutDeviceCounts } from "@fieldloop/protocol";
-import { hasFailed, type RolloutDevice } from "./rollout.js";
+import { hasFailed, supersederOf, type RolloutDevice } from "./rollout.js";
 
 /** Counts of a wave's devices, kept by changes. */
 export class Tally {
@@ -13,6 +13,8 @@ export class Tally {
   restoring = 0;
   restored = 0;
   readonly holds = new Map<HoldReason, number>();
+  /** Devices that were left to a newer rollout, by its id. */
+  readonly superseders = new Map<string, number>();
 
   /** @param by 1 to count a device as it is, -1 to take it out again before it changes */
   add(entry: RolloutDevice, by: number): void {
@@ -24,6 +26,9 @@ export class Tally {
       const { reason } = entry.hold;
       this.holds.set(reason, (this.holds.get(reason) ?? 0) + by);
     }
+    const superseder = supersederOf(entry);
+    if (superseder !== undefined)
+      this.superseders.set(superseder, (this.superseders.get(superseder) ?? 0) + by);
   }
 
   /** @param unheld why the waiting devices that nothing was found against still wait */
@@ -69,4 +74,12 @@ export function sumDeviceCounts(parts: readonly RolloutDeviceCounts[]): RolloutD
       sum.holds[reason] = (sum.holds[reason] ?? 0) + count;
   }
   return sum;
+}
+
+/** Devices of all waves that newer rollouts took, by the id of each: most first. */
+export function supersedersOf(tallies: readonly Tally[]): [rollout: string, devices: number][] {
+  const sum = new Map<string, number>();
+  for (const { superseders } of tallies)
+    for (const [rollout, count] of superseders) sum.set(rollout, (sum.get(rollout) ?? 0) + count);
+  return [...sum].filter(([, count]) => count > 0).sort(([, a], [, b]) => b - a);
 }

@@ -118,6 +118,17 @@ export interface DeploymentWord {
   readonly errorMessage: string | null;
 }
 
+/** Left out: the rollout `by` says what the device has from now on. */
+export function supersededHold(by: string): Hold {
+  return { reason: "superseded", detail: `rollout ${by} says what it has` };
+}
+
+/** The newer rollout that a device was left to; undefined where it was left to none. */
+export function supersederOf({ state, hold }: Pick<RolloutDevice, "state" | "hold">): string | undefined {
+  if (state !== "skipped" || hold?.reason !== "superseded") return undefined;
+  return /^rollout (\S+) says/.exec(hold.detail)?.[1];
+}
+
 const FAILED_STATES: ReadonlySet<RolloutDeviceState> = new Set([
   "rejected",
   "failed",

@@ -46,6 +46,7 @@ async function remember(
     status: c.res.status,
     contentType: c.res.headers.get("Content-Type") ?? "application/json",
     body,
+    secret: c.res.headers.get("Cache-Control") === "no-store",
   });
 }
 

@@ -37,7 +37,7 @@ export function registerRoutes(parts: Parts, options: RegisterOptions): App {
   const app = createApp({
     logger,
     authenticator: auth,
-    idempotency: new SqlIdempotencyStore(database, clock),
+    idempotency: new SqlIdempotencyStore(database, clock, parts.secretBox),
   });
   const overview = new OverviewService({
     serverVersion: version,

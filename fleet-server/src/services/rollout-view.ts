@@ -10,7 +10,7 @@ import {
 } from "@fieldloop/protocol";
 import { explain, soakEnds } from "../domain/rollout-step.js";
 import type { LiveRollout } from "../domain/rollout-live.js";
-import { sumDeviceCounts } from "../domain/rollout-tally.js";
+import { sumDeviceCounts, supersedersOf } from "../domain/rollout-tally.js";
 import { deploymentId, type RolloutDevice, type RolloutWave } from "../domain/rollout.js";
 import type { StoredEvent } from "../store/rollouts.js";
 
@@ -21,8 +21,15 @@ export function titleOf(subject: RolloutSubject): string {
     : `config ${subject.configId}`;
 }
 
+/** What a view holds that is not the rollout's own. */
+export interface ViewSources {
+  readonly accuracy: RolloutView["accuracy"];
+  /** Titles of the rollouts that took devices of it, by id. */
+  readonly titles: ReadonlyMap<string, string>;
+}
+
 /** A rollout as the API shows it. */
-export function viewRollout(live: LiveRollout, accuracy: RolloutView["accuracy"]): RolloutView {
+export function viewRollout(live: LiveRollout, { accuracy, titles }: ViewSources): RolloutView {
   const { record } = live;
   const { request } = record;
   const waves = live.waves.map((wave) => viewWave(live, wave));
@@ -46,6 +53,11 @@ export function viewRollout(live: LiveRollout, accuracy: RolloutView["accuracy"]
     controlCount: live.waves.reduce((sum, { plan }, at) => sum + (plan ? 0 : live.members[at]!.size), 0),
     current: record.current,
     supersededBy: record.supersededBy,
+    superseders: supersedersOf(live.tallies).map(([rollout, devices]) => ({
+      rollout,
+      title: titles.get(rollout) ?? rollout,
+      devices,
+    })),
     accuracy,
     revision: record.revision,
   };

@@ -19,6 +19,7 @@ import { act } from "../domain/rollout-actions.js";
 import { RolloutEngine } from "../domain/rollout-engine.js";
 import { LiveRollout } from "../domain/rollout-live.js";
 import { deploymentId, hasFailed, type RolloutDevice, type RolloutRecord } from "../domain/rollout.js";
+import { supersedersOf } from "../domain/rollout-tally.js";
 import { planWaves } from "../domain/waves.js";
 import type { CommitEffects } from "../ingest/context.js";
 import { AuditStore } from "../store/audit.js";
@@ -33,7 +34,7 @@ import { RolloutCommit, type RolloutCommitOptions } from "./rollout-commit.js";
 import { resolveRequest, type CreateSources } from "./rollout-create.js";
 import { RolloutEvidence, type RolloutEvidenceOptions } from "./rollout-evidence.js";
 import { TickTimer } from "./rollout-timer.js";
-import { viewDevice, viewEvent, viewProgress, viewRollout } from "./rollout-view.js";
+import { titleOf, viewDevice, viewEvent, viewProgress, viewRollout } from "./rollout-view.js";
 
 export interface RolloutServiceOptions {
   readonly database: Database;
@@ -379,7 +380,18 @@ export class RolloutService {
     const stored = this.#engine.get(live.id)
       ? undefined
       : await this.#store.accuracy<RolloutView["accuracy"]>(live.id);
-    return viewRollout(live, stored ?? (await this.#accuracy(live)));
+    const accuracy = stored ?? (await this.#accuracy(live));
+    return viewRollout(live, { accuracy, titles: await this.#titlesOfSuperseders(live) });
+  }
+
+  async #titlesOfSuperseders(live: LiveRollout): Promise<Map<string, string>> {
+    const titles = new Map<string, string>();
+    for (const [rollout] of supersedersOf(live.tallies)) {
+      const subject =
+        this.#engine.get(rollout)?.record.subject ?? (await this.#store.get(rollout))?.record.subject;
+      if (subject) titles.set(rollout, titleOf(subject));
+    }
+    return titles;
   }
 
   async #accuracy(live: LiveRollout): Promise<RolloutView["accuracy"]> {

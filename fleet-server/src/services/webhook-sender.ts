@@ -1,8 +1,10 @@
+import { toFieldloopError } from "@fieldloop/protocol";
 import type { Clock, Logger } from "../context.js";
 import { SERVER_LIMITS } from "../limits.js";
 import type { Database } from "../store/database.js";
 import { WebhookStore, type DueDelivery } from "../store/webhooks.js";
 import { postWebhook, signWebhook } from "./webhook-post.js";
+import type { WebhookSecrets } from "./webhook-secrets.js";
 
 export interface WebhookSettings {
   /** Deliver to loopback, private and link-local addresses, and by plain http. */
@@ -27,6 +29,7 @@ export interface WebhookSenderOptions {
   readonly settings: WebhookSettings;
   /** 0..1 */
   readonly random: () => number;
+  readonly secrets: Pick<WebhookSecrets, "unseal">;
 }
 
 /**
@@ -115,12 +118,15 @@ export class WebhookSender {
     this.#running.set(due.webhook, done);
   }
 
-  async #deliver({ delivery, webhook, url, secret, body, attempts: before }: DueDelivery): Promise<void> {
+  async #deliver(due: DueDelivery): Promise<void> {
+    const { delivery, webhook, url, body, attempts: before } = due;
     const { clock, logger, settings } = this.#options;
+    const secrets = await this.#secretsOf(due);
+    if (!secrets) return;
     const seconds = Math.floor(clock.now() / 1000);
     const { allowPrivate, timeoutMs } = settings;
     const { signal } = this.#stopping;
-    const headers = signWebhook(secret, { id: delivery, seconds, body });
+    const headers = signWebhook(secrets, { id: delivery, seconds, body });
     let status: number | null = null;
     let error: string | null = null;
     try {
@@ -150,6 +156,32 @@ export class WebhookSender {
       nextAttempt: dead ? null : now + this.#pauseMs(attempts),
       finished: dead ? now : null,
     });
+  }
+
+  /** Where its secret cannot be read the delivery waits, untried: a key that is put back, or a new secret, sends it. */
+  async #secretsOf({
+    delivery,
+    webhook,
+    secret,
+    previous,
+    previousUntil,
+    attempts,
+  }: DueDelivery): Promise<string[] | undefined> {
+    const { clock, logger, secrets } = this.#options;
+    const now = clock.now();
+    try {
+      const signs = [secret, ...(previous !== null && Number(previousUntil) > now ? [previous] : [])];
+      return signs.map((one) => secrets.unseal(webhook, one));
+    } catch (cause) {
+      const { code, message } = toFieldloopError(cause);
+      logger.error({ err: cause, webhook, delivery }, "a webhook's secret cannot be read");
+      await this.#store.settle(delivery, {
+        ...{ state: "pending", attempts, status: null, finished: null },
+        nextAttempt: now + SERVER_LIMITS.webhookPauseMsMax,
+        error: `${code}: ${message}`.slice(0, SERVER_LIMITS.webhookErrorLengthMax),
+      });
+      return undefined;
+    }
   }
 
   /** Half to one and a half of a pause that doubles. */

@@ -16,6 +16,7 @@ import { WebhookStore, type StoredWebhook } from "../store/webhooks.js";
 import type { NewId } from "./ids.js";
 import type { WebhookOutbox } from "./webhook-outbox.js";
 import { checkWebhookUrl } from "./webhook-post.js";
+import type { WebhookSecrets } from "./webhook-secrets.js";
 import type { WebhookSender } from "./webhook-sender.js";
 
 export interface WebhookServiceOptions {
@@ -25,6 +26,7 @@ export interface WebhookServiceOptions {
   readonly outbox: WebhookOutbox;
   readonly sender: Pick<WebhookSender, "wake">;
   readonly allowPrivate: boolean;
+  readonly secrets: WebhookSecrets;
 }
 
 /** Key of the signature: 24 random bytes, as Standard Webhooks asks for (24 to 64). */
@@ -42,17 +44,18 @@ export class WebhookService {
 
   /** @throws FieldloopError `invalid_argument` for a private address, `limit_exceeded` where there are too many */
   async create(request: WebhookRequest, actor: string): Promise<Webhook> {
-    const { database, clock, newId, allowPrivate } = this.#options;
+    const { database, clock, newId, allowPrivate, secrets } = this.#options;
     checkWebhookUrl(request.url, allowPrivate);
     if ((await this.#store.list()).length >= SERVER_LIMITS.webhooksMax)
       throw new FieldloopError(
         "limit_exceeded",
         `Create webhook: there are ${SERVER_LIMITS.webhooksMax} already`,
       );
-    const stored = { ...request, webhook: newId("whk"), created: clock.now(), createdBy: actor };
-    const secret = `whsec_${randomBytes(SECRET_BYTES).toString("base64")}`;
+    const made = { webhook: newId("whk"), created: clock.now(), createdBy: actor, previousSecretUntil: null };
+    const stored = { ...request, ...made };
+    const secret = newSecret();
     await database.transaction(async (tx) => {
-      await new WebhookStore(tx).add(stored, secret);
+      await new WebhookStore(tx).add(stored, secrets.seal(stored.webhook, secret));
       await this.#audit(tx, "webhook.created", stored.webhook, actor, request);
     });
     return { ...stored, secret, pending: 0, dead: 0 };
@@ -67,17 +70,39 @@ export class WebhookService {
     return this.#view(await this.#require(webhook));
   }
 
-  /** @throws FieldloopError `not_found`, `invalid_argument` */
+  /** A new secret is in the answer, this once. @throws FieldloopError `not_found`, `invalid_argument` */
   async change(webhook: string, change: WebhookChange, actor: string): Promise<Webhook> {
-    const given = Object.fromEntries(Object.entries(change).filter(([, value]) => value !== undefined));
+    const { rotateSecret, ...fields } = change;
+    const given = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
     const stored: StoredWebhook = { ...(await this.#require(webhook)), ...given };
-    checkWebhookUrl(stored.url, this.#options.allowPrivate);
-    await this.#options.database.transaction(async (tx) => {
-      await new WebhookStore(tx).save(stored);
-      await this.#audit(tx, "webhook.changed", webhook, actor, given);
+    const { allowPrivate, database, sender } = this.#options;
+    checkWebhookUrl(stored.url, allowPrivate);
+    const secret = rotateSecret === undefined ? undefined : newSecret();
+    await database.transaction(async (tx) => {
+      if (Object.keys(given).length > 0) {
+        await new WebhookStore(tx).save(stored);
+        await this.#audit(tx, "webhook.changed", webhook, actor, given);
+      }
+      if (secret !== undefined) await this.#rotate(tx, webhook, { secret, how: rotateSecret! }, actor);
     });
-    this.#options.sender.wake();
-    return this.#view(stored);
+    sender.wake();
+    const view = await this.get(webhook);
+    return secret === undefined ? view : { ...view, secret };
+  }
+
+  async #rotate(
+    tx: Database,
+    webhook: string,
+    { secret, how }: { secret: string; how: "overlap" | "at_once" },
+    actor: string,
+  ): Promise<void> {
+    const { clock, secrets } = this.#options;
+    const store = new WebhookStore(tx);
+    const until = how === "overlap" ? clock.now() + SERVER_LIMITS.webhookSecretOverlapMs : null;
+    await store.replaceSecret(webhook, secrets.seal(webhook, secret), until);
+    // What waits for a secret that could not be read waits no longer.
+    await store.hasten(webhook, clock.now());
+    await this.#audit(tx, "webhook.secret_rotated", webhook, actor, { how });
   }
 
   /** With all its deliveries. @throws FieldloopError `not_found` */
@@ -145,7 +170,9 @@ export class WebhookService {
   }
 
   async #view(stored: StoredWebhook): Promise<Webhook> {
-    return { ...stored, ...(await this.#store.counts(stored.webhook)) };
+    const { previousSecretUntil: until } = stored;
+    const previousSecretUntil = until !== null && until > this.#options.clock.now() ? until : null;
+    return { ...stored, previousSecretUntil, ...(await this.#store.counts(stored.webhook)) };
   }
 
   async #require(webhook: string): Promise<StoredWebhook> {
@@ -158,4 +185,8 @@ export class WebhookService {
     const entry = { entry: this.#options.newId("aud"), time: this.#options.clock.now(), actor, action };
     await new AuditStore(tx).add({ ...entry, subject: `webhook:${webhook}`, detail: { ...detail } });
   }
+}
+
+function newSecret(): string {
+  return `whsec_${randomBytes(SECRET_BYTES).toString("base64")}`;
 }

@@ -14,10 +14,25 @@ export const IDEMPOTENCY_MIGRATION: Migration = {
   ],
 };
 
+/** Which answers are encrypted. */
+export const IDEMPOTENCY_SEALED_MIGRATION: Migration = {
+  name: "0010_idempotency_sealed",
+  // Answers of before may tell secrets as they are.
+  statements: () => ["delete from idempotency", "alter table idempotency add column sealed integer"],
+};
+
 export interface StoredAnswer {
   readonly status: number;
   readonly contentType: string;
   readonly body: string;
+  /** It tells a secret this once, and lies here encrypted. */
+  readonly secret: boolean;
+}
+
+/** What encrypts such answers. */
+export interface AnswerSeal {
+  seal(text: string, about: string): string;
+  unseal(sealed: string, about: string): string;
 }
 
 export interface IdempotencyStore {
@@ -37,15 +52,18 @@ interface Row {
   status: number | null;
   contentType: string | null;
   body: string | null;
+  sealed: number | null;
 }
 
 export class SqlIdempotencyStore implements IdempotencyStore {
   readonly #database: Database;
   readonly #clock: Clock;
+  readonly #seal: AnswerSeal;
 
-  constructor(database: Database, clock: Clock) {
+  constructor(database: Database, clock: Clock, seal: AnswerSeal) {
     this.#database = database;
     this.#clock = clock;
+    this.#seal = seal;
   }
 
   claim(principal: string, key: string, requestSha256: string): Promise<"claimed" | StoredAnswer> {
@@ -58,14 +76,17 @@ export class SqlIdempotencyStore implements IdempotencyStore {
         values (${principal}, ${key}, ${requestSha256}, ${now}) on conflict do nothing`);
       if (inserted === 1) return "claimed";
       const row = (await tx.get<Row>(sql`select request_sha256 as "requestSha256", created, status,
-        content_type as "contentType", body from idempotency where principal = ${principal} and key = ${key}`))!;
-      return answerOf(row, requestSha256, key);
+        content_type as "contentType", body, sealed from idempotency where principal = ${principal} and key = ${key}`))!;
+      const answer = answerOf(row, requestSha256, key);
+      const about = aboutOf(principal, key);
+      return answer.secret ? { ...answer, body: this.#seal.unseal(answer.body, about) } : answer;
     });
   }
 
   async complete(principal: string, key: string, answer: StoredAnswer): Promise<void> {
+    const body = answer.secret ? this.#seal.seal(answer.body, aboutOf(principal, key)) : answer.body;
     await this.#database.run(sql`update idempotency set status = ${answer.status}, content_type = ${answer.contentType},
-      body = ${answer.body} where principal = ${principal} and key = ${key}`);
+      body = ${body}, sealed = ${answer.secret ? 1 : 0} where principal = ${principal} and key = ${key}`);
   }
 
   async release(principal: string, key: string): Promise<void> {
@@ -86,5 +107,10 @@ function answerOf(row: Row, requestSha256: string, key: string): StoredAnswer {
       `Use Idempotency-Key: the first request with "${key}" is still running`,
     );
   }
-  return { status: row.status, contentType: row.contentType ?? "application/json", body: row.body ?? "" };
+  const contentType = row.contentType ?? "application/json";
+  return { status: row.status, contentType, body: row.body ?? "", secret: row.sealed === 1 };
+}
+
+function aboutOf(principal: string, key: string): string {
+  return `the answer to Idempotency-Key "${key}" of ${principal}`;
 }

@@ -5,7 +5,7 @@ import { DELTAS_MIGRATION } from "./deltas.js";
 import { DESIRED_MIGRATION } from "./desired.js";
 import { DEVICE_IDENTITY_MIGRATION, DEVICE_LANES_MIGRATION, DEVICES_MIGRATION } from "./devices.js";
 import { EVENTS_MIGRATION } from "./events.js";
-import { IDEMPOTENCY_MIGRATION } from "./idempotency.js";
+import { IDEMPOTENCY_MIGRATION, IDEMPOTENCY_SEALED_MIGRATION } from "./idempotency.js";
 import { LABELS_MIGRATION } from "./labels.js";
 import { LOOP_MIGRATIONS } from "./loop-migrations.js";
 import { ROLLOUT_ENGINE_MIGRATION } from "./rollouts.js";
@@ -13,7 +13,7 @@ import { SAMPLES_MIGRATION } from "./samples.js";
 import { SHADOW_MIGRATION } from "./shadow.js";
 import { TELEMETRY_MIGRATION } from "./telemetry.js";
 import { REGISTRY_TRUST_MIGRATION, TRUST_MIGRATION } from "./trust.js";
-import { WEBHOOKS_MIGRATION } from "./webhooks.js";
+import { WEBHOOK_SECRETS_MIGRATION, WEBHOOKS_MIGRATION } from "./webhooks.js";
 
 /** Every migration in the order in which it is applied; those of an area live beside its store. Append only. */
 export const MIGRATIONS: readonly Migration[] = [
@@ -35,4 +35,6 @@ export const MIGRATIONS: readonly Migration[] = [
   DEVICE_IDENTITY_MIGRATION,
   WEBHOOKS_MIGRATION,
   DELTAS_MIGRATION,
+  WEBHOOK_SECRETS_MIGRATION,
+  IDEMPOTENCY_SEALED_MIGRATION,
 ];

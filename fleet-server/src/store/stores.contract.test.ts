@@ -1,4 +1,5 @@
 import type { DeviceState } from "@fieldloop/protocol";
+import { sql } from "drizzle-orm";
 import { describe, expect, it } from "vitest";
 import { FACTS } from "../kit.test.support.js";
 import { AuthStore } from "./auth.js";
@@ -63,6 +64,10 @@ describe("float vectors as bytes", () => {
     expect([...floatsOf(bytes)]).toEqual([0, 1.5, 0]);
   });
 });
+
+/** Stands for what encrypts; that has tests of its own. */
+const reverse = (text: string): string => [...text].reverse().join("");
+const REVERSED = { seal: reverse, unseal: reverse };
 
 describeDatabases("devices", (database) => {
   const insert = (store: DeviceStore, device: string): Promise<void> =>
@@ -218,14 +223,19 @@ describeDatabases("access", (database) => {
 
   it("answers a repeated idempotency key from memory and refuses it for another request", async () => {
     let now = 1_000;
-    const store = new SqlIdempotencyStore(database(), { now: () => now });
+    const store = new SqlIdempotencyStore(database(), { now: () => now }, REVERSED);
     expect(await store.claim("ann", "k", "r1")).toBe("claimed");
     await expect(store.claim("ann", "k", "r1")).rejects.toMatchObject({ code: "conflict" });
-    const answer = { status: 201, contentType: "application/json", body: "{}" };
+    const answer = { status: 201, contentType: "application/json", body: "{}", secret: false };
     await store.complete("ann", "k", answer);
     expect(await store.claim("ann", "k", "r1")).toEqual(answer);
     await expect(store.claim("ann", "k", "r2")).rejects.toMatchObject({ code: "idempotency_conflict" });
     expect(await store.claim("bob", "k", "r2")).toBe("claimed");
+    await store.claim("ann", "told", "r1");
+    await store.complete("ann", "told", { ...answer, body: "flt_token", secret: true });
+    const rows = await database().all<{ body: string }>(sql`select body from idempotency where key = 'told'`);
+    expect(rows).toEqual([{ body: "nekot_tlf" }]);
+    expect(await store.claim("ann", "told", "r1")).toMatchObject({ body: "flt_token" });
     now += 61_000;
     expect(await store.claim("bob", "k", "r3")).toBe("claimed");
     now += 24 * 3_600_000;

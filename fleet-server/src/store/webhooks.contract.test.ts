@@ -10,6 +10,7 @@ const WEBHOOK: StoredWebhook = {
   enabled: true,
   created: 1_800_000_000_000,
   createdBy: "ann",
+  previousSecretUntil: null,
 };
 const delivery = (at: number, change: Partial<NewDelivery> = {}): NewDelivery => ({
   ...{ delivery: `msg_${at}`, webhook: "whk_1", type: "io.fieldloop.rollout.state", subject: "rol_1" },

@@ -15,18 +15,37 @@ export const WEBHOOKS_MIGRATION: Migration = {
   ],
 };
 
+/** Secrets are encrypted from here on; one that was replaced may sign for a while beside its successor. */
+export const WEBHOOK_SECRETS_MIGRATION: Migration = {
+  name: "loop_0010_webhook_secrets",
+  statements: (types) => [
+    "alter table webhooks add column previous_secret text",
+    `alter table webhooks add column previous_until ${types.bigint}`,
+  ],
+};
+
 export interface StoredWebhook extends WebhookRequest {
   readonly webhook: string;
   readonly created: number;
   readonly createdBy: string;
+  /** Milliseconds; null where no older secret signs. */
+  readonly previousSecretUntil: number | null;
 }
 
-/** A delivery to be tried now, with what it takes; the secret goes no further than the signature. */
+/** As they lie in the table: encrypted. */
+export interface StoredSecrets {
+  readonly secret: string;
+  readonly previous: string | null;
+}
+
+/** A delivery to be tried now, with what it takes; the secrets, encrypted, go no further than the signature. */
 export interface DueDelivery {
   readonly delivery: string;
   readonly webhook: string;
   readonly url: string;
   readonly secret: string;
+  readonly previous: string | null;
+  readonly previousUntil: number | null;
   readonly body: string;
   readonly attempts: number;
 }
@@ -48,14 +67,15 @@ interface Row extends Omit<StoredWebhook, "events" | "enabled"> {
   enabled: number;
 }
 
-const COLUMNS = sql.raw(`webhook, url, events, description, enabled, created, created_by as "createdBy"`);
+const COLUMNS = sql.raw(`webhook, url, events, description, enabled, created, created_by as "createdBy",
+  previous_until as "previousSecretUntil"`);
 const DELIVERY_COLUMNS = sql.raw(`delivery, webhook, type, subject, created, state, attempts,
   next_attempt as "nextAttempt", finished, status, error`);
 
 /** Rows of one webhook that are forgotten in one statement. */
 const PRUNED_AT_ONCE = 10_000;
 
-/** Webhooks and their outbox. Secrets leave it only with a delivery that is due. */
+/** Webhooks and their outbox. Secrets come encrypted, and leave it only with a delivery that is due. */
 export class WebhookStore {
   readonly #database: Database;
 
@@ -72,6 +92,41 @@ export class WebhookStore {
   async save(one: StoredWebhook): Promise<void> {
     await this.#database.run(sql`update webhooks set url = ${one.url}, events = ${JSON.stringify(one.events)},
       description = ${one.description}, enabled = ${one.enabled ? 1 : 0} where webhook = ${one.webhook}`);
+  }
+
+  async secrets(): Promise<(StoredSecrets & { webhook: string })[]> {
+    return this.#database.all(
+      sql`select webhook, secret, previous_secret as previous from webhooks order by webhook`,
+    );
+  }
+
+  async saveSecrets(webhook: string, { secret, previous }: StoredSecrets): Promise<void> {
+    await this.#database.run(
+      sql`update webhooks set secret = ${secret}, previous_secret = ${previous} where webhook = ${webhook}`,
+    );
+  }
+
+  /** @param until the secret of before signs too until then; null: it does not */
+  async replaceSecret(webhook: string, secret: string, until: number | null): Promise<void> {
+    const previous = until === null ? sql`null` : sql`secret`;
+    await this.#database.run(sql`update webhooks set previous_secret = ${previous}, previous_until = ${until}, secret = ${secret}
+      where webhook = ${webhook}`);
+  }
+
+  /**
+   * While it is on, SQLite overwrites what a change frees; ending it empties the log of writes too. PostgreSQL keeps old versions
+   * of a row until its vacuum.
+   */
+  async overwriteFreed(on: boolean): Promise<void> {
+    if (this.#database.dialect !== "sqlite") return;
+    await this.#database.run(sql.raw(`pragma secure_delete = ${on ? "on" : "off"}`));
+    if (!on) await this.#database.run(sql.raw("pragma wal_checkpoint(truncate)"));
+  }
+
+  /** What waits is tried now. */
+  async hasten(webhook: string, now: number): Promise<void> {
+    await this.#database.run(sql`update webhook_deliveries set next_attempt = ${now}
+      where webhook = ${webhook} and state = 'pending' and next_attempt > ${now}`);
   }
 
   async remove(webhook: string): Promise<void> {
@@ -137,7 +192,8 @@ export class WebhookStore {
 
   /** The one of a webhook that has waited longest, where one is due. */
   async due(webhook: string, now: number): Promise<DueDelivery | undefined> {
-    return this.#database.get(sql`select d.delivery, d.webhook, w.url, w.secret, d.body, d.attempts
+    return this.#database.get(sql`select d.delivery, d.webhook, w.url, w.secret, w.previous_secret as previous,
+      w.previous_until as "previousUntil", d.body, d.attempts
       from webhook_deliveries d join webhooks w on w.webhook = d.webhook
       where d.webhook = ${webhook} and d.state = 'pending' and d.next_attempt <= ${now}
       order by d.next_attempt, d.created limit 1`);
@@ -177,5 +233,6 @@ function webhookOf({ events, enabled, ...row }: Row): StoredWebhook {
     events: JSON.parse(events) as StoredWebhook["events"],
     enabled: enabled === 1,
     created: Number(row.created),
+    previousSecretUntil: row.previousSecretUntil === null ? null : Number(row.previousSecretUntil),
   };
 }

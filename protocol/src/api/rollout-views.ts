@@ -103,6 +103,8 @@ export const rolloutViewSchema = z.object({
   current: z.boolean(),
   /** The newer rollout that took its place. */
   supersededBy: z.string().nullable(),
+  /** Newer rollouts that took devices of it, most first: such devices are `skipped` and say nothing for or against it. */
+  superseders: z.array(z.object({ rollout: z.string(), title: z.string(), devices: z.int().min(1) })),
   /** From feedback on the devices of this rollout. */
   accuracy: z.object({ before: proportionSchema, after: proportionSchema }),
   /** Grows with every change. */

@@ -32,6 +32,8 @@ export const webhookChangeSchema = z.object({
   events: z.array(z.enum(WEBHOOK_EVENT_TYPES)).max(WEBHOOK_EVENT_TYPES.length).optional(),
   description: z.string().max(200).optional(),
   enabled: z.boolean().optional(),
+  /** A new secret, shown in the answer. `overlap`: the old one signs beside it for a day; `at_once`: no longer. */
+  rotateSecret: z.enum(["overlap", "at_once"]).optional(),
 });
 export type WebhookChange = z.output<typeof webhookChangeSchema>;
 
@@ -39,8 +41,10 @@ export const webhookSchema = webhookRequestSchema.extend({
   webhook: z.string(),
   created: timeSchema,
   createdBy: z.string(),
-  /** The key of the signature header; shown once, when it is made. */
+  /** The key of the signature header; shown once, when it is made or replaced. */
   secret: z.string().optional(),
+  /** Until then the secret of before signs too; null where none does. */
+  previousSecretUntil: timeSchema.nullable(),
   /** Deliveries that wait, and those given up. */
   pending: countSchema,
   dead: countSchema,

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { startServer, type ServerHandle } from "@fieldloop/fleet-server";
+import { startServer, type ServerHandle, type ServerOptions } from "@fieldloop/fleet-server";
 import {
   downTopic,
   decodeAck,
@@ -52,9 +52,12 @@ export interface Fleet {
   end(): Promise<void>;
 }
 
-export async function startFleet(): Promise<Fleet> {
+export async function startFleet(options: Partial<ServerOptions> = {}): Promise<Fleet> {
   const dataDir = await mkdtemp(join(tmpdir(), "fieldloop-console-"));
-  const server = await startServer({ dataDir, httpPort: 0, mqttPort: 0, logger: silentLogger, consoleDir });
+  const server = await startServer({
+    ...{ dataDir, httpPort: 0, mqttPort: 0, logger: silentLogger, consoleDir },
+    ...options,
+  });
   const token = server.adminToken!;
   return {
     server,

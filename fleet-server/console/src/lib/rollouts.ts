@@ -75,6 +75,18 @@ export function actionBody(action: Action, rollout: RolloutView, reason: string)
 
 const devices = (count: number) => (count === 1 ? "1 device" : `${formatCount(count)} devices`);
 
+/** Which newer rollouts took devices of it: `superseded by parts@8 on 3 devices`; empty where none did. */
+export function supersededText({ superseders }: RolloutView): string {
+  if (superseders.length === 0) return "";
+  return `superseded by ${superseders.map((one) => `${one.title} on ${devices(one.devices)}`).join(", ")}`;
+}
+
+/** Whether newer rollouts took all of its devices: what it reached is theirs to say. */
+export function isSuperseded({ superseders, counts }: RolloutView): boolean {
+  const taken = superseders.reduce((sum, one) => sum + one.devices, 0);
+  return taken > 0 && taken === counts.total;
+}
+
 /** What the devices had before, as far as it is the same for all. */
 export function beforeText(rollout: RolloutView): string {
   const { subject, from } = rollout;

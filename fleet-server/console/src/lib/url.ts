@@ -23,4 +23,5 @@ export const devicePath = (device: string) => `/devices/${encodeURIComponent(dev
 export const versionPath = (model: string, version: number) =>
   `/models/${encodeURIComponent(model)}/${version}`;
 export const rolloutPath = (rollout: string) => `/rollouts/${encodeURIComponent(rollout)}`;
+export const webhookPath = (webhook: string) => `/webhooks/${encodeURIComponent(webhook)}`;
 export const runPath = (run: string) => `/training/${encodeURIComponent(run)}`;

@@ -1,4 +1,4 @@
-import type { RolloutDeviceCounts, RolloutDeviceView, WaveView } from "@fieldloop/protocol";
+import type { RolloutDeviceCounts, RolloutDeviceView, RolloutView, WaveView } from "@fieldloop/protocol";
 import { useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { useResource } from "../api/resource.js";
@@ -6,7 +6,7 @@ import { now } from "../lib/clock.js";
 import { formatCount, formatDuration, plural, words } from "../lib/format.js";
 import { DEPLOYMENT_KIND, WAVE_KIND } from "../lib/kinds.js";
 import { DEVICE_GROUPS } from "../lib/rollouts.js";
-import { devicePath } from "../lib/url.js";
+import { devicePath, rolloutPath } from "../lib/url.js";
 import { Badge, Dot } from "../ui/atoms.js";
 import { Loaded } from "../ui/layout.js";
 import { Gate } from "./rollout-gate.js";
@@ -24,6 +24,23 @@ export function DeviceBar({ counts }: { counts: RolloutDeviceCounts }) {
             <span key={group} class={`part-${group}`} style={{ flexGrow: counts[group] }} />
           ),
       )}
+    </span>
+  );
+}
+
+/** Which newer rollouts took its devices, with the way to them. */
+export function Superseders({ rollout }: { rollout: RolloutView }) {
+  const { superseders } = rollout;
+  if (superseders.length === 0) return null;
+  return (
+    <span class="superseded muted">
+      superseded by{" "}
+      {superseders.map(({ rollout: newer, title, devices }, at) => (
+        <span key={newer}>
+          {at > 0 && ", "}
+          <Link href={rolloutPath(newer)}>{title}</Link> on {plural(devices, "device")}
+        </span>
+      ))}
     </span>
   );
 }

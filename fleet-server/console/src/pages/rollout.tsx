@@ -1,5 +1,6 @@
 import type { RolloutView } from "@fieldloop/protocol";
 import { useState } from "preact/hooks";
+import { Link } from "wouter-preact";
 import { request } from "../api/client.js";
 import { useResource } from "../api/resource.js";
 import { whyNot } from "../api/session.js";
@@ -13,16 +14,18 @@ import {
   consequences,
   currentWave,
   describeTest,
+  isSuperseded,
   needsReason,
   worstFirst,
 } from "../lib/rollouts.js";
 import { notifyDone, notifyError } from "../lib/toast.js";
+import { rolloutPath } from "../lib/url.js";
 import { Badge, Copy } from "../ui/atoms.js";
 import { Dialog } from "../ui/dialog.js";
 import { Loaded, Page, Panel, Tile } from "../ui/layout.js";
 import { Intervals } from "../ui/share.js";
 import { History } from "./rollout-history.js";
-import { Wave } from "./rollout-parts.js";
+import { Superseders, Wave } from "./rollout-parts.js";
 import { Settings } from "./rollout-settings.js";
 
 export function RolloutPage({ rollout: id }: { rollout: string }) {
@@ -88,7 +91,9 @@ function Rollout({ rollout }: { rollout: RolloutView }) {
   const worst = worstTest(rollout);
   return (
     <>
-      <p class="sentence">{sentence(rollout)}</p>
+      <p class="sentence">
+        {sentence(rollout)} <Superseded rollout={rollout} />
+      </p>
       <div class="tiles">
         <Tile
           title="Active"
@@ -174,9 +179,12 @@ function sentence(rollout: RolloutView): string {
     case "paused":
       return `Paused${because}. Nothing more is offered until somebody ${wave?.state === "failed" ? "retries, aborts" : "resumes, aborts"} or rolls back.`;
     case "succeeded":
-      return `Done: ${plural(counts.active, "device")} run ${title}${because}.${rollout.current ? " Devices that join get it too." : ""}${rollout.supersededBy ? ` ${rollout.supersededBy} took its place.` : ""}`;
+      if (isSuperseded(rollout)) return "Done, and no device runs it any longer.";
+      return `Done: ${plural(counts.active, "device")} run ${title}${because}.${rollout.current ? " Devices that join get it too." : ""}`;
     case "aborted":
-      return `Aborted${because}. Devices that were done keep ${title}.`;
+      return isSuperseded(rollout)
+        ? `Aborted${because}.`
+        : `Aborted${because}. Devices that were done keep ${title}.`;
     case "rolling_back":
       return `Rolling back${because}. Each device that was offered it returns to what it had before.`;
     case "rolled_back":
@@ -187,6 +195,18 @@ function sentence(rollout: RolloutView): string {
     case "awaiting_approval":
       return `Waits for approval by another person than ${rollout.createdBy}: no device was asked yet.`;
   }
+}
+
+/** Whose devices they are now; without one left to another, the rollout that is the target's newest. */
+function Superseded({ rollout }: { rollout: RolloutView }) {
+  const { superseders, supersededBy } = rollout;
+  if (superseders.length > 0) return <Superseders rollout={rollout} />;
+  if (supersededBy === null) return null;
+  return (
+    <>
+      <Link href={rolloutPath(supersededBy)}>{supersededBy}</Link> took its place.
+    </>
+  );
 }
 
 function worstTest(rollout: RolloutView) {

@@ -4,12 +4,13 @@ import { useResource } from "../api/resource.js";
 import { whyNot } from "../api/session.js";
 import { formatCount, words } from "../lib/format.js";
 import { ROLLOUT_KIND } from "../lib/kinds.js";
+import { isSuperseded } from "../lib/rollouts.js";
 import { rolloutPath } from "../lib/url.js";
 import { Command, State, Time } from "../ui/atoms.js";
 import { Empty, Loaded, Page } from "../ui/layout.js";
 import { rowClick, useListKeys } from "../ui/list.js";
 import { Share } from "../ui/share.js";
-import { DeviceBar } from "./rollout-parts.js";
+import { DeviceBar, Superseders } from "./rollout-parts.js";
 
 export function RolloutsPage() {
   const rollouts = useResource<{ items: RolloutView[] }>("/rollouts", { live: ["rollout"] });
@@ -93,12 +94,15 @@ function RolloutTable({ rollouts }: { rollouts: readonly RolloutView[] }) {
                   )}
                 </td>
                 <td>
-                  <span class="with-bar">
-                    <DeviceBar counts={counts} />
-                    <span class="nowrap">
-                      {formatCount(counts.active)} / {formatCount(counts.total)}
+                  {!isSuperseded(rollout) && (
+                    <span class="with-bar">
+                      <DeviceBar counts={counts} />
+                      <span class="nowrap">
+                        {formatCount(counts.active)} / {formatCount(counts.total)}
+                      </span>
                     </span>
-                  </span>
+                  )}
+                  <Superseders rollout={rollout} />
                 </td>
                 <td class="number">
                   {passed} / {rollout.waves.length}

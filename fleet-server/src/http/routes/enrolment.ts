@@ -39,9 +39,11 @@ export function registerEnrolmentRoutes(
 ): void {
   app.openapi(tokenRoute, async (c) => {
     const { ttlSeconds, uses } = c.req.valid("json");
+    c.header("Cache-Control", "no-store");
     return c.json(await enrolment.createToken(principalName(currentPrincipal(c)), ttlSeconds, uses), 201);
   });
   app.openapi(enrolRoute, async (c) => {
+    c.header("Cache-Control", "no-store");
     const url = mqttUrl(new URL(c.req.url).hostname);
     return c.json(await enrolment.enrol(c.req.valid("json"), url, addressOf(c)), 201);
   });

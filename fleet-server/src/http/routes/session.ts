@@ -82,6 +82,7 @@ export function registerSessionRoutes(app: App, auth: AuthService): void {
   app.openapi(listTokensRoute, async (c) => c.json({ items: await auth.tokens(), next: null }, 200));
   app.openapi(createTokenRoute, async (c) => {
     const { name, role } = c.req.valid("json");
+    c.header("Cache-Control", "no-store");
     return c.json({ name, role, token: await auth.createToken(name, role) }, 201);
   });
   app.openapi(revokeTokenRoute, async (c) => {

@@ -48,7 +48,7 @@ const routes = {
     method: "patch",
     path: "/api/v1/webhooks/{webhook}",
     tags,
-    summary: "Change its address, its events or whether it is enabled; what is left out stays",
+    summary: "Change its address, its events, whether it is enabled, or its secret; what is left out stays",
     middleware: admin,
     request: { params, body: jsonBody(webhookChangeSchema) },
     responses: { 200: jsonAnswer(webhookSchema, "The webhook after it") },
@@ -110,6 +110,7 @@ export function registerWebhookRoutes(app: App, webhooks: WebhookService): void 
   app.openapi(routes.get, async (c) => c.json(await webhooks.get(c.req.valid("param").webhook), 200));
   app.openapi(routes.change, async (c) => {
     const { webhook } = c.req.valid("param");
+    c.header("Cache-Control", "no-store");
     return c.json(
       await webhooks.change(webhook, c.req.valid("json"), principalName(currentPrincipal(c))),
       200,
