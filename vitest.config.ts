@@ -10,6 +10,8 @@ export default defineConfig({
     include: ["*/dist/**/*.test.js"],
     exclude: ["**/node_modules/**", "fleet-server/dist/console*/**"],
     pool: "forks",
+    // Node loads them as it does for people: vite would rewrite each of a thousand files in every run.
+    server: { deps: { external: [/\/dist\/(?!.*\.test\.js$)/] } },
     maxWorkers: 2,
     execArgv: ["--import", new URL("./test/dist/kit/bundled-children.js", import.meta.url).href],
     // Modules are loaded once a worker and not once a file: half of the time of small tests. No test changes what a module keeps.
