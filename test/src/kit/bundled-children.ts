@@ -34,7 +34,8 @@ const { Worker } = workers;
 type Arguments = readonly unknown[];
 
 Object.assign(childProcess, {
-  fork: (file: string | URL, ...more: Arguments) => Reflect.apply(fork, childProcess, [shippedOf(file), ...more]),
+  fork: (file: string | URL, ...more: Arguments) =>
+    Reflect.apply(fork, childProcess, [shippedOf(file), ...more]),
   spawn: (program: string, parameters: unknown, ...more: Arguments) =>
     Reflect.apply(spawn, childProcess, [
       program,
