@@ -4,13 +4,16 @@ import { defineConfig } from "vitest/config";
 delete process.env["FORCE_COLOR"];
 process.env["NO_COLOR"] = "1";
 
-/** Tests run as compiled JavaScript, so that worker threads and child processes are the ones that ship. */
+/** Tests run as compiled JavaScript, and the worker threads and child processes of what they test are the ones that ship. */
 export default defineConfig({
   test: {
     include: ["*/dist/**/*.test.js"],
     exclude: ["**/node_modules/**", "fleet-server/dist/console*/**"],
     pool: "forks",
+    // Node loads them as it does for people: vite would rewrite each of a thousand files in every run.
+    server: { deps: { external: [/\/dist\/(?!.*\.test\.js$)/] } },
     maxWorkers: 2,
+    execArgv: ["--import", new URL("./test/dist/kit/bundled-children.js", import.meta.url).href],
     // Modules are loaded once a worker and not once a file: half of the time of small tests. No test changes what a module keeps.
     isolate: false,
     // Many times what a test takes: it ends one that hangs, and says nothing of how fast a loaded machine is.

@@ -83,13 +83,13 @@ async function install() {
   writeFileSync(stampPath, stamp);
 }
 
-/** TypeScript, then the console; each only when its sources changed. */
+/** TypeScript, then what is made of it and the console; each only when its sources changed. */
 async function build() {
-  const sources = ["protocol", "runtime", "models", "device-agent", "fleet-server", "cli", "test"];
+  const packages = ["protocol", "runtime", "models", "device-agent", "fleet-server", "cli"];
   const configs = ["tsconfig.json", "tsconfig.base.json", "package-lock.json"];
   await buildStep(
     "code",
-    sources.map((name) => join(name, "src")).concat("fleet-server/console/src", configs),
+    [...packages, "test", "fleet-server/console"].map((name) => join(name, "src")).concat(configs),
     "cli/dist/main.js",
     async () => {
       await run("node_modules/.bin/tsc", ["-b"]);
@@ -97,13 +97,10 @@ async function build() {
     },
   );
   await buildStep(
-    "agent",
-    [
-      ...["protocol", "runtime", "device-agent", "cli"].map((name) => join(name, "dist/.tsbuildinfo")),
-      "scripts/bundle-agent.mjs",
-    ],
-    "cli/dist/agent/main.js",
-    () => run("node", ["scripts/bundle-agent.mjs"]),
+    "bundle",
+    [...packages.map((name) => join(name, "dist/.tsbuildinfo")), "scripts/bundle.mjs"],
+    "cli/dist/bundle/program.js",
+    () => run("node", ["scripts/bundle.mjs"]),
   );
   const page = "fleet-server/console";
   await buildStep(

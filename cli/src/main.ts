@@ -1,12 +1,12 @@
 #!/usr/bin/env node
 import { keepControlSmall } from "@fieldloop/device-agent/footprint";
-import { agentBuild } from "./agent-build.js";
-import type * as AgentMain from "./agent-main.js";
+import { bundledProgram } from "./bundled-program.js";
+import type * as Program from "./program.js";
 
-const isAgent = process.argv[2] === "agent";
-if (isAgent) keepControlSmall();
-const build = isAgent ? agentBuild() : undefined;
-const program: Pick<typeof AgentMain, "main"> = build
-  ? ((await import(build)) as typeof AgentMain)
+const command = process.argv[2];
+if (command === "agent") keepControlSmall();
+const bundle = bundledProgram(command);
+const program: Pick<typeof Program, "main"> = bundle
+  ? ((await import(bundle)) as typeof Program)
   : await import("./program.js");
 await program.main(process.argv);

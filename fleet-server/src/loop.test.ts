@@ -14,7 +14,6 @@ import {
   type RolloutRequest,
 } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
-import { sql } from "drizzle-orm";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { CommitEffects } from "./ingest/context.js";
 import { FileBlobStore } from "./blob/files.js";
@@ -32,13 +31,13 @@ import { WebhookOutbox } from "./services/webhook-outbox.js";
 import { TrainingService } from "./services/training.js";
 import { AuditStore } from "./store/audit.js";
 import type { Database } from "./store/database.js";
+import { empty, sharedPglite } from "./store/databases.test.support.js";
 import { DeploymentStore } from "./store/deployments.js";
 import { DesiredStore } from "./store/desired.js";
 import { DeviceStore } from "./store/devices.js";
 import { LabelStore } from "./store/labels.js";
 import { migrate } from "./store/migrate.js";
 import { MIGRATIONS } from "./store/migrations.js";
-import { openPglite } from "./store/postgres.js";
 import { SampleIngestStore } from "./store/samples.js";
 import { openSqlite } from "./store/sqlite.js";
 import { BUCKET_MS, TelemetryStore } from "./store/telemetry.js";
@@ -311,24 +310,11 @@ const request = (overrides: Record<string, unknown> = {}): RolloutRequest =>
     ...overrides,
   });
 
-/** Starting PostgreSQL takes seconds: one for all tests, emptied between them. */
-let postgres: Database | undefined;
 async function emptyPostgres(): Promise<Database> {
-  postgres ??= await openPglite();
-  await postgres.run(sql`drop schema public cascade`);
-  await postgres.run(sql`create schema public`);
-  const database = postgres;
-  return {
-    dialect: database.dialect,
-    all: (query) => database.all(query),
-    get: (query) => database.get(query),
-    run: (query) => database.run(query),
-    transaction: (work) => database.transaction(work),
-    // The tests close their database; this one lives on.
-    close: async () => undefined,
-  };
+  const database = await sharedPglite();
+  await empty(database);
+  return database;
 }
-afterAll(async () => postgres?.close());
 
 describe.each([
   ["SQLite", async (folder: string) => openSqlite(join(folder, "fieldloop.db"))],

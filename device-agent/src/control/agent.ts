@@ -12,6 +12,7 @@ import { ensureDirectory } from "./files.js";
 import { enrol, type Identity, loadIdentity, nextBoot } from "./identity.js";
 import { endLeftoverHost, lockState } from "./process-lock.js";
 import type { ProviderOption } from "./provider-plans.js";
+import type { RunTimes } from "./supervisor.js";
 import type { UpdaterTimes } from "./updater-options.js";
 
 export interface AgentOptions {
@@ -42,6 +43,8 @@ export interface AgentOptions {
   readonly thermalPath?: string | undefined;
   /** How soon it restricts further, and gives back. */
   readonly governorTimes?: GovernorTimes;
+  /** How long a run of a model may take before the host is ended; those of the limits by default. */
+  readonly runTimes?: Partial<RunTimes>;
   readonly spoolBytesMax?: number;
   /** Of telemetry, samples and downloads together. */
   readonly uplinkBytesPerSecond?: number;

@@ -258,6 +258,7 @@ export class Daemon implements AgentHandle {
       hostBytesMax: options.hostBytesMax ?? AGENT_LIMITS.hostBytesMaxDefault,
       thermalPath: options.thermalPath,
       governorTimes: options.governorTimes,
+      runTimes: options.runTimes,
       clock: this.#clock,
       log: options.log,
       spool: this.#spool,

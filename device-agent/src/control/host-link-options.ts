@@ -10,6 +10,7 @@ import type { PredictionsMessage } from "./prediction-feed.js";
 import type { ProviderPlans } from "./provider-plans.js";
 import type { Quarantine } from "./quarantine.js";
 import type { Spool } from "./spool/spool.js";
+import type { RunTimes } from "./supervisor.js";
 import type { Updater } from "./updater.js";
 import type { Warnings } from "./warnings.js";
 
@@ -25,6 +26,7 @@ export interface HostLinkOptions {
   readonly hostBytesMax: number;
   readonly thermalPath: string | undefined;
   readonly governorTimes: StartMessage["governorTimes"];
+  readonly runTimes: Partial<RunTimes> | undefined;
   readonly clock: Clock;
   readonly log: Logger;
   readonly spool: Spool;

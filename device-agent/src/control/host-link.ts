@@ -70,6 +70,7 @@ export class HostLink {
       frameMarks: new Map(lanes.map(({ name }) => [name, frameMarkPath(directory, name)])),
       ...host,
       stdin: lanes.some(({ source }) => readsStdin(source)) ? "inherit" : "ignore",
+      runTimes: options.runTimes,
       clock,
       log,
       startMessage: () => startMessage(options, this.#lanes.values(), this.batches.numbers),

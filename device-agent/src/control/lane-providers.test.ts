@@ -32,7 +32,7 @@ describe("an execution provider", () => {
   it("that is killed is left for the next one, and the agent predicts on", async () => {
     stage.fleet.desire([await stage.publish(stage.image(), "d1")]);
     const url = await serve(join(stage.path, "image-1", "fp32.onnx"), "brightness");
-    await stage.start(["simulator:parts?fps=50"], { provider: url });
+    await stage.start(["simulator:parts?fps=30"], { provider: url });
     await stage.isActive("d1");
     const provider = `oip+${url}/v2/models/brightness`;
     expect(stage.lane("main").running).toMatchObject({ executionProvider: provider });
@@ -51,7 +51,7 @@ describe("an execution provider", () => {
 
   it("that was asked for and is not there is told, and the processor runs the model", async () => {
     stage.fleet.desire([await stage.publish(stage.image(), "d1")]);
-    await stage.start(["simulator:parts?fps=50"], { provider: "http://127.0.0.1:9" });
+    await stage.start(["simulator:parts?fps=30"], { provider: "http://127.0.0.1:9" });
     await stage.isActive("d1");
     expect(stage.lane("main").running).toMatchObject({ executionProvider: "cpu" });
     const warning = stage.agent.state().warnings.find(({ code }) => code === "provider_unavailable");
@@ -98,7 +98,7 @@ describe("a package with several variants", () => {
     // By its flags no processor suits the variant of 8 bits; the other one has far more to do.
     const slow = writeTestPackage(join(stage.path, "slow"), { version: 1, withInt8: true, slowFloats: true });
     stage.fleet.desire([await stage.publish(slow, "d1")]);
-    await stage.start(["simulator:parts?fps=50"], { provider: "auto" });
+    await stage.start(["simulator:parts?fps=30"], { provider: "auto" });
     await stage.isActive("d1");
     expect(stage.lane("main").running).toMatchObject({ variant: "int8", executionProvider: "cpu" });
   }, 120_000);

@@ -37,6 +37,14 @@ export interface LaneFrames {
   readonly hashes: readonly string[];
 }
 
+/** How long a run may take before it counts as one that never ends, milliseconds. */
+export interface RunTimes {
+  /** Of a model of which it is not known yet how long it takes. */
+  readonly runTimeoutFirstMs: number;
+  /** Of one that is usually quicker; otherwise a multiple of what it usually takes. */
+  readonly runTimeoutMinMs: number;
+}
+
 export interface SupervisorOptions {
   readonly directory: string;
   readonly workingDirectory: string;
@@ -44,6 +52,8 @@ export interface SupervisorOptions {
   readonly frameMarks: ReadonlyMap<string, string>;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly stdin?: HostProcessOptions["stdin"];
+  /** Those of the limits by default. */
+  readonly runTimes?: Partial<RunTimes> | undefined;
   readonly clock: Clock;
   readonly log: Logger;
   /** What the next host has to run, asked anew at each start. */
@@ -195,7 +205,8 @@ export class Supervisor {
     const silentMs = now - this.#heartbeatAt;
     const silenceMaxMs = this.#ready ? AGENT_LIMITS.heartbeatTimeoutMs : AGENT_LIMITS.hostStartTimeoutMs;
     const stuck = this.#heartbeat?.lanes.find(({ runningMs, expectedMs }) => {
-      const { runTimeoutFirstMs, runTimeoutMinMs, runTimeoutFactor } = AGENT_LIMITS;
+      const { runTimeoutFirstMs, runTimeoutMinMs } = { ...AGENT_LIMITS, ...this.#options.runTimes };
+      const { runTimeoutFactor } = AGENT_LIMITS;
       const runMaxMs =
         expectedMs === 0 ? runTimeoutFirstMs : Math.max(runTimeoutMinMs, runTimeoutFactor * expectedMs);
       return runningMs > 0 && runningMs + silentMs > runMaxMs;

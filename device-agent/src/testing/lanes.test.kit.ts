@@ -14,8 +14,8 @@ const log = createAgentLog({
 });
 
 /** Two lanes with a model each. */
-export const CAMERA = "simulator:parts?fps=50&model=brightness&priority=80";
-export const SPINDLE = "spindle=simulator:bearing?fps=50&model=loudness&priority=20";
+export const CAMERA = "simulator:parts?fps=30&model=brightness&priority=80";
+export const SPINDLE = "spindle=simulator:bearing?fps=30&model=loudness&priority=20";
 
 /** What a device is does not change between two tests: the first agent of a file finds it out. */
 let facts: string | undefined;

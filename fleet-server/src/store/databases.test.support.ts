@@ -29,11 +29,33 @@ export function describeDatabases(name: string, cases: (database: () => Database
     });
     cases(() => database!);
   });
-  describePostgres(`${name} on PostgreSQL (PGlite)`, openPglite, cases);
+  describePostgres(`${name} on PostgreSQL (PGlite)`, sharedPglite, cases);
   const url = process.env.FIELDLOOP_TEST_POSTGRES_URL;
   if (url === undefined) {
     it.skip(`${name} on a PostgreSQL server: FIELDLOOP_TEST_POSTGRES_URL is not set`, () => undefined);
   } else describePostgres(`${name} on a PostgreSQL server`, () => openOwnDatabase(url), cases);
+}
+
+let pglite: Promise<Database> | undefined;
+
+/** PostgreSQL in this process: starting it takes five seconds of a processor, so all tests in it share one, which lives on when closed. */
+export async function sharedPglite(): Promise<Database> {
+  pglite ??= openPglite();
+  const database = await pglite;
+  return {
+    dialect: database.dialect,
+    all: (query) => database.all(query),
+    get: (query) => database.get(query),
+    run: (query) => database.run(query),
+    transaction: (work) => database.transaction(work),
+    close: () => Promise.resolve(),
+  };
+}
+
+/** As it was before the first migration. */
+export async function empty(database: Database): Promise<void> {
+  await database.run(sql.raw("drop schema public cascade"));
+  await database.run(sql.raw("create schema public"));
 }
 
 async function openOwnDatabase(url: string): Promise<Database> {
@@ -59,8 +81,7 @@ function describePostgres(
       database = await open();
     });
     beforeEach(async () => {
-      await database!.run(sql.raw("drop schema public cascade"));
-      await database!.run(sql.raw("create schema public"));
+      await empty(database!);
       await migrate(database!, MIGRATIONS, () => 1);
     });
     afterAll(() => database?.close());

@@ -20,7 +20,7 @@ const READINGS = 9;
 const READING_EVERY_MS = 40;
 const STEP_MS = 60_000;
 const GROWTH_MAX = 10;
-const BUILT_HOST = new URL("../../../cli/dist/agent/host-main.js", import.meta.url);
+const BUILT_HOST = new URL("../../../cli/dist/bundle/host-main.js", import.meta.url);
 
 /**
  * A day's work in minutes: one inference host, the process that the agent starts, with frames as fast as it takes them, and two versions

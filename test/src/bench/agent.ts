@@ -112,7 +112,7 @@ async function measureAtRate(
 async function requireBuild(agent: AgentProgram): Promise<void> {
   const { hostPid } = await agent.state();
   const command = commandOf(hostPid!);
-  if (command.some((word) => word.endsWith("agent/host-main.js"))) return;
+  if (command.some((word) => word.endsWith("bundle/host-main.js"))) return;
   throw new SuiteUnavailable(
     `the agent runs ${command.join(" ")}, not its own build: run npm run build, and change nothing meanwhile`,
   );

@@ -30,7 +30,7 @@ afterAll(async () => {
 
 /** Starts it the way `fieldloop agent` does, and says where its local interface is. */
 async function start(args: readonly string[]): Promise<{ agent: ChildProcess; localUrl: string }> {
-  const main = pathToFileURL(join(build, "main.js")).href;
+  const main = pathToFileURL(join(build, "agent.js")).href;
   const script = `(await import(${JSON.stringify(main)})).main(["node", "fieldloop", ...process.argv.slice(1)])`;
   const agent = spawn(
     process.execPath,
@@ -49,7 +49,7 @@ describe("the agent's own build", () => {
   it("predicts, tests packages and reports like the rest of the workspace", {
     timeout: TIMEOUT_MS,
   }, async () => {
-    execFileSync(process.execPath, [join(root, "scripts/bundle-agent.mjs"), build]);
+    execFileSync(process.execPath, [join(root, "scripts/bundle.mjs"), build]);
     const folder = scratch.path;
     const server = await ServerProgram.start({ folder });
     const version = await server.publish(await writeTinyPackage(join(folder, "tiny"), { version: 1 }));

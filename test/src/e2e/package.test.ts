@@ -66,7 +66,7 @@ async function startSite(name: string): Promise<Site> {
   await server.client.patch("/api/v1/policies/default", { predictionsIntervalSeconds: 0.2, bytesPerHour: 0 });
   const artifacts = await ArtifactProxy.open(server.url);
   const first = await server.publish(await writeTinyPackage(join(folder, "tiny-1"), { version: 1 }));
-  const agent = new AgentProgram({ folder, device: DEVICE, source: "simulator:parts?fps=30&feedback=0" });
+  const agent = new AgentProgram({ folder, device: DEVICE, source: "simulator:parts?fps=10&feedback=0" });
   await agent.start({ server: artifacts.url, token: await server.enrolmentToken() });
   const { rollout } = await server.rollOut(first, [DEVICE]);
   expect((await server.settled(rollout, STEP_MS)).state).toBe("succeeded");

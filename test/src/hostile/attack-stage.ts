@@ -1,5 +1,5 @@
 import { type TestFleet, until } from "@fieldloop/device-agent/testing/fleet";
-import { CAMERA, LaneStage } from "@fieldloop/device-agent/testing/lanes";
+import { LaneStage } from "@fieldloop/device-agent/testing/lanes";
 import { writeTestPackage } from "@fieldloop/device-agent/testing/package";
 import type { TufKey } from "@fieldloop/device-agent/testing/tuf-keys";
 import type { TufRepository } from "@fieldloop/device-agent/testing/tuf-repository";
@@ -39,7 +39,7 @@ export class AttackStage {
   async start(): Promise<void> {
     await this.#lanes.open();
     this.#evil = await writeTestPackage(join(this.#lanes.path, "evil"), { version: 666 });
-    await this.#lanes.start([CAMERA], {
+    await this.#lanes.start(["simulator:parts?fps=15&model=brightness"], {
       clock: { now: () => Date.now() + this.#aheadMs, monotonic: () => performance.now() },
       updateTimes: { trustRetryMinMs: 50, trust: { rateWindowMs: 500, stallMs: 3_000, retryMaxMs: 100 } },
     });

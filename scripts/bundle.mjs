@@ -1,41 +1,61 @@
 /**
- * Makes the device agent's own build, `cli/dist/agent/`: one file for each process and thread that the agent starts, holding only what
- * that one runs. A device keeps in memory what it loads: without the unused parts of its libraries, loaded once instead of module by
- * module, the agent needs a third less. Native libraries and what is loaded only on demand stay where they are.
- * `node scripts/bundle-agent.mjs [FOLDER]`: another folder, somewhere below this one.
+ * Makes what the `fieldloop` command runs, `cli/dist/bundle/`: one file for each process and thread, holding only what that one runs;
+ * `agent.js` is the device agent's command, `program.js` is all commands, each loaded when it is wanted. A process starts several times
+ * faster than from a thousand modules, and keeps less in memory: without the unused parts of its libraries, loaded once instead of module
+ * by module, the agent needs a third less. Native libraries and what is loaded only on demand stay where they are.
+ * `node scripts/bundle.mjs [FOLDER]`: another folder, somewhere below this one.
  */
 import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
+import { basename, dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { rolldown } from "rolldown";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const made = resolve(process.argv[2] ?? join(root, "cli/dist/agent"));
-/** An agent that starts meanwhile finds the build before or the new one, not half of it. */
+const made = resolve(process.argv[2] ?? join(root, "cli/dist/bundle"));
+/** A process that starts meanwhile finds the build before or the new one, not half of it. */
 const out = `${made}.${process.pid}`;
 /** Native libraries, and what is large and loaded on demand only: they stay where they are. */
-const EXTERNAL = ["onnxruntime-node", "onnxruntime-web", "sharp", "@grpc/grpc-js", "better-sqlite3", "socks"];
-/** What a library loads with itself and asks for only where it is told to: by its exports. */
-const ON_DEMAND = { socks: ["SocksClient"] };
+const EXTERNAL = [
+  ...["onnxruntime-node", "onnxruntime-web", "sharp", "better-sqlite3"],
+  ...["@grpc/grpc-js", "socks", "pg", "@electric-sql/pglite"],
+];
+/** What a library is loaded for, where that is seldom: it is loaded when one of these is asked for. */
+const ON_DEMAND = { socks: ["SocksClient"], pg: ["Pool", "types"] };
 /** Modules of the workspaces. */
-const OWN = /[\\/](?:protocol|runtime|models|device-agent|cli)[\\/]dist[\\/]/;
-/** How a module names the file of a process or thread that it starts. */
-const ENTRY = /new URL\("(\.{1,2}\/[^"]+\.js)", import\.meta\.url\)/g;
+const OWN = /[\\/](protocol|runtime|models|device-agent|fleet-server|cli)[\\/]dist[\\/](.+)$/;
+/** How a module names a file beside it. */
+const NEIGHBOUR = /new URL\(("[^"]+"|`[^`]+`), import\.meta\.url\)/g;
+/** One that is a process or thread. */
+const ENTRY = /^"(\.{1,2}\/[^"]+\.js)"$/;
+/** The command itself, which starts what is made here. */
+const COMMAND = join(root, "cli/dist/main.js");
 
 /** Source → file name in `out`. Grows while the bundles name more of them. */
-const entries = new Map([[join(root, "cli/dist/agent-main.js"), "main.js"]]);
+const entries = new Map([
+  [join(root, "cli/dist/agent-main.js"), "agent.js"],
+  [join(root, "cli/dist/program.js"), "program.js"],
+]);
 
-const findEntries = {
-  name: "find-entries",
+const findNeighbours = {
+  name: "find-neighbours",
   transform(code, id) {
-    const changed = code.replace(ENTRY, (_, path) => {
-      const file = resolve(dirname(id), path);
+    if (!OWN.test(id)) return null;
+    const changed = code.replace(NEIGHBOUR, (_, path) => {
+      const file = resolve(dirname(id), ENTRY.exec(path)?.[1] ?? ".");
+      if (!ENTRY.test(path) || file === COMMAND) return `new URL(${path}, ${placeOf(id)})`;
       if (!entries.has(file)) entries.set(file, nameFor(file));
       return `new URL("./${entries.get(file)}", import.meta.url)`;
     });
     return changed === code ? null : { code: changed };
   },
 };
+
+/** In code: where a module of the workspaces is, whatever file it is part of now. */
+function placeOf(id) {
+  const [, workspace, path] = OWN.exec(id);
+  const { name } = JSON.parse(readFileSync(join(root, workspace, "package.json"), "utf8"));
+  return `new URL(${JSON.stringify(`./${path.replaceAll("\\", "/")}`)}, import.meta.resolve(${JSON.stringify(name)}))`;
+}
 
 /** In a module's id: the library that it requires. */
 const REQUIRE = "\0require:";
@@ -64,7 +84,7 @@ for (const [input, fileName] of entries) {
     external: (id, importer) =>
       EXTERNAL.some((name) => id.startsWith(`${name}/`)) ||
       (EXTERNAL.includes(id) && importer?.startsWith(REQUIRE) === true),
-    plugins: [findEntries, requireExternals],
+    plugins: [findNeighbours, requireExternals],
     // Our own modules do nothing for others by being loaded: one of which nothing is used stays out.
     treeshake: { moduleSideEffects: [{ test: OWN, sideEffects: false }] },
     // Libraries annotate more than a bundler wants to hear of; what cannot be resolved is an error all the same.
@@ -89,6 +109,8 @@ for (const name of readdirSync(out)) {
   const path = join(out, name);
   writeFileSync(path, inAscii(readFileSync(path, "utf8")));
 }
+const sources = [...entries].map(([file, name]) => [relative(root, file), name]);
+writeFileSync(join(out, "entries.json"), `${JSON.stringify(Object.fromEntries(sources), null, 2)}\n`);
 
 rmSync(made, { recursive: true, force: true });
 renameSync(out, made);
@@ -99,7 +121,7 @@ function inAscii(code) {
 }
 
 function nameFor(file) {
+  const names = [...entries.values()];
   const name = `${basename(dirname(file))}-${basename(file)}`;
-  if ([...entries.values()].includes(name)) throw new Error(`Two entries of the agent are named ${name}`);
-  return name;
+  return names.includes(name) ? `${OWN.exec(file)[1]}-${name}` : name;
 }
