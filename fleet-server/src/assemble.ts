@@ -85,7 +85,7 @@ export async function assemble(options: ServerOptions, database: Database, clock
   const labels = new LabelService(new LabelStore(database));
   labels.onKnown((model, version) => settleVersion(database, stores.telemetry, labels, model, version));
   const telemetry = new TelemetryService(stores.telemetry, labels);
-  const auth = new AuthService({ store: stores.auth, devices: stores.devices, clock });
+  const auth = new AuthService({ database, newId, store: stores.auth, devices: stores.devices, clock });
   const broker = new Broker({
     authorize: { kind: "devices", authenticate: (device, credential) => auth.connect(device, credential) },
     logger,

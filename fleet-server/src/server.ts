@@ -173,7 +173,7 @@ async function bootstrapAdmin(
   dataDir: string,
 ): Promise<{ token: string | undefined; isNew: boolean }> {
   if ((await store.countTokens()) > 0) return { token: await readAdminToken(dataDir), isNew: false };
-  const token = await auth.createToken("admin", "admin");
+  const token = await auth.createToken({ name: "admin", role: "admin", person: "admin" }, undefined);
   await writeAdminToken(dataDir, token);
   return { token, isNew: true };
 }
