@@ -69,8 +69,13 @@ export interface Parts {
 
 const SILENCE_MS = 60_000;
 
-/** Makes every part and gives each only what it uses. */
-export async function assemble(options: ServerOptions, database: Database, clock: Clock): Promise<Parts> {
+/** Makes every part and gives each only what it uses. @param mayDecide false while another server may have the database */
+export async function assemble(
+  options: ServerOptions,
+  database: Database,
+  clock: Clock,
+  mayDecide: () => boolean,
+): Promise<Parts> {
   const { dataDir, logger, policy, guard, silenceMs = SILENCE_MS } = options;
   const stores = createStores(database);
   const newId = randomIds((length) => randomBytes(length));
@@ -134,6 +139,7 @@ export async function assemble(options: ServerOptions, database: Database, clock
     trust,
     workDir,
     secretBox,
+    mayDecide,
     ...(options.webhooks ? { webhooks: options.webhooks } : {}),
   }));
   return {

@@ -41,6 +41,8 @@ export interface RolloutServiceOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly newId: NewId;
+  /** False while another server may have the database; always true where absent. */
+  readonly mayDecide?: () => boolean;
   readonly feed: FleetFeed;
   readonly deployments: Pick<DeploymentStore, "ofRollout">;
   readonly configs: Pick<DesiredStore, "knownConfig" | "addConfig">;
@@ -135,6 +137,7 @@ export class RolloutService {
   /** @throws FieldloopError `rollout_needs_evidence`, `version_awaiting_signature`, `not_found`, `invalid_argument` */
   async create(request: RolloutRequest, by: Actor): Promise<RolloutView> {
     return this.#exclusive(async () => {
+      this.#demandRight();
       const actor = by.name;
       await this.load();
       await this.#options.feed.catchUp();
@@ -264,6 +267,7 @@ export class RolloutService {
 
   /** Steps every live rollout once. The timer calls it; tests call it instead of waiting. @returns whether it left something over */
   async tick(): Promise<boolean> {
+    if (!this.#mayDecide) return false;
     return this.#exclusive(async () => {
       await this.load();
       let left = await this.#options.feed.catchUp();
@@ -282,6 +286,7 @@ export class RolloutService {
   }
 
   async #act(live: LiveRollout, action: RolloutAction, actor: Actor): Promise<void> {
+    this.#demandRight();
     const refusal = act(live, action, actor, this.#options.clock.now());
     if (refusal !== undefined)
       throw new FieldloopError("conflict", `${action.action} rollout "${live.id}": ${refusal}`);
@@ -408,6 +413,19 @@ export class RolloutService {
     } catch (error) {
       this.#options.logger.error({ err: error, rollout: live.id }, "rollout step failed");
     }
+  }
+
+  /** @throws FieldloopError `unavailable` while another server may have the database */
+  #demandRight(): void {
+    if (!this.#mayDecide)
+      throw new FieldloopError(
+        "unavailable",
+        "Decide: the connection that holds the database is gone; try again",
+      );
+  }
+
+  get #mayDecide(): boolean {
+    return this.#options.mayDecide?.() ?? true;
   }
 
   #exclusive<Result>(work: () => Promise<Result>): Promise<Result> {
