@@ -22,7 +22,11 @@ describe.skipIf(server === undefined)("one server on a PostgreSQL database", () 
   const query = async (text: string, at = url): Promise<void> => {
     const client = new pg.Client({ connectionString: at });
     await client.connect();
-    await client.query(text).finally(() => client.end());
+    try {
+      await client.query(text);
+    } finally {
+      await client.end();
+    }
   };
   beforeAll(() => query(`create database ${name}`, server));
   afterAll(() => query(`drop database ${name} with (force)`, server));

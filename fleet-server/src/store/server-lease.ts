@@ -146,7 +146,10 @@ export class ServerLease {
           "select epoch, holder from server_lease where id = 1",
         );
         if (Number(rows[0]?.epoch) !== this.#epoch) throw taken(rows[0]?.holder ?? "another server");
-        if (this.#ended) return void (await client.end());
+        if (this.#ended) {
+          await client.end();
+          return;
+        }
         this.#hold(client);
         this.#options.logger.info({}, "the database is held again");
         return;
