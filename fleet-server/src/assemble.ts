@@ -69,8 +69,13 @@ export interface Parts {
 
 const SILENCE_MS = 60_000;
 
-/** Makes every part and gives each only what it uses. */
-export async function assemble(options: ServerOptions, database: Database, clock: Clock): Promise<Parts> {
+/** Makes every part and gives each only what it uses. @param mayDecide false while another server may have the database */
+export async function assemble(
+  options: ServerOptions,
+  database: Database,
+  clock: Clock,
+  mayDecide: () => boolean,
+): Promise<Parts> {
   const { dataDir, logger, policy, guard, silenceMs = SILENCE_MS } = options;
   const stores = createStores(database);
   const newId = randomIds((length) => randomBytes(length));
@@ -85,7 +90,7 @@ export async function assemble(options: ServerOptions, database: Database, clock
   const labels = new LabelService(new LabelStore(database));
   labels.onKnown((model, version) => settleVersion(database, stores.telemetry, labels, model, version));
   const telemetry = new TelemetryService(stores.telemetry, labels);
-  const auth = new AuthService({ store: stores.auth, devices: stores.devices, clock });
+  const auth = new AuthService({ database, newId, store: stores.auth, devices: stores.devices, clock });
   const broker = new Broker({
     authorize: { kind: "devices", authenticate: (device, credential) => auth.connect(device, credential) },
     logger,
@@ -134,6 +139,7 @@ export async function assemble(options: ServerOptions, database: Database, clock
     trust,
     workDir,
     secretBox,
+    mayDecide,
     ...(options.webhooks ? { webhooks: options.webhooks } : {}),
   }));
   return {

@@ -1,42 +1,41 @@
-import { open, readFile, rm } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { FieldloopError } from "@fieldloop/protocol";
+import { lockFile } from "./store/file-lock.js";
 
+/** Says who holds the lock; the lock itself is on the other file. */
 const NAME = "server.lock";
+const LOCK_NAME = "server.lock.db";
 
 /**
- * Makes sure that one server works in a data folder. The lock of a process that is gone is taken over.
+ * Makes sure that one server works in a data folder. The lock ends with its process, however that ends.
  * @returns the function that gives the folder back
- * @throws FieldloopError `conflict` where another server is running in it
+ * @throws FieldloopError `database_in_use` where another server is running in it, `storage_failed` where nothing can be locked there
  */
 export async function lockDataDir(dataDir: string): Promise<() => Promise<void>> {
   const path = join(dataDir, NAME);
-  for (let tries = 0; tries < 2; tries++) {
-    try {
-      const file = await open(path, "wx", 0o600);
-      await file.writeFile(String(process.pid));
-      await file.close();
-      return () => rm(path, { force: true });
-    } catch (error) {
-      if (!(error instanceof Error && "code" in error && error.code === "EEXIST")) throw error;
-    }
-    const owner = Number(await readFile(path, "utf8").catch(() => ""));
-    if (isRunning(owner)) {
-      throw new FieldloopError("conflict", `Start server: process ${owner} works in "${dataDir}" already`);
-    }
-    await rm(path, { force: true });
+  const unlock = tryLock(join(dataDir, LOCK_NAME));
+  if (!unlock) {
+    const owner = await readFile(path, "utf8").catch(() => "");
+    throw new FieldloopError(
+      "database_in_use",
+      `Start server: ${owner === "" ? "another server" : `process ${owner.trim()}`} works in "${dataDir}" already; stop it, or give this one a folder of its own with --data`,
+    );
   }
-  throw new FieldloopError("conflict", `Start server: another process starts in "${dataDir}"`);
+  await writeFile(path, String(process.pid), { mode: 0o600 });
+  return async () => {
+    await rm(path, { force: true });
+    unlock();
+  };
 }
 
-/** A process of the same number may be another program after a restart of the machine; its own number is a lock left by a crash. */
-function isRunning(pid: number): boolean {
-  if (!Number.isInteger(pid) || pid <= 0 || pid === process.pid) return false;
+function tryLock(path: string): (() => void) | undefined {
   try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    // EPERM: it runs as another user.
-    return error instanceof Error && "code" in error && error.code === "EPERM";
+    return lockFile(path);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new FieldloopError("storage_failed", `Start server: "${path}" cannot be locked: ${reason}`, {
+      cause,
+    });
   }
 }

@@ -37,6 +37,9 @@ export const SERVER_LIMITS = {
   idempotencyKeptMs: 24 * 3_600_000,
   idempotencyPendingMs: 60_000,
 
+  /** Longer than PostgreSQL keeps the session of a server whose machine died. */
+  leaseWaitMs: 20_000,
+
   apiTokensMax: 1_000,
   sessionTtlMs: 12 * 3_600_000,
   loginAttemptsPerMinute: 5,

@@ -316,6 +316,8 @@ async function emptyPostgres(): Promise<Database> {
   return database;
 }
 
+const ANN = { name: "ann", person: "ann", sponsor: "ann" };
+
 describe.each([
   ["SQLite", async (folder: string) => openSqlite(join(folder, "fieldloop.db"))],
   ["PostgreSQL", emptyPostgres],
@@ -519,14 +521,14 @@ describe.each([
       await kit.publishBase();
       const unforced = request();
       delete (unforced as { forceReason?: string }).forceReason;
-      await expect(kit.rollouts.create(unforced, "ann")).rejects.toMatchObject({
+      await expect(kit.rollouts.create(unforced, ANN)).rejects.toMatchObject({
         code: "rollout_needs_evidence",
       });
     });
 
     it("goes wave by wave to the end, and writes down who and why", async () => {
       await kit.publishBase();
-      const { rollout } = await kit.rollouts.create(request(), "ann");
+      const { rollout } = await kit.rollouts.create(request(), ANN);
       await step();
       expect(kit.published).toEqual(["cam-a desired"]);
       expect((await kit.desired.current("cam-a"))!.assignments).toMatchObject([
@@ -578,7 +580,7 @@ describe.each([
         publish: (stored) => kit.desired.publish(stored),
       };
       kit.rollouts = kit.makeRollouts(dying);
-      const { rollout } = await kit.rollouts.create(request({ waves: [{ percent: 100 }] }), "ann");
+      const { rollout } = await kit.rollouts.create(request({ waves: [{ percent: 100 }] }), ANN);
       await step();
       // Nothing of a step that did not commit happened.
       expect(kit.published).toEqual([]);
@@ -593,23 +595,23 @@ describe.each([
 
     it("takes a silent canary for a failed one and offers nobody else", async () => {
       await kit.publishBase();
-      const { rollout } = await kit.rollouts.create(request(), "ann");
+      const { rollout } = await kit.rollouts.create(request(), ANN);
       await step();
       await step(31);
       expect(await kit.rollouts.get(rollout)).toMatchObject({
         state: "paused",
         waves: [{ state: "failed", counts: { silent: 1 } }, { state: "pending" }],
       });
-      await expect(kit.rollouts.act(rollout, { action: "resume", reason: "" }, "ann")).rejects.toMatchObject({
+      await expect(kit.rollouts.act(rollout, { action: "resume", reason: "" }, ANN)).rejects.toMatchObject({
         code: "conflict",
       });
       expect(
-        await kit.rollouts.act(rollout, { action: "abort", devices: "keep", reason: "unplugged" }, "ann"),
+        await kit.rollouts.act(rollout, { action: "abort", devices: "keep", reason: "unplugged" }, ANN),
       ).toMatchObject({
         state: "aborted",
         reason: "unplugged",
       });
-      await expect(kit.rollouts.create(request(), "ann")).resolves.toMatchObject({ state: "running" });
+      await expect(kit.rollouts.create(request(), ANN)).resolves.toMatchObject({ state: "running" });
     });
   });
 });
@@ -688,7 +690,7 @@ describe("from samples to a rollout of the mended version", () => {
       onFailure: "roll_back",
     });
     delete (body as { forceReason?: string }).forceReason;
-    const { rollout, from } = await kit.rollouts.create(body, "ann");
+    const { rollout, from } = await kit.rollouts.create(body, ANN);
     expect(from).toEqual({ version: 1, configId: null });
     await kit.rollouts.tick();
     await kit.deployment(rollout, "cam-a", "active");

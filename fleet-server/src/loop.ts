@@ -61,6 +61,8 @@ export interface LoopDependencies {
   readonly workDir: string;
   readonly webhooks?: Partial<WebhookSettings>;
   readonly secretBox: SecretBox;
+  /** False while another server may have the database. */
+  readonly mayDecide: () => boolean;
 }
 
 export interface LoopCounts {
@@ -113,6 +115,7 @@ export async function createLoop(dependencies: LoopDependencies): Promise<Loop> 
     clock,
     logger,
     newId,
+    mayDecide: dependencies.mayDecide,
     feed,
     deployments,
     configs: new DesiredStore(database),

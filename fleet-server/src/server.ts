@@ -24,7 +24,8 @@ import type { AuthStore } from "./store/auth.js";
 import type { Database } from "./store/database.js";
 import { migrate } from "./store/migrate.js";
 import { MIGRATIONS } from "./store/migrations.js";
-import { openDatabase } from "./store/open.js";
+import { isPostgresUrl, openDatabase } from "./store/open.js";
+import { ServerLease } from "./store/server-lease.js";
 
 export interface ServerOptions {
   /** Everything that the server keeps is in this folder, but for a database elsewhere. */
@@ -51,6 +52,10 @@ export interface ServerOptions {
   readonly keyPassphrase?: string;
   /** A new key for the secrets of the database: what the older ones encrypt is encrypted anew. */
   readonly rotateSecretKey?: boolean;
+  /** How long to wait for another server on the same PostgreSQL database to end; 20 s where absent. */
+  readonly leaseWaitMs?: number;
+  /** Another server took the database over: whoever started this one must stop it. It decides nothing any longer. */
+  readonly onLost?: (error: FieldloopError) => void;
   /** Folder of the built console. */
   readonly consoleDir?: string;
 }
@@ -81,7 +86,7 @@ export const SERVER_VERSION = (
 
 /**
  * Starts a fleet server in this process: broker, ingest, HTTP API and console.
- * @throws FieldloopError `conflict` where another server works in the folder, `storage_failed` where it cannot be used
+ * @throws FieldloopError `database_in_use` where another server works in the folder or on the database, `storage_failed` where it cannot be used
  */
 export async function startServer(options: ServerOptions): Promise<ServerHandle> {
   const { dataDir } = options;
@@ -101,9 +106,10 @@ async function start(options: ServerOptions, undo: (() => Promise<void>)[]): Pro
   const { dataDir, logger, clock = systemClock, host = "127.0.0.1" } = options;
   const database = options.database ?? openDatabase(dataDir, options.databaseUrl);
   undo.push(() => database.close());
+  const lease = await leaseOf(options, undo);
   const applied = await migrate(database, MIGRATIONS, () => clock.now());
   if (applied.length > 0) logger.info({ applied }, "database migrated");
-  const parts = await assemble(options, database, clock);
+  const parts = await assemble(options, database, clock, () => lease?.held ?? true);
   const { token, isNew } = await bootstrapAdmin(parts.auth, parts.stores.auth, dataDir);
   undo.push(() => parts.ingest.stop());
   // Pushed first: the last wills of the devices still reach ingest.
@@ -147,6 +153,24 @@ async function start(options: ServerOptions, undo: (() => Promise<void>)[]): Pro
   };
 }
 
+/** The right to a PostgreSQL server's database; a file of SQLite is guarded by the lock of its folder. */
+async function leaseOf(
+  { databaseUrl, database, logger, leaseWaitMs = SERVER_LIMITS.leaseWaitMs, onLost }: ServerOptions,
+  undo: (() => Promise<void>)[],
+): Promise<ServerLease | undefined> {
+  if (database || databaseUrl === undefined || !isPostgresUrl(databaseUrl)) return undefined;
+  const lease = new ServerLease({
+    ...{ url: databaseUrl, logger, waitMs: leaseWaitMs },
+    onLost: (error) => {
+      logger.error({ err: error }, "another server has the database: this one must stop");
+      onLost?.(error);
+    },
+  });
+  undo.push(() => lease.release());
+  await lease.acquire();
+  return lease;
+}
+
 /** Ingest listens and every desired state is retained before the first device can connect. */
 async function startBroker(parts: Parts, port: number, host: string): Promise<number> {
   const { broker, ingest, desired, stores } = parts;
@@ -173,7 +197,7 @@ async function bootstrapAdmin(
   dataDir: string,
 ): Promise<{ token: string | undefined; isNew: boolean }> {
   if ((await store.countTokens()) > 0) return { token: await readAdminToken(dataDir), isNew: false };
-  const token = await auth.createToken("admin", "admin");
+  const token = await auth.createToken({ name: "admin", role: "admin", person: "admin" }, undefined);
   await writeAdminToken(dataDir, token);
   return { token, isNew: true };
 }

@@ -152,6 +152,7 @@ export const ERROR_CODES = {
   version_awaiting_signature: { status: 409, title: "The version is not signed by the targets keys yet" },
 
   // Fleet
+  database_in_use: { status: 409, title: "Another server works in the data folder or on the database" },
   secret_key_missing: { status: 500, title: "The key of a stored secret is not in the data folder" },
   rollout_needs_evidence: { status: 409, title: "The version has no passing evaluation" },
   idempotency_conflict: { status: 409, title: "The idempotency key was used for another request" },

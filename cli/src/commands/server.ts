@@ -1,5 +1,6 @@
 import { resolve } from "node:path";
 import { startServer, type Logger } from "@fieldloop/fleet-server";
+import { FieldloopError } from "@fieldloop/protocol";
 import type { Command } from "commander";
 import { action, note } from "../output.js";
 import { readText } from "./keys-files.js";
@@ -63,7 +64,10 @@ async function runServer(options: ServerCommandOptions): Promise<void> {
       ? process.env.FIELDLOOP_KEY_PASSPHRASE
       : (await readText(options.keyPassphraseFile, "passphrase")).split(/\r?\n/, 1)[0];
   const allowPrivate = options.webhooksPrivate ?? process.env.FIELDLOOP_WEBHOOKS_PRIVATE === "1";
+  let lose: (error: FieldloopError) => void = () => undefined;
+  const lost = new Promise<FieldloopError>((resolve) => (lose = resolve));
   const server = await startServer({
+    onLost: (error) => lose(error),
     dataDir: resolve(options.data),
     httpPort: options.httpPort,
     mqttPort: options.mqttPort,
@@ -83,8 +87,9 @@ async function runServer(options: ServerCommandOptions): Promise<void> {
     );
   else
     announce(httpUrl, mqttUrl, server.adminTokenIsNew ? server.adminToken : undefined, resolve(options.data));
-  await stopped;
+  const ended = await Promise.race([stopped, lost]);
   await server.stop();
+  if (ended instanceof FieldloopError) throw ended;
   if (json) process.stdout.write(`${JSON.stringify({ event: "stopped" })}\n`);
 }
 

@@ -5,7 +5,10 @@ import type { Clock } from "../context.js";
 import type { AppEnv, Principal } from "../http/env.js";
 import type { Authenticator } from "../http/guards.js";
 import { SERVER_LIMITS } from "../limits.js";
-import type { AuthStore, TokenRecord } from "../store/auth.js";
+import { AuditStore } from "../store/audit.js";
+import type { Database } from "../store/database.js";
+import type { NewId } from "../services/ids.js";
+import type { AuthStore, TokenOwner, TokenRecord } from "../store/auth.js";
 import type { DeviceStore } from "../store/devices.js";
 import { deviceOfCredential, hashSecret, newSecret, sameHash } from "./secrets.js";
 import { Throttle } from "./throttle.js";
@@ -13,6 +16,8 @@ import { Throttle } from "./throttle.js";
 const COOKIE = "fieldloop_session";
 
 export interface AuthServiceOptions {
+  readonly database: Database;
+  readonly newId: NewId;
   readonly store: AuthStore;
   readonly devices: DeviceStore;
   readonly clock: Clock;
@@ -24,12 +29,16 @@ export interface AuthServiceOptions {
  * requests (SameSite=Lax, HttpOnly cookie, origin check on writes). Not met here: eavesdropping without TLS in front.
  */
 export class AuthService implements Authenticator {
+  readonly #database: Database;
+  readonly #newId: NewId;
   readonly #store: AuthStore;
   readonly #devices: DeviceStore;
   readonly #clock: Clock;
   readonly #throttle: Throttle;
 
-  constructor({ store, devices, clock }: AuthServiceOptions) {
+  constructor({ database, newId, store, devices, clock }: AuthServiceOptions) {
+    this.#database = database;
+    this.#newId = newId;
     this.#store = store;
     this.#devices = devices;
     this.#clock = clock;
@@ -46,8 +55,15 @@ export class AuthService implements Authenticator {
     return session && { kind: "user", ...session, by: "session" };
   }
 
-  /** Makes a token; it is told once and never again. @throws FieldloopError `already_exists` */
-  async createToken(name: string, role: Role): Promise<string> {
+  /**
+   * Makes a token; it is told once and never again. Without a `person` it is a program's, and who made it answers for it.
+   * @param maker undefined for the first token of all
+   * @throws FieldloopError `already_exists`, `limit_exceeded`
+   */
+  async createToken(
+    { name, role, person = null }: { name: string; role: Role; person?: string | null },
+    maker: { readonly name: string; readonly sponsor: string } | undefined,
+  ): Promise<string> {
     if ((await this.#store.countTokens()) >= SERVER_LIMITS.apiTokensMax) {
       throw new FieldloopError(
         "limit_exceeded",
@@ -55,7 +71,12 @@ export class AuthService implements Authenticator {
       );
     }
     const token = newSecret("flt");
-    await this.#store.insertToken({ sha256: hashSecret(token), name, role, created: this.#clock.now() });
+    const created = this.#clock.now();
+    const sponsor = person ?? maker?.sponsor ?? name;
+    await this.#database.transaction(async (tx) => {
+      await this.#store.insertToken(tx, { sha256: hashSecret(token), name, role, person, sponsor, created });
+      await this.#audit(tx, "token.created", name, maker?.name ?? "server", { role, person, sponsor });
+    });
     return token;
   }
 
@@ -63,15 +84,23 @@ export class AuthService implements Authenticator {
     return this.#store.tokens();
   }
 
-  async revokeToken(name: string): Promise<void> {
-    if (!(await this.#store.revokeToken(name))) {
-      throw new FieldloopError("not_found", `Revoke token: there is no usable token "${name}"`);
-    }
+  /** @throws FieldloopError `not_found` */
+  async revokeToken(name: string, actor: string): Promise<void> {
+    await this.#database.transaction(async (tx) => {
+      if (!(await this.#store.revokeToken(tx, name)))
+        throw new FieldloopError("not_found", `Revoke token: there is no usable token "${name}"`);
+      await this.#audit(tx, "token.revoked", name, actor, {});
+    });
+  }
+
+  async #audit(tx: Database, action: string, token: string, actor: string, detail: object): Promise<void> {
+    const entry = { entry: this.#newId("aud"), time: this.#clock.now(), actor, action };
+    await new AuditStore(tx).add({ ...entry, subject: `token:${token}`, detail: { ...detail } });
   }
 
   /** Turns a token into a session cookie. @throws FieldloopError `unauthenticated`, `rate_limited` */
   async signIn(c: Context<AppEnv>, token: string): Promise<{ name: string; role: Role }> {
-    const user = await this.#userOf(token, addressOf(c));
+    const { name, role } = await this.#userOf(token, addressOf(c));
     const session = newSecret("fls");
     const now = this.#clock.now();
     await this.#store.insertSession({
@@ -87,7 +116,7 @@ export class AuthService implements Authenticator {
       secure: new URL(c.req.url).protocol === "https:",
       maxAge: SERVER_LIMITS.sessionTtlMs / 1_000,
     });
-    return user;
+    return { name, role };
   }
 
   async signOut(c: Context<AppEnv>): Promise<void> {
@@ -135,7 +164,7 @@ export class AuthService implements Authenticator {
     }
   }
 
-  async #userOf(token: string, address: string): Promise<{ name: string; role: Role }> {
+  async #userOf(token: string, address: string): Promise<TokenOwner> {
     const user = await this.#store.token(hashSecret(token));
     if (user) return user;
     // Only who guesses wrong is slowed down: a right token from a shared address still works.

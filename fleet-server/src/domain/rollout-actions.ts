@@ -3,27 +3,37 @@ import type { LiveRollout } from "./rollout-live.js";
 import { withdrawOffers } from "./rollout-restore.js";
 import { hasFailed, type RolloutDevice, type RolloutWave } from "./rollout.js";
 
+/** Who asks. Names are written down; two are the same person where the same person answers for both. */
+export interface Actor {
+  /** Of the token. */
+  readonly name: string;
+  /** Whose token it is; null for a program's. */
+  readonly person: string | null;
+  /** Who answers for what is done with it: the person, or who made the program's token. */
+  readonly sponsor: string;
+}
+
 /** Why an action was refused, for people; undefined where it was done. */
 export type Refusal = string | undefined;
 
 /** What a person asks of a rollout. Everything that is done is in the journal; what is refused changed nothing. */
-export function act(live: LiveRollout, action: RolloutAction, actor: string, now: number): Refusal {
-  const by: DecidedBy = { by: actor, time: now, reason: action.reason };
-  const refusal = perform(live, action, by);
+export function act(live: LiveRollout, action: RolloutAction, actor: Actor, now: number): Refusal {
+  const by: DecidedBy = { by: actor.name, time: now, reason: action.reason };
+  const refusal = perform(live, action, by, actor);
   if (refusal === undefined) {
     const wave = action.action === "approve" ? (action.wave ?? null) : null;
     const reason = action.reason === "" ? null : action.reason;
-    live.journal.write({ type: "action", actor, action: action.action, wave, reason });
+    live.journal.write({ type: "action", actor: actor.name, action: action.action, wave, reason });
   }
   return refusal;
 }
 
-function perform(live: LiveRollout, action: RolloutAction, by: DecidedBy): Refusal {
+function perform(live: LiveRollout, action: RolloutAction, by: DecidedBy, actor: Actor): Refusal {
   switch (action.action) {
     case "start":
       return start(live, by);
     case "approve":
-      return action.wave === undefined ? approve(live, by) : approveWave(live, action.wave, by);
+      return action.wave === undefined ? approve(live, by, actor) : approveWave(live, action.wave, by);
     case "pause":
       return moveFrom(live, ["running"], "paused", by);
     case "resume":
@@ -63,10 +73,14 @@ function release(live: LiveRollout, from: RolloutState, by: DecidedBy): Refusal 
   return moveFrom(live, [from], startAt !== null && startAt > by.time ? "scheduled" : "running", by);
 }
 
-/** Two persons are two: whoever planned it cannot let it go. */
-function approve(live: LiveRollout, by: DecidedBy): Refusal {
+/** Two persons are two: whoever planned it cannot let it go, with whichever token; a program is no person. */
+function approve(live: LiveRollout, by: DecidedBy, { name, person, sponsor }: Actor): Refusal {
   if (live.state !== "awaiting_approval") return `it is "${live.state}"`;
-  if (by.by === live.record.createdBy) return `"${by.by}" created it; another person must approve it`;
+  const { createdBy, creator } = live.record;
+  if (sponsor === creator)
+    return `"${sponsor}" answers for "${name}" and for "${createdBy}", which created it; another person must approve it`;
+  if (person === null)
+    return `"${name}" is a program's token; a person must approve it, with a token that names them`;
   live.set({ approved: by });
   return release(live, "awaiting_approval", by);
 }

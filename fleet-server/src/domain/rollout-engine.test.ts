@@ -284,6 +284,13 @@ describe("people", () => {
     });
     expect(live.state).toBe("awaiting_approval");
     expect(world.act(live, { action: "approve", reason: "" }, "ann")).toContain("another person");
+    for (const [actor, refusal] of [
+      // Another token of the same person, a program of theirs, and somebody else's program.
+      [{ name: "ann-laptop", person: "ann", sponsor: "ann" }, "another person"],
+      [{ name: "ci", person: null, sponsor: "ann" }, "another person"],
+      [{ name: "ci", person: null, sponsor: "ben" }, "a program's token"],
+    ] as const)
+      expect(world.act(live, { action: "approve", reason: "" }, actor)).toContain(refusal);
     expect(world.act(live, { action: "approve", reason: "read it" }, "ben")).toBeUndefined();
     expect([live.state, live.record.approved?.by]).toEqual(["running", "ben"]);
     world.advance(200);

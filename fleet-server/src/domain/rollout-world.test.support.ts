@@ -9,7 +9,7 @@ import {
 import { Fleet } from "./fleet.js";
 import { targetTest } from "./groups.js";
 import type { DeviceStats } from "./gate-evidence.js";
-import { act, type Refusal } from "./rollout-actions.js";
+import { act, type Actor, type Refusal } from "./rollout-actions.js";
 import { RolloutEngine } from "./rollout-engine.js";
 import type { Journal } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
@@ -197,6 +197,7 @@ export class World {
       request: parsed,
       created: this.now + this.#rollouts,
       createdBy: "ann",
+      creator: "ann",
       from: null,
       state: "draft",
       reason: null,
@@ -212,8 +213,9 @@ export class World {
     return live;
   }
 
-  act(live: LiveRollout, action: RolloutAction, actor = "ann"): Refusal {
-    const refusal = act(live, action, actor, this.now);
+  act(live: LiveRollout, action: RolloutAction, actor: string | Actor = "ann"): Refusal {
+    const who = typeof actor === "string" ? { name: actor, person: actor, sponsor: actor } : actor;
+    const refusal = act(live, action, who, this.now);
     if (refusal === undefined) this.engine.noteMove(live);
     this.#carryOut();
     return refusal;

@@ -27,6 +27,8 @@ export interface RolloutRecord {
   readonly request: RolloutRequest;
   readonly created: number;
   readonly createdBy: string;
+  /** The person who answers for it: another must approve it. */
+  readonly creator: string;
   /** The version or configuration that the devices had, where it was one. */
   readonly from: { readonly version: number | null; readonly configId: string | null } | null;
   state: RolloutState;

@@ -8,6 +8,10 @@ export type Principal =
       readonly kind: "user";
       readonly name: string;
       readonly role: Role;
+      /** Whose token it is; null for a program's. */
+      readonly person: string | null;
+      /** Who answers for it: the person, or who made the program's token. */
+      readonly sponsor: string;
       /** How it proved itself: a cookie needs a check of the request's origin. */
       readonly by: "token" | "session";
     }

@@ -1,6 +1,7 @@
 import { FieldloopError, ROLES, type Role } from "@fieldloop/protocol";
 import type { Context, MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
+import type { Actor } from "../domain/rollout-actions.js";
 import type { AppEnv, Principal } from "./env.js";
 
 /** What proves who asks; implemented by the auth services. */
@@ -45,6 +46,14 @@ export function currentPrincipal(c: Context<AppEnv>): Principal {
   const principal = c.get("principal");
   if (!principal) throw new FieldloopError("unauthenticated", "Authorize: no credential was sent");
   return principal;
+}
+
+/** The caller as an actor of rollouts. @throws FieldloopError `forbidden` for a device */
+export function currentActor(c: Context<AppEnv>): Actor {
+  const principal = currentPrincipal(c);
+  if (principal.kind !== "user") throw new FieldloopError("forbidden", "Authorize: a device is no actor");
+  const { name, person, sponsor } = principal;
+  return { name, person, sponsor };
 }
 
 /** The name to write beside what the caller did. */

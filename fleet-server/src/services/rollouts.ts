@@ -15,7 +15,7 @@ import type { Clock, Logger } from "../context.js";
 import { Fleet } from "../domain/fleet.js";
 import { fitCheckOf, type FitCheck } from "../domain/compatibility.js";
 import { wilson } from "../domain/intervals.js";
-import { act } from "../domain/rollout-actions.js";
+import { act, type Actor } from "../domain/rollout-actions.js";
 import { RolloutEngine } from "../domain/rollout-engine.js";
 import { LiveRollout } from "../domain/rollout-live.js";
 import { deploymentId, hasFailed, type RolloutDevice, type RolloutRecord } from "../domain/rollout.js";
@@ -41,6 +41,8 @@ export interface RolloutServiceOptions {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly newId: NewId;
+  /** False while another server may have the database; always true where absent. */
+  readonly mayDecide?: () => boolean;
   readonly feed: FleetFeed;
   readonly deployments: Pick<DeploymentStore, "ofRollout">;
   readonly configs: Pick<DesiredStore, "knownConfig" | "addConfig">;
@@ -133,8 +135,10 @@ export class RolloutService {
   }
 
   /** @throws FieldloopError `rollout_needs_evidence`, `version_awaiting_signature`, `not_found`, `invalid_argument` */
-  async create(request: RolloutRequest, actor: string): Promise<RolloutView> {
+  async create(request: RolloutRequest, by: Actor): Promise<RolloutView> {
     return this.#exclusive(async () => {
+      this.#demandRight();
+      const actor = by.name;
       await this.load();
       await this.#options.feed.catchUp();
       const { database, clock, newId, configs } = this.#options;
@@ -145,7 +149,8 @@ export class RolloutService {
       const { forceReason } = request;
       const now = clock.now();
       const record: RolloutRecord = {
-        ...{ rollout, subject: meant.subject, request, created: now, createdBy: actor, from: meant.from },
+        ...{ rollout, subject: meant.subject, request, created: now, createdBy: actor },
+        ...{ creator: by.sponsor, from: meant.from },
         ...{ state: "draft", reason: null, started: null, finished: null, approved: null },
         ...{ current: false, supersededBy: null, revision: 1 },
       };
@@ -169,14 +174,14 @@ export class RolloutService {
       if (subject.kind === "package" && evidence !== "passed" && forceReason !== undefined)
         await this.#options.registry.letThrough(subject.model, subject.version, forceReason);
       const live = await this.#load({ record, waves }, devices);
-      if (request.start) await this.#act(live, { action: "start", reason: "" }, actor);
+      if (request.start) await this.#act(live, { action: "start", reason: "" }, by);
       this.timer.wake();
       return this.#view(live);
     });
   }
 
   /** @throws FieldloopError `not_found`, `conflict` where the state does not allow it */
-  async act(rollout: string, action: RolloutAction, actor: string): Promise<RolloutView> {
+  async act(rollout: string, action: RolloutAction, actor: Actor): Promise<RolloutView> {
     return this.#exclusive(async () => {
       const live = this.#engine.get(rollout) ?? (await this.#load(await this.#require(rollout)));
       await this.#act(live, action, actor);
@@ -262,6 +267,7 @@ export class RolloutService {
 
   /** Steps every live rollout once. The timer calls it; tests call it instead of waiting. @returns whether it left something over */
   async tick(): Promise<boolean> {
+    if (!this.#mayDecide) return false;
     return this.#exclusive(async () => {
       await this.load();
       let left = await this.#options.feed.catchUp();
@@ -279,7 +285,8 @@ export class RolloutService {
     });
   }
 
-  async #act(live: LiveRollout, action: RolloutAction, actor: string): Promise<void> {
+  async #act(live: LiveRollout, action: RolloutAction, actor: Actor): Promise<void> {
+    this.#demandRight();
     const refusal = act(live, action, actor, this.#options.clock.now());
     if (refusal !== undefined)
       throw new FieldloopError("conflict", `${action.action} rollout "${live.id}": ${refusal}`);
@@ -406,6 +413,19 @@ export class RolloutService {
     } catch (error) {
       this.#options.logger.error({ err: error, rollout: live.id }, "rollout step failed");
     }
+  }
+
+  /** @throws FieldloopError `unavailable` while another server may have the database */
+  #demandRight(): void {
+    if (!this.#mayDecide)
+      throw new FieldloopError(
+        "unavailable",
+        "Decide: the connection that holds the database is gone; try again",
+      );
+  }
+
+  get #mayDecide(): boolean {
+    return this.#options.mayDecide?.() ?? true;
   }
 
   #exclusive<Result>(work: () => Promise<Result>): Promise<Result> {

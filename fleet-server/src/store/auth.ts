@@ -14,9 +14,28 @@ export const AUTH_MIGRATION: Migration = {
   ],
 };
 
-export interface TokenRecord {
+/**
+ * Whose a token is (null: a program's), and who answers for what is done with it. Until here a token's name stood for the person, and
+ * still does for the tokens of before.
+ */
+export const TOKEN_PERSONS_MIGRATION: Migration = {
+  name: "0011_token_persons",
+  statements: () => [
+    "alter table api_tokens add column person text",
+    "alter table api_tokens add column sponsor text",
+    "update api_tokens set person = name, sponsor = name",
+  ],
+};
+
+/** Who a token stands for. */
+export interface TokenOwner {
   readonly name: string;
   readonly role: Role;
+  readonly person: string | null;
+  readonly sponsor: string;
+}
+
+export interface TokenRecord extends TokenOwner {
   readonly created: number;
   readonly revoked: boolean;
 }
@@ -30,21 +49,21 @@ export class AuthStore {
   }
 
   /** @throws FieldloopError `already_exists` for a name that is taken */
-  async insertToken(token: { sha256: string; name: string; role: Role; created: number }): Promise<void> {
-    await this.#database.run(sql`insert into api_tokens (sha256, name, role, created)
-      values (${token.sha256}, ${token.name}, ${token.role}, ${token.created})`);
+  async insertToken(tx: Database, token: TokenOwner & { sha256: string; created: number }): Promise<void> {
+    await tx.run(sql`insert into api_tokens (sha256, name, role, created, person, sponsor)
+      values (${token.sha256}, ${token.name}, ${token.role}, ${token.created}, ${token.person}, ${token.sponsor})`);
   }
 
   /** A token that may be used. */
-  async token(sha256: string): Promise<{ name: string; role: Role } | undefined> {
+  async token(sha256: string): Promise<TokenOwner | undefined> {
     return this.#database.get(
-      sql`select name, role from api_tokens where sha256 = ${sha256} and revoked = 0`,
+      sql`select name, role, person, sponsor from api_tokens where sha256 = ${sha256} and revoked = 0`,
     );
   }
 
   async tokens(): Promise<TokenRecord[]> {
     const rows = await this.#database.all<Omit<TokenRecord, "revoked"> & { revoked: number }>(
-      sql`select name, role, created, revoked from api_tokens order by name`,
+      sql`select name, role, person, sponsor, created, revoked from api_tokens order by name`,
     );
     return rows.map((row) => ({ ...row, revoked: row.revoked === 1 }));
   }
@@ -54,12 +73,8 @@ export class AuthStore {
       .count;
   }
 
-  async revokeToken(name: string): Promise<boolean> {
-    return (
-      (await this.#database.run(
-        sql`update api_tokens set revoked = 1 where name = ${name} and revoked = 0`,
-      )) === 1
-    );
+  async revokeToken(tx: Database, name: string): Promise<boolean> {
+    return (await tx.run(sql`update api_tokens set revoked = 1 where name = ${name} and revoked = 0`)) === 1;
   }
 
   async insertSession(session: {
@@ -76,8 +91,8 @@ export class AuthStore {
   }
 
   /** Ends with its token: a revoked token has no sessions. */
-  async session(sha256: string, now: number): Promise<{ name: string; role: Role } | undefined> {
-    return this.#database.get(sql`select t.name, t.role from sessions s join api_tokens t on t.sha256 = s.token_sha256
+  async session(sha256: string, now: number): Promise<TokenOwner | undefined> {
+    return this.#database.get(sql`select t.name, t.role, t.person, t.sponsor from sessions s join api_tokens t on t.sha256 = s.token_sha256
       where s.sha256 = ${sha256} and s.expires > ${now} and t.revoked = 0`);
   }
 

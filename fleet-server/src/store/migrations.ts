@@ -1,5 +1,5 @@
 import type { Migration } from "./database.js";
-import { AUTH_MIGRATION } from "./auth.js";
+import { AUTH_MIGRATION, TOKEN_PERSONS_MIGRATION } from "./auth.js";
 import { DEPLOYMENTS_MIGRATION } from "./deployments.js";
 import { DELTAS_MIGRATION } from "./deltas.js";
 import { DESIRED_MIGRATION } from "./desired.js";
@@ -8,7 +8,7 @@ import { EVENTS_MIGRATION } from "./events.js";
 import { IDEMPOTENCY_MIGRATION, IDEMPOTENCY_SEALED_MIGRATION } from "./idempotency.js";
 import { LABELS_MIGRATION } from "./labels.js";
 import { LOOP_MIGRATIONS } from "./loop-migrations.js";
-import { ROLLOUT_ENGINE_MIGRATION } from "./rollouts.js";
+import { ROLLOUT_CREATOR_MIGRATION, ROLLOUT_ENGINE_MIGRATION } from "./rollouts.js";
 import { SAMPLES_MIGRATION } from "./samples.js";
 import { SHADOW_MIGRATION } from "./shadow.js";
 import { TELEMETRY_MIGRATION } from "./telemetry.js";
@@ -37,4 +37,6 @@ export const MIGRATIONS: readonly Migration[] = [
   DELTAS_MIGRATION,
   WEBHOOK_SECRETS_MIGRATION,
   IDEMPOTENCY_SEALED_MIGRATION,
+  TOKEN_PERSONS_MIGRATION,
+  ROLLOUT_CREATOR_MIGRATION,
 ];

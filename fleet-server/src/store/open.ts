@@ -9,7 +9,7 @@ import { openSqlite } from "./sqlite.js";
  * @throws FieldloopError `invalid_argument` for any other address: to store elsewhere than asked would look like a loss later
  */
 export function openDatabase(dataDir: string, databaseUrl: string | undefined): Database {
-  if (databaseUrl !== undefined && /^postgres(?:ql)?:/.test(databaseUrl)) return openPostgres(databaseUrl);
+  if (databaseUrl !== undefined && isPostgresUrl(databaseUrl)) return openPostgres(databaseUrl);
   if (databaseUrl !== undefined && databaseUrl !== "") {
     const scheme = databaseUrl.slice(0, databaseUrl.indexOf(":") + 1).slice(0, 40);
     throw new FieldloopError(
@@ -18,4 +18,8 @@ export function openDatabase(dataDir: string, databaseUrl: string | undefined): 
     );
   }
   return openSqlite(join(dataDir, "fieldloop.db"));
+}
+
+export function isPostgresUrl(url: string): boolean {
+  return /^postgres(?:ql)?:/.test(url);
 }

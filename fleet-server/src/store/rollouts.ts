@@ -67,6 +67,15 @@ export const ROLLOUT_ENGINE_MIGRATION: Migration = {
   ],
 };
 
+/** Until here a token's name stood for the person. */
+export const ROLLOUT_CREATOR_MIGRATION: Migration = {
+  name: "loop_0011_rollout_creator",
+  statements: () => [
+    "alter table rollouts add column creator text",
+    "update rollouts set creator = created_by",
+  ],
+};
+
 export interface StoredRollout {
   readonly record: RolloutRecord;
   readonly waves: RolloutWave[];
@@ -87,6 +96,7 @@ interface RolloutRow {
   reason: string | null;
   created: number;
   createdBy: string;
+  creator: string;
   started: number | null;
   finished: number | null;
   approved: string | null;
@@ -111,7 +121,7 @@ type DeviceRow = Omit<RolloutDevice, "control" | "joined" | "hold" | "previous" 
 };
 
 const rolloutColumns =
-  sql.raw(`rollout, subject, request, origin, state, reason, created, created_by as "createdBy", started,
+  sql.raw(`rollout, subject, request, origin, state, reason, created, created_by as "createdBy", creator, started,
   finished, approved, current, superseded_by as "supersededBy", revision`);
 const waveColumns =
   sql.raw(`rollout, wave, plan, state, started, soak_started as "soakStarted", watched_since as "watchedSince", finished,
@@ -137,10 +147,10 @@ export class RolloutStore {
   ): Promise<void> {
     const { subject } = record;
     const model = subject.kind === "package" ? subject.model : null;
-    await this.#database.run(sql`insert into rollouts (rollout, model, subject, request, origin, state, reason, created, created_by, revision)
+    await this.#database.run(sql`insert into rollouts (rollout, model, subject, request, origin, state, reason, created, created_by, creator, revision)
       values (${record.rollout}, ${model}, ${JSON.stringify(subject)}, ${JSON.stringify(record.request)},
         ${record.from && JSON.stringify(record.from)}, ${record.state}, ${record.reason}, ${record.created}, ${record.createdBy},
-        ${record.revision})`);
+        ${record.creator}, ${record.revision})`);
     for (const { wave, plan, state } of waves) {
       await this.#database.run(sql`insert into rollout_waves (rollout, wave, plan, state, looks)
         values (${record.rollout}, ${wave}, ${plan && JSON.stringify(plan)}, ${state}, 0)`);

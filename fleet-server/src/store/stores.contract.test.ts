@@ -66,7 +66,7 @@ describe("float vectors as bytes", () => {
 });
 
 /** Stands for what encrypts; that has tests of its own. */
-const reverse = (text: string): string => [...text].reverse().join("");
+const reverse = (text: string): string => text.split("").reverse().join("");
 const REVERSED = { seal: reverse, unseal: reverse };
 
 describeDatabases("devices", (database) => {
@@ -198,14 +198,33 @@ describeDatabases("desired states and deployments", (database) => {
 describeDatabases("access", (database) => {
   it("ends sessions with their token and with time", async () => {
     const store = new AuthStore(database());
-    await store.insertToken({ sha256: HASH, name: "ann", role: "operator", created: 1 });
+    await store.insertToken(database(), {
+      sha256: HASH,
+      name: "ann",
+      role: "operator",
+      created: 1,
+      person: "ann",
+      sponsor: "ann",
+    });
     await expect(
-      store.insertToken({ sha256: "cd", name: "ann", role: "viewer", created: 1 }),
+      store.insertToken(database(), {
+        sha256: "cd",
+        name: "ann",
+        role: "viewer",
+        created: 1,
+        person: "ann",
+        sponsor: "ann",
+      }),
     ).rejects.toMatchObject({ code: "already_exists" });
     await store.insertSession({ sha256: "s1", tokenSha256: HASH, created: 1, expires: 100 });
-    expect(await store.session("s1", 50)).toEqual({ name: "ann", role: "operator" });
+    expect(await store.session("s1", 50)).toEqual({
+      name: "ann",
+      role: "operator",
+      person: "ann",
+      sponsor: "ann",
+    });
     expect(await store.session("s1", 100)).toBeUndefined();
-    expect(await store.revokeToken("ann")).toBe(true);
+    expect(await store.revokeToken(database(), "ann")).toBe(true);
     expect(await store.session("s1", 50)).toBeUndefined();
     expect(await store.token(HASH)).toBeUndefined();
   });

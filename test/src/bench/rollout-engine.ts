@@ -125,13 +125,14 @@ function createRollout(engine: RolloutEngine, fleet: Fleet, now: number): LiveRo
       request,
       created: now,
       createdBy: "bench",
+      creator: "bench",
       from: null,
     },
     ...{ state: "draft", reason: null, started: null, finished: null, approved: null },
     ...{ current: false, supersededBy: null, revision: 1 },
   };
   const live = engine.load(record, waves, devices);
-  act(live, { action: "start", reason: "" }, "bench", now);
+  act(live, { action: "start", reason: "" }, { name: "bench", person: null, sponsor: "bench" }, now);
   return live;
 }
 

@@ -106,11 +106,18 @@ function begin(engine: RolloutEngine, fleet: Fleet, sizes: WaveSizes, gate: Gate
   const rollout = "rol_simulated";
   const { waves, devices } = planWaves(rollout, [...fleet.all()], request);
   const record: RolloutRecord = {
-    ...{ rollout, subject: { kind: "package", ...NEW }, request, created: BEGIN_MS, createdBy: "bench" },
+    ...{
+      rollout,
+      subject: { kind: "package", ...NEW },
+      request,
+      created: BEGIN_MS,
+      createdBy: "bench",
+      creator: "bench",
+    },
     ...{ from: null, state: "draft", reason: null, started: null, finished: null, approved: null },
     ...{ current: false, supersededBy: null, revision: 1 },
   };
   const live = engine.load(record, waves, devices);
-  act(live, { action: "start", reason: "" }, "bench", BEGIN_MS);
+  act(live, { action: "start", reason: "" }, { name: "bench", person: null, sponsor: "bench" }, BEGIN_MS);
   return live;
 }

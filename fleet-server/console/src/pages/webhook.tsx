@@ -38,6 +38,15 @@ export function WebhookPage({ webhook: id }: { webhook: string }) {
       notifyError(title, error);
     }
   };
+  const remove = async () => {
+    try {
+      await request(api, { method: "DELETE" });
+      notifyDone("Webhook deleted");
+      navigate("/webhooks");
+    } catch (error) {
+      notifyError("Delete", error);
+    }
+  };
   const change = (body: unknown) => request<Webhook>(api, { method: "PATCH", body });
   return (
     <Page
@@ -124,24 +133,18 @@ export function WebhookPage({ webhook: id }: { webhook: string }) {
       {asked === "rotate" && (
         <Rotate
           close={() => setAsked(undefined)}
-          rotate={async (rotateSecret) => {
+          rotate={(rotateSecret) => {
             setAsked(undefined);
-            await run("Secret replaced", async () => setSecret(await change({ rotateSecret })));
+            void run("Secret replaced", async () => setSecret(await change({ rotateSecret })));
           }}
         />
       )}
       {asked === "delete" && (
         <Delete
           close={() => setAsked(undefined)}
-          remove={async () => {
+          remove={() => {
             setAsked(undefined);
-            try {
-              await request(api, { method: "DELETE" });
-              notifyDone("Webhook deleted");
-              navigate("/webhooks");
-            } catch (error) {
-              notifyError("Delete", error);
-            }
+            void remove();
           }}
         />
       )}

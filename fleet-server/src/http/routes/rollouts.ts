@@ -15,7 +15,7 @@ import { SERVER_LIMITS } from "../../limits.js";
 import type { LiveHub } from "../../services/live.js";
 import type { RolloutService } from "../../services/rollouts.js";
 import type { App } from "../env.js";
-import { currentPrincipal, principalName, requireRole } from "../guards.js";
+import { currentActor, currentPrincipal, principalName, requireRole } from "../guards.js";
 import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";
 
 const tags = ["rollouts"];
@@ -129,7 +129,7 @@ export function registerRolloutRoutes(app: App, rollouts: RolloutService, live: 
     return c.json({ items, next: items.length === PAGE ? String(items.at(-1)!.created) : null }, 200);
   });
   app.openapi(routes.create, async (c) =>
-    c.json(await rollouts.create(c.req.valid("json"), principalName(currentPrincipal(c))), 201),
+    c.json(await rollouts.create(c.req.valid("json"), currentActor(c)), 201),
   );
   app.openapi(routes.get, async (c) => c.json(await rollouts.get(c.req.valid("param").rollout), 200));
   app.openapi(routes.devices, async (c) =>
@@ -143,7 +143,7 @@ export function registerRolloutRoutes(app: App, rollouts: RolloutService, live: 
   );
   app.openapi(routes.act, async (c) => {
     const { rollout } = c.req.valid("param");
-    return c.json(await rollouts.act(rollout, c.req.valid("json"), principalName(currentPrincipal(c))), 200);
+    return c.json(await rollouts.act(rollout, c.req.valid("json"), currentActor(c)), 200);
   });
   registerEvents(app, rollouts, live);
 }

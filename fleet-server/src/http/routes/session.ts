@@ -2,7 +2,7 @@ import { ROLES, sessionSchema, timeSchema } from "@fieldloop/protocol";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { AuthService } from "../../auth/auth.js";
 import type { App } from "../env.js";
-import { currentPrincipal, principalName, requireAnyone, requireRole } from "../guards.js";
+import { currentActor, currentPrincipal, principalName, requireAnyone, requireRole } from "../guards.js";
 import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";
 
 const tags = ["access"];
@@ -36,6 +36,10 @@ const signOutRoute = createRoute({
 const tokenViewSchema = z.object({
   name: nameSchema,
   role: z.enum(ROLES),
+  /** Whose it is; null for a program's. */
+  person: nameSchema.nullable(),
+  /** Who answers for what is done with it: the person, or who made the program's token. */
+  sponsor: nameSchema,
   created: timeSchema,
   revoked: z.boolean(),
 });
@@ -52,10 +56,17 @@ const createTokenRoute = createRoute({
   path: "/api/v1/tokens",
   tags,
   summary: "Make an API token; its secret is told once",
+  description:
+    "With a `person` it is theirs, whatever its name; without one it is a program's, for which its maker answers, and which cannot approve rollouts.",
   middleware: [requireRole("admin")] as const,
-  request: { body: jsonBody(z.object({ name: nameSchema, role: z.enum(ROLES) })) },
+  request: {
+    body: jsonBody(z.object({ name: nameSchema, role: z.enum(ROLES), person: nameSchema.optional() })),
+  },
   responses: {
-    201: jsonAnswer(z.object({ name: nameSchema, role: z.enum(ROLES), token: z.string() }), "The token"),
+    201: jsonAnswer(
+      z.object({ name: nameSchema, role: z.enum(ROLES), person: nameSchema.nullable(), token: z.string() }),
+      "The token",
+    ),
   },
 });
 const revokeTokenRoute = createRoute({
@@ -81,12 +92,13 @@ export function registerSessionRoutes(app: App, auth: AuthService): void {
   });
   app.openapi(listTokensRoute, async (c) => c.json({ items: await auth.tokens(), next: null }, 200));
   app.openapi(createTokenRoute, async (c) => {
-    const { name, role } = c.req.valid("json");
+    const { name, role, person = null } = c.req.valid("json");
+    const maker = currentActor(c);
     c.header("Cache-Control", "no-store");
-    return c.json({ name, role, token: await auth.createToken(name, role) }, 201);
+    return c.json({ name, role, person, token: await auth.createToken({ name, role, person }, maker) }, 201);
   });
   app.openapi(revokeTokenRoute, async (c) => {
-    await auth.revokeToken(c.req.valid("param").name);
+    await auth.revokeToken(c.req.valid("param").name, principalName(currentPrincipal(c)));
     return c.body(null, 204);
   });
 }
