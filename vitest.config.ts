@@ -1,4 +1,5 @@
 import { defineConfig } from "vitest/config";
+import { LongestFirst } from "./test/dist/kit/longest-first.js";
 
 // Output is compared as text, whatever terminal or pipeline runs the tests.
 delete process.env["FORCE_COLOR"];
@@ -13,6 +14,7 @@ export default defineConfig({
     // Node loads them as it does for people: vite would rewrite each of a thousand files in every run.
     server: { deps: { external: [/\/dist\/(?!.*\.test\.js$)/] } },
     maxWorkers: 2,
+    sequence: { sequencer: LongestFirst },
     execArgv: ["--import", new URL("./test/dist/kit/bundled-children.js", import.meta.url).href],
     // Modules are loaded once a worker and not once a file: half of the time of small tests. No test changes what a module keeps.
     isolate: false,

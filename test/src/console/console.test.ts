@@ -5,6 +5,8 @@ import type { RolloutView, SampleView, TrainingRun } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { randomOf, testSeed } from "../kit/random.js";
+import { drawn, isThorough } from "../kit/thorough.js";
 import { until } from "../kit/wait.js";
 import { openBrowser, openPage, overflowOf, whyNoBrowser } from "./browser.js";
 import {
@@ -256,11 +258,15 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
     }
   };
 
-  for (const colorScheme of ["light", "dark"] as const) {
-    for (const [name, viewport] of Object.entries({
-      desktop: { width: 1400, height: 900 },
-      phone: { width: 390, height: 844 },
-    })) {
+  const sizes = [
+    ["desktop", { width: 1400, height: 900 }],
+    ["phone", { width: 390, height: 844 }],
+  ] as const;
+  const [wideFirst] = drawn([true, false], 0, randomOf(testSeed(), 1));
+  for (const [scheme, colorScheme] of (["light", "dark"] as const).entries()) {
+    for (const [size, [name, viewport]] of sizes.entries()) {
+      // Each theme in one size, which one differs from run to run; where tests are thorough, in both.
+      if (!isThorough && (scheme === size) !== wideFirst) continue;
       it(`draws every page without an error and no wider than the window: ${colorScheme}, ${name}`, async () => {
         const { page, errors, close } = await signedIn({ colorScheme, viewport });
         await walk(page, PAGES);
