@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { packagePath } from "@fieldloop/models";
 import type { ImageInput, ManifestInput } from "@fieldloop/protocol";
-import { GraphBuilder, encodeModel, float32Tensor, headOutputs, type Tensor } from "@fieldloop/runtime";
+import { GraphBuilder, encodeModel, float32Tensor, headOutputs } from "@fieldloop/runtime";
 import {
   DEFAULT_SPIN_DURATION_US,
   ModelWorker,
@@ -110,7 +110,7 @@ async function measureNet(net: Net): Promise<Figure[]> {
       bare: bare.run,
       inProcess: () => model.predict(frame),
       here: () => here.predict("model", frame),
-      worker: () => worker.predict("model", { kind: "tensors", feeds: copyOf(feeds) }),
+      worker: () => worker.predict("model", frame, { keep: true }),
       queued: () => worker.predictBatch("model", [frame, frame], { keep: true }),
     });
     const camera = await interleave(Math.min(net.rounds, ROUNDS.small), {
@@ -243,14 +243,6 @@ async function interleave<Name extends string>(
 function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)]!;
-}
-
-function copyOf(feeds: Readonly<Record<string, Tensor>>): Record<string, Tensor> {
-  const copies = Object.entries(feeds).map(([name, tensor]) => [
-    name,
-    { ...tensor, data: tensor.data.slice() },
-  ]);
-  return Object.fromEntries(copies) as Record<string, Tensor>;
 }
 
 /** A scene with edges and noise, as a camera would send it. */
