@@ -10,6 +10,7 @@ import { type PredictionAnswer, predictionAnswer } from "../prediction-answer.js
 import { Governing } from "./governing.js";
 import { Lane } from "./lane.js";
 import { LocalRuns } from "./local-runs.js";
+import { LONE_RUN_MS_MAX, QUICK_RUN_MS_MAX } from "./model.js";
 import { ModelPool } from "./model-pool.js";
 import { NumberBlocks } from "./numbers.js";
 import type { Send } from "./reporter.js";
@@ -45,7 +46,8 @@ export class Inference {
     const { threadCount } = start;
     // Every lane may run at once within the budget; with more lanes than threads they take turns.
     const perModel = Math.max(1, Math.floor(threadCount / start.lanes.length));
-    const pool = new ModelPool(perModel, ({ code, message }) => {
+    const runMsMax = start.lanes.length === 1 ? LONE_RUN_MS_MAX : QUICK_RUN_MS_MAX;
+    const pool = new ModelPool(perModel, runMsMax, ({ code, message }) => {
       void send({ kind: "warning", failure: { code, message }, active: true });
     });
     const blocks = new NumberBlocks(start.nextBlock);

@@ -10,39 +10,41 @@ interface Entry {
 /** Open models: lanes that run the same package on the same execution provider share one. */
 export class ModelPool {
   readonly #threadCount: number;
+  readonly #laneRunMsMax: number;
   readonly #onProviderFailed: (error: FieldloopError) => void;
   readonly #entries = new Map<string, Entry>();
   readonly #keys = new Map<HostModel, string>();
   /** Execution providers that did not open a package, or failed while running it: not tried again by this host. */
   readonly #failed = new Set<string>();
 
-  /** `threadCount` is that of each model. */
-  constructor(threadCount: number, onProviderFailed: (error: FieldloopError) => void) {
+  /** `threadCount` is that of each model; `laneRunMsMax`: a lane's model whose run takes longer gets a thread of its own. */
+  constructor(threadCount: number, laneRunMsMax: number, onProviderFailed: (error: FieldloopError) => void) {
     this.#threadCount = threadCount;
+    this.#laneRunMsMax = laneRunMsMax;
     this.#onProviderFailed = onProviderFailed;
   }
 
   /**
-   * Opens the package on the first of its providers that works, on the CPU in the end.
+   * Opens the package on the first of its providers that works, on the CPU in the end. `runMsMax` is a lane's by default.
    * @throws FieldloopError why it does not open on the CPU
    */
-  async acquire(target: PackageToRun): Promise<HostModel> {
+  async acquire(target: PackageToRun, runMsMax = this.#laneRunMsMax): Promise<HostModel> {
     for (const provider of target.providers ?? []) {
       const key = keyOf(target, provider);
       if (this.#failed.has(key)) continue;
       try {
-        return await this.#open(target, provider);
+        return await this.#open(target, provider, runMsMax);
       } catch (error) {
         this.#failed.add(key);
         this.#onProviderFailed(providerFailed(provider.executionProvider, error));
       }
     }
-    return this.#open(target, undefined);
+    return this.#open(target, undefined, runMsMax);
   }
 
   /** Opens one variant on the provider that another one runs on. @throws FieldloopError */
   acquireVariant(target: PackageToRun, provider: ProviderToRun): Promise<HostModel> {
-    return this.#open(target, provider);
+    return this.#open(target, provider, this.#laneRunMsMax);
   }
 
   /** The provider of a model failed while running: {@link acquire} gives the next one. False where there is none. */
@@ -72,10 +74,14 @@ export class ModelPool {
     await model.close();
   }
 
-  async #open(target: PackageToRun, provider: ProviderToRun | undefined): Promise<HostModel> {
+  async #open(
+    target: PackageToRun,
+    provider: ProviderToRun | undefined,
+    hostRunMsMax: number,
+  ): Promise<HostModel> {
     const key = keyOf(target, provider);
     const entry = this.#entries.get(key) ?? {
-      opening: HostModel.load(target, { threadCount: this.#threadCount }, provider),
+      opening: HostModel.load(target, { threadCount: this.#threadCount, hostRunMsMax }, provider),
       users: 0,
     };
     this.#entries.set(key, entry);

@@ -20,8 +20,13 @@ const SLOT = "model";
 /** Files up to this size open in some milliseconds, and on so few values no run of theirs takes long. */
 const QUICK_FILE_BYTES_MAX = 1024 * 1024;
 const QUICK_INPUT_VALUES_MAX = 128 * 1024;
-/** Below it the two hops between threads cost more than the loop can be kept from its other work. */
-const QUICK_RUN_MS_MAX = 0.5;
+/** Below it the two hops between threads cost more than the loop can be kept from its other work, whatever else it has to do. */
+export const QUICK_RUN_MS_MAX = 0.5;
+/**
+ * The same where one lane is all that the host serves: its next frame waits for the run in either thread. The hops, 0.3 to 0.5 ms with what a
+ * frame and a thread that slept meet cold, are 5 % of such a run.
+ */
+export const LONE_RUN_MS_MAX = 10;
 
 interface Loaded {
   readonly worker: ModelWorker;
@@ -39,8 +44,8 @@ interface Loaded {
 
 export interface HostModelOptions {
   readonly threadCount: number;
-  /** A small model, too, runs in a thread of its own. */
-  readonly inOwnThread?: boolean;
+  /** A small model whose warm run takes longer, milliseconds, runs in a thread of its own; 0 for every one. */
+  readonly hostRunMsMax: number;
 }
 
 /**
@@ -85,7 +90,7 @@ export class HostModel {
    */
   static async load(
     target: PackageToRun,
-    { threadCount, inOwnThread = false }: HostModelOptions,
+    { threadCount, hostRunMsMax }: HostModelOptions,
     provider?: ProviderToRun,
   ): Promise<HostModel> {
     const begin = performance.now();
@@ -94,7 +99,7 @@ export class HostModel {
       variant: provider.variant,
     };
     const options = { threadCount, ...chosen };
-    const quick = inOwnThread ? undefined : await openQuick(target.directory, options);
+    const quick = await openQuick(target.directory, options, hostRunMsMax);
     const { worker, info } = quick ?? (await openIn(new ModelWorker(), target.directory, options));
     try {
       const { manifest, packageSha256, executionProvider } = info;
@@ -186,10 +191,15 @@ async function openIn(worker: ModelWorker, directory: string, options: WorkerMod
 }
 
 /** In the host's own thread, where the files are small, the CPU runs them and a run is quick; undefined where not. */
-async function openQuick(directory: string, options: WorkerModelOptions): Promise<Opened | undefined> {
+async function openQuick(
+  directory: string,
+  options: WorkerModelOptions,
+  runMsMax: number,
+): Promise<Opened | undefined> {
+  if (runMsMax === 0) return undefined;
   if ((options.executionProvider ?? "cpu") !== "cpu" || !(await isSmall(directory))) return undefined;
   const opened = await openIn(new ModelWorker({ thread: false }), directory, options);
-  if ((opened.info.warmRunMs ?? Number.POSITIVE_INFINITY) <= QUICK_RUN_MS_MAX) return opened;
+  if ((opened.info.warmRunMs ?? Number.POSITIVE_INFINITY) <= runMsMax) return opened;
   await opened.worker.stop();
   return undefined;
 }

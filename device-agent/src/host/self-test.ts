@@ -3,7 +3,7 @@ import { MODEL_MARK } from "../control/provider-plans.js";
 import type { ControlRequest, SelfTest, WireFailure } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { likelyAccelerators } from "./accelerators.js";
-import { HostModel } from "./model.js";
+import { HostModel, QUICK_RUN_MS_MAX } from "./model.js";
 
 type SelfTestRequest = Extract<ControlRequest, { kind: "self_test" }>;
 /** Of the processes in which providers are tried: drivers are found by it. */
@@ -19,7 +19,7 @@ export async function selfTest(request: SelfTestRequest, environment: Environmen
   const before = process.memoryUsage.rss();
   const model = await HostModel.load(
     request.package,
-    { threadCount: request.threadCount },
+    { threadCount: request.threadCount, hostRunMsMax: QUICK_RUN_MS_MAX },
     found?.providers?.[0],
   );
   try {

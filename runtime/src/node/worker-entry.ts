@@ -1,7 +1,7 @@
 import { parentPort } from "node:worker_threads";
 import { ModelSlots } from "./model-slots.js";
 import { toWireFailure, type WorkerEnvelope, type WorkerReply } from "./worker-messages.js";
-import { largeBuffers } from "./worker-transfer.js";
+import { largeBuffers, mayReturn } from "./worker-transfer.js";
 
 /**
  * The thread of a {@link ModelWorker}: holds the sessions and answers one request after the other, in order. It ends by
@@ -18,8 +18,9 @@ async function answer(message: WorkerEnvelope): Promise<void> {
   let moved: ArrayBuffer[] = [];
   try {
     const value = await slots.answer(message);
-    reply = { id: message.id, ok: true, value };
-    moved = largeBuffers(message.kind, value);
+    const returned = mayReturn(message.kind, value) ? message.lent : [];
+    reply = { id: message.id, ok: true, value, returned };
+    moved = [...largeBuffers(message.kind, value), ...returned];
   } catch (error) {
     reply = { id: message.id, ok: false, error: toWireFailure(error) };
   }
@@ -32,6 +33,6 @@ function send(reply: WorkerReply, moved: ArrayBuffer[]): void {
   try {
     port.postMessage(reply, moved);
   } catch {
-    port.postMessage(reply);
+    port.postMessage(reply.ok ? { ...reply, returned: [] } : reply);
   }
 }

@@ -40,10 +40,14 @@ export type WorkerRequest =
   | { kind: "unload"; slot: string }
   | { kind: "stop" };
 
-export type WorkerEnvelope = WorkerRequest & { readonly id: number };
+export type WorkerEnvelope = WorkerRequest & {
+  readonly id: number;
+  /** Memory of the frames that the caller wants back. */
+  readonly lent: ArrayBuffer[];
+};
 
 export type WorkerReply =
-  | { id: number; ok: true; value: unknown }
+  | { id: number; ok: true; value: unknown; returned: ArrayBuffer[] }
   | { id: number; ok: false; error: WireFailure };
 
 /** A coded error as a clone keeps it: `structuredClone` would drop the code. */

@@ -25,6 +25,14 @@ export function largeBuffers(kind: WorkerRequest["kind"], value: unknown): Array
   return large((value as WireBatchItem[]).flatMap((item) => (item.ok ? resultViews(item.prediction) : [])));
 }
 
+/**
+ * Whether the memory of a request's frames may go back to the caller, who writes the next frame into it. What failed may have left a
+ * thread behind that still decodes.
+ */
+export function mayReturn(kind: WorkerRequest["kind"], value: unknown): boolean {
+  return kind !== "predictBatch" || (value as WireBatchItem[]).every(({ ok }) => ok);
+}
+
 function resultViews(prediction: Prediction): ArrayBufferView[] {
   const views: ArrayBufferView[] = [];
   for (const result of prediction.heads) {

@@ -3,6 +3,7 @@ import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
 import type { Frame } from "../input/frame.js";
 import type { BatchItem, Prediction } from "../predict.js";
+import { FrameMemory } from "./frame-memory.js";
 import { shareGpuLock } from "./gpu-lock.js";
 import type { GoldenReport } from "./golden.js";
 import type { ModelSlots } from "./model-slots.js";
@@ -22,6 +23,16 @@ interface Waiting {
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
 }
+
+/** Memory that moves with a request. */
+interface Moves {
+  /** For good. */
+  readonly owned: ArrayBuffer[];
+  /** Until it is answered. */
+  readonly lent: ArrayBuffer[];
+}
+
+const NOTHING_MOVES: Moves = { owned: [], lent: [] };
 
 export interface PredictOptions {
   /** True copies the frame to the worker. By default its memory moves there, and the caller's view becomes empty. */
@@ -51,6 +62,7 @@ export class ModelWorker {
   #stopping: Promise<void> | undefined;
   #nextId = 1;
   readonly #waiting = new Map<number, Waiting>();
+  readonly #memory = new FrameMemory();
 
   constructor(options: ModelWorkerOptions = {}) {
     this.#threaded = options.thread ?? true;
@@ -95,9 +107,9 @@ export class ModelWorker {
 
   /** The frame's memory moves to the worker unless `keep` is set or it is a part of a larger buffer. */
   async predict(slot: string, frame: Frame, options: PredictOptions = {}): Promise<Prediction> {
-    const transfer = options.keep === true ? [] : ownedBuffers([frame]);
-    const request = { kind: "predict", slot, frame, ...streamOf(options) } as const;
-    return (await this.#ask(request, transfer)) as Prediction;
+    const { frames, ...moves } = this.#moving([frame], options);
+    const request = { kind: "predict", slot, frame: frames[0]!, ...streamOf(options) } as const;
+    return (await this.#ask(request, moves)) as Prediction;
   }
 
   /** Several frames of one stream, in one run where the graph allows it; one item a frame, in their order. */
@@ -106,9 +118,9 @@ export class ModelWorker {
     frames: readonly Frame[],
     options: PredictOptions = {},
   ): Promise<BatchItem[]> {
-    const transfer = options.keep === true ? [] : ownedBuffers(frames);
-    const request = { kind: "predictBatch", slot, frames, ...streamOf(options) } as const;
-    return ((await this.#ask(request, transfer)) as WireBatchItem[]).map(fromWireBatchItem);
+    const { frames: moving, ...moves } = this.#moving(frames, options);
+    const request = { kind: "predictBatch", slot, frames: moving, ...streamOf(options) } as const;
+    return ((await this.#ask(request, moves)) as WireBatchItem[]).map(fromWireBatchItem);
   }
 
   /** Runs the graph on tensors as they are; they are copied. */
@@ -160,12 +172,23 @@ export class ModelWorker {
     await this.#exited;
   }
 
-  #ask(request: WorkerRequest, transfer: ArrayBuffer[] = []): Promise<unknown> {
-    if (this.#stopping !== undefined) return Promise.reject(notRunning(request));
-    return this.#send(request, transfer);
+  /** Frames as they go to the thread: kept ones as copies in memory that comes back, the others with their own. */
+  #moving(
+    frames: readonly Frame[],
+    { keep = false }: PredictOptions,
+  ): Moves & { readonly frames: readonly Frame[] } {
+    if (this.#worker === undefined) return { frames, ...NOTHING_MOVES };
+    if (!keep) return { frames, owned: ownedBuffers(frames), lent: [] };
+    const { frames: copies, buffers } = this.#memory.lend(frames);
+    return { frames: copies, owned: [], lent: buffers };
   }
 
-  #send(request: WorkerRequest, transfer: ArrayBuffer[] = []): Promise<unknown> {
+  #ask(request: WorkerRequest, moves?: Moves): Promise<unknown> {
+    if (this.#stopping !== undefined) return Promise.reject(notRunning(request));
+    return this.#send(request, moves);
+  }
+
+  #send(request: WorkerRequest, { owned, lent }: Moves = NOTHING_MOVES): Promise<unknown> {
     if (this.#here !== undefined) {
       return this.#here.answer(request).catch((error: unknown) => {
         throw toFieldloopError(error);
@@ -176,15 +199,17 @@ export class ModelWorker {
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
       this.#waiting.set(id, { resolve, reject });
-      worker.postMessage({ ...request, id }, transfer);
+      worker.postMessage({ ...request, id, lent }, [...owned, ...lent]);
     });
   }
 
   #settle(reply: WorkerReply): void {
     const waiting = this.#waiting.get(reply.id);
     this.#waiting.delete(reply.id);
-    if (reply.ok) waiting?.resolve(reply.value);
-    else waiting?.reject(fromWireFailure(reply.error));
+    if (reply.ok) {
+      this.#memory.takeBack(reply.returned);
+      waiting?.resolve(reply.value);
+    } else waiting?.reject(fromWireFailure(reply.error));
   }
 
   #failAll(code: "host_crashed", message: string): void {

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { packagePath } from "@fieldloop/models";
 import type { ImageInput, ManifestInput } from "@fieldloop/protocol";
-import { GraphBuilder, encodeModel, float32Tensor, headOutputs, type Tensor } from "@fieldloop/runtime";
+import { GraphBuilder, encodeModel, float32Tensor, headOutputs } from "@fieldloop/runtime";
 import {
   DEFAULT_SPIN_DURATION_US,
   ModelWorker,
@@ -22,7 +22,8 @@ const BLOCK_RUNS = 20;
 const ROUNDS = { tiny: 150, small: 25, large: 8 } as const;
 const CAMERA = { width: 640, height: 480, quality: 85 } as const;
 const THREADS = 1;
-/** As the host has it: below it a model runs in the host's own thread. */
+/** As the host has it: below it a small model runs in the host's own thread, where it serves one lane and where it serves several. */
+const LONE_RUN_MS_MAX = 10;
 const QUICK_RUN_MS_MAX = 0.5;
 
 interface Net {
@@ -79,7 +80,9 @@ export async function measureOverhead(): Promise<Figure[]> {
   }
 }
 
-type Way = () => Promise<unknown>;
+type Run = () => Promise<unknown>;
+/** Of the host's. */
+type Way = "here" | "hereQueued" | "worker" | "queued";
 
 async function measureNet(net: Net): Promise<Figure[]> {
   const { manifest } = net.package;
@@ -109,8 +112,9 @@ async function measureNet(net: Net): Promise<Figure[]> {
     const tensors = await interleave(net.rounds, {
       bare: bare.run,
       inProcess: () => model.predict(frame),
-      here: () => here.predict("model", frame),
-      worker: () => worker.predict("model", { kind: "tensors", feeds: copyOf(feeds) }),
+      here: () => here.predict("model", frame, { keep: true }),
+      worker: () => worker.predict("model", frame, { keep: true }),
+      hereQueued: () => here.predictBatch("model", [frame, frame]),
       queued: () => worker.predictBatch("model", [frame, frame], { keep: true }),
     });
     const camera = await interleave(Math.min(net.rounds, ROUNDS.small), {
@@ -121,33 +125,31 @@ async function measureNet(net: Net): Promise<Figure[]> {
       predict: () => model.predict(image),
       here: () => here.predict("model", image, { keep: true }),
       worker: () => worker.predict("model", image, { keep: true }),
+      hereQueued: () => here.predictBatch("model", [image, image]),
       queued: () => worker.predictBatch("model", [image, image], { keep: true }),
     });
     // The host runs what is quick in its own thread, and everything else in a worker: a frame alone where the model keeps up with its
-    // source, from a queue where it does not.
+    // source, two at a time from a queue where it does not.
+    const isHere = tensors.bare < LONE_RUN_MS_MAX;
     const isQuick = tensors.bare < QUICK_RUN_MS_MAX;
+    const whose = isQuick ? "" : isHere ? ", one lane" : ", no lane";
+    const others = isQuick ? ", no lane" : isHere ? ", one of several lanes" : "";
+    const ways: readonly (readonly [Way, string, string, boolean])[] = [
+      ["here", "here", `in the host's own thread${whose}`, isHere],
+      ["hereQueued", "here_queued", `in the host's own thread${whose}, per frame of a queue`, isHere],
+      ["worker", "worker", `through the host's worker${others}`, !isQuick],
+      ["queued", "queued", `through the host's worker${others}, per frame of a queue`, !isQuick],
+    ];
+    const perFrame = (times: Record<Way, number>, way: Way): number =>
+      way === "hereQueued" || way === "queued" ? times[way] / 2 : times[way];
     return [
       tensorFigure(net, "in this thread", "thread", tensors.inProcess, tensors.bare),
-      tensorFigure(net, "through the host in its own thread", "here", tensors.here, tensors.bare, isQuick),
-      tensorFigure(net, "through the host's worker, alone", "worker", tensors.worker, tensors.bare, !isQuick),
-      tensorFigure(
-        net,
-        "through the host's worker, per frame of a queue",
-        "queued",
-        tensors.queued / 2,
-        tensors.bare,
-        !isQuick,
+      ...ways.map(([way, id, how, isHeld]) =>
+        tensorFigure(net, how, id, perFrame(tensors, way), tensors.bare, isHeld),
       ),
       cameraFigure(net, "in this thread", "thread", camera.predict, camera.bare),
-      cameraFigure(net, "through the host in its own thread", "here", camera.here, camera.bare, isQuick),
-      cameraFigure(net, "through the host's worker, alone", "worker", camera.worker, camera.bare, !isQuick),
-      cameraFigure(
-        net,
-        "through the host's worker, per frame of a queue",
-        "queued",
-        camera.queued / 2,
-        camera.bare,
-        !isQuick,
+      ...ways.map(([way, id, how, isHeld]) =>
+        cameraFigure(net, how, id, perFrame(camera, way), camera.bare, isHeld),
       ),
     ];
   } finally {
@@ -224,7 +226,7 @@ async function measureBatch(folder: string): Promise<Figure> {
 /** Median milliseconds of each way, over rounds in which each has a block of runs; the first round warms up. */
 async function interleave<Name extends string>(
   rounds: number,
-  ways: Readonly<Record<Name, Way>>,
+  ways: Readonly<Record<Name, Run>>,
 ): Promise<Record<Name, number>> {
   const names = Object.keys(ways) as Name[];
   const times = new Map<Name, number[]>(names.map((name) => [name, []]));
@@ -243,14 +245,6 @@ async function interleave<Name extends string>(
 function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.floor(sorted.length / 2)]!;
-}
-
-function copyOf(feeds: Readonly<Record<string, Tensor>>): Record<string, Tensor> {
-  const copies = Object.entries(feeds).map(([name, tensor]) => [
-    name,
-    { ...tensor, data: tensor.data.slice() },
-  ]);
-  return Object.fromEntries(copies) as Record<string, Tensor>;
 }
 
 /** A scene with edges and noise, as a camera would send it. */
