@@ -58,6 +58,37 @@ describe("a model in a worker", () => {
     await worker.predict("active", { ...gray(0), data: shared.subarray(0, 16) });
     expect(shared.length).toBe(32);
   });
+  it("gives each of many large frames its own result, whatever lay in their memory before and whichever fail", async () => {
+    await worker.start();
+    await worker.load("active", (await writeBrightnessPackage(join(scratch.path, "p"))).dir, options);
+    const side = 256;
+    const large = (value: number, bytes = side * side) =>
+      ({ ...gray(0), data: new Uint8Array(bytes).fill(value), width: side, height: side }) as const;
+    for (let round = 0; round < 5; round++) {
+      const light = large(230);
+      const dark = large(20);
+      const short = large(230, side * side - 1);
+      const [one, other, items, failed, last] = await Promise.allSettled([
+        worker.predict("active", light, { keep: true }),
+        worker.predict("active", dark, { keep: true }),
+        worker.predictBatch("active", [dark, short, light], { keep: true }),
+        worker.predict("active", short, { keep: true }),
+        worker.predict("active", dark, { keep: true }),
+      ]);
+      expect(one).toMatchObject({ value: { label: "light" } });
+      expect(other).toMatchObject({ value: { label: "dark" } });
+      expect(items).toMatchObject({
+        value: [
+          { prediction: { label: "dark" } },
+          { error: { code: "image_undecodable" } },
+          { prediction: { label: "light" } },
+        ],
+      });
+      expect(failed).toMatchObject({ reason: { code: "image_undecodable" } });
+      expect(last).toMatchObject({ value: { label: "dark" } });
+      expect([light.data[0], dark.data[0], light.data.length]).toEqual([230, 20, side * side]);
+    }
+  });
   it("does not block its caller while it runs", async () => {
     await worker.start();
     await worker.load("slow", (await writeSlowPackage(join(scratch.path, "slow"))).dir, options);
