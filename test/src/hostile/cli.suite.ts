@@ -207,7 +207,7 @@ const CALLS: Readonly<Record<string, CliRow>> = {
   ),
   "a data folder that a server uses": fails(
     1,
-    "conflict",
+    "database_in_use",
     ({ serverData }) => ["server", "--data", serverData, "--http-port", "0", "--mqtt-port", "0"],
     /process \d+/,
   ),
