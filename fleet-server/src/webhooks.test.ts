@@ -86,12 +86,19 @@ async function deliveries({ webhook }: Webhook): Promise<WebhookDelivery[]> {
   return (await server.api.ok<Page<WebhookDelivery>>("GET", `/api/v1/webhooks/${webhook}/deliveries`)).items;
 }
 
+/** Every attempt that is never answered waits for its timeout, one after the other. */
+const SETTLED_MS = 20_000;
+
 async function settled(webhook: Webhook, state: WebhookDelivery["state"]): Promise<WebhookDelivery> {
   let found: WebhookDelivery | undefined;
-  await until(`a delivery is ${state}`, async () => {
-    found = (await deliveries(webhook)).find((one) => one.state === state);
-    return found !== undefined;
-  });
+  await until(
+    `a delivery is ${state}`,
+    async () => {
+      found = (await deliveries(webhook)).find((one) => one.state === state);
+      return found !== undefined;
+    },
+    SETTLED_MS,
+  );
   return found!;
 }
 

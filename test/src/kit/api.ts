@@ -22,7 +22,7 @@ export const TEST_FACTS: Facts = {
   manifestSchemaMax: 1,
 };
 
-const CLOSED_TRIES = 5;
+const CLOSED_TRIES = 8;
 
 export interface Answer {
   readonly status: number;
