@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { toFieldloopError, type Manifest } from "@fieldloop/protocol";
 import {
   MANIFEST_FILE,
@@ -198,6 +199,7 @@ async function openQuick(
 ): Promise<Opened | undefined> {
   if (runMsMax === 0) return undefined;
   if ((options.executionProvider ?? "cpu") !== "cpu" || !(await isSmall(directory))) return undefined;
+  await nextTurn();
   const opened = await openIn(new ModelWorker({ thread: false }), directory, options);
   if ((opened.info.warmRunMs ?? Number.POSITIVE_INFINITY) <= runMsMax) return opened;
   await opened.worker.stop();

@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { FieldloopError, ROOT_NODE, type Manifest, type Variant } from "@fieldloop/protocol";
 import type { Session, Tensor } from "../backend.js";
 import type { Frame, PreparedFrame } from "../input/frame.js";
@@ -82,7 +83,7 @@ export interface LoadedModel {
 
 /**
  * Opens one variant of every part of a package: our own check of the graph first, then ONNX Runtime by path, signature against the
- * manifest, warm-up.
+ * manifest, warm-up. Between these steps the thread is given up: where others run in it, a frame waits for one of them at most.
  * @throws FieldloopError `package_incompatible`, an `onnx_*` code, `model_load_failed`, `manifest_invalid` where inputs,
  * heads or nodes name what a graph does not have
  */
@@ -90,6 +91,7 @@ export async function openModel(pkg: ModelPackage, options: OpenModelOptions): P
   const { manifest } = pkg;
   const executionProvider = options.executionProvider ?? "cpu";
   const baseline = manifest.baseline && decodeBaseline(await readFile(join(pkg.dir, manifest.baseline.file)));
+  await nextTurn();
   const parts = await openParts(pkg, executionProvider, options);
   const [root] = parts;
   const now = options.now ?? (() => performance.now());
@@ -169,6 +171,7 @@ async function openPart(
   const variant = findVariant(part, options.variant);
   const path = join(pkg.dir, variant.file);
   checkModel(await readFile(path));
+  await nextTurn();
   const backend = await backendFor(executionProvider);
   const spinDurationUs = manifest.nodes.length === 0 ? DEFAULT_SPIN_DURATION_US : PART_SPIN_DURATION_US;
   const session = await backend.openSession(path, {
@@ -177,6 +180,7 @@ async function openPart(
     spinDurationUs: options.spinDurationUs ?? spinDurationUs,
   });
   try {
+    await nextTurn();
     checkSignature(part, wantedOutputs(manifest, name), session);
     const warmRunMs = await warmUp(part, session);
     return { name, model, version, variant, session, warmRunMs };
@@ -242,6 +246,7 @@ async function warmUp(part: PipelinePart, session: Session): Promise<number | un
   if (feeds === undefined) return undefined;
   let begin = 0;
   for (let run = 0; run < WARM_UP_RUNS; run++) {
+    await nextTurn();
     begin = performance.now();
     await session.run(feeds);
   }

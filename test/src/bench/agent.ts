@@ -22,7 +22,8 @@ const DEVICE = "camera";
 const FPS = 30;
 const EARLY_MS = 10_000;
 const LATE_MS = 60_000;
-const IDLE_MS = 10_000;
+/** Long enough that one collection of garbage, which takes a tenth of a second or more, is not all of it. */
+const IDLE_MS = 40_000;
 /** What a start leaves to do (collecting garbage, compiling what is used often) is over by then. */
 const IDLE_SETTLE_MS = 15_000;
 const RESTARTS = 5;
