@@ -10,7 +10,7 @@ import type { Scenario } from "./scenarios.js";
 import { namesIn, type Stage, type Table } from "./stage.js";
 
 /** Of the cuts, where tests are not thorough. */
-const SHARE = 0.3;
+const SHARE = 0.5;
 
 interface Run {
   readonly files: PowerCutFiles;
