@@ -85,14 +85,19 @@ describe("secrets of webhooks", () => {
   });
 
   it("are encrypted anew with a new key, and the old one is forgotten", async () => {
+    const headers = { "Idempotency-Key": "kept" };
+    const asked = async (): Promise<Webhook> =>
+      (await (await server!.api.send("POST", "/api/v1/webhooks", { url: url() }, headers)).json()) as Webhook;
     await start();
-    const webhook = await make();
+    const webhook = await asked();
     const keys = (): Promise<string[]> => readdir(join(dataDir, "secret-keys"));
     const before = await keys();
     await start({ rotateSecretKey: true });
     expect(await keys()).toHaveLength(1);
     expect(await keys()).not.toEqual(before);
     expect(signed(await ping(webhook), [webhook.secret!])).toBe(true);
+    // An answer that was kept for a repeated request tells the same again.
+    expect(await asked()).toEqual(webhook);
   });
 
   it("keep deliveries waiting, with the reason, while their key is missing; the key or a new secret sends them", async () => {

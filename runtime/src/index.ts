@@ -117,16 +117,10 @@ export {
   makeVariant,
   type Evaluation,
   type MadeVariant,
-  type MakeNearBase,
   type MakeVariantOptions,
   type VariantSettings,
 } from "./quantize/make.js";
-export {
-  CHANGE_COSTS,
-  searchNearBase,
-  type NearBaseResult,
-  type NearBaseSearchOptions,
-} from "./quantize/near-base-search.js";
+export { searchNearBase } from "./quantize/near-base-search.js";
 export { openStaticQuantizer, quantizeStatic, type StaticQuantizer } from "./quantize/quantize.js";
 export {
   QUANTIZATION_SCHEMES,

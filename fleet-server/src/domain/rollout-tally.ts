@@ -1,5 +1,5 @@
 import type { HoldReason, RolloutDeviceCounts } from "@fieldloop/protocol";
-import { hasFailed, supersederOf, type RolloutDevice } from "./rollout.js";
+import { hasFailed, type RolloutDevice } from "./rollout.js";
 
 /** Counts of a wave's devices, kept by changes. */
 export class Tally {
@@ -26,7 +26,7 @@ export class Tally {
       const { reason } = entry.hold;
       this.holds.set(reason, (this.holds.get(reason) ?? 0) + by);
     }
-    const superseder = supersederOf(entry);
+    const superseder = entry.state === "skipped" ? entry.hold?.by : undefined;
     if (superseder !== undefined)
       this.superseders.set(superseder, (this.superseders.get(superseder) ?? 0) + by);
   }

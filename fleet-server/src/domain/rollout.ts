@@ -84,6 +84,8 @@ export interface Watch {
 export interface Hold {
   readonly reason: HoldReason;
   readonly detail: string;
+  /** The rollout that the device was left to. */
+  readonly by?: string;
 }
 
 export interface RolloutDevice {
@@ -122,13 +124,7 @@ export interface DeploymentWord {
 
 /** Left out: the rollout `by` says what the device has from now on. */
 export function supersededHold(by: string): Hold {
-  return { reason: "superseded", detail: `rollout ${by} says what it has` };
-}
-
-/** The newer rollout that a device was left to; undefined where it was left to none. */
-export function supersederOf({ state, hold }: Pick<RolloutDevice, "state" | "hold">): string | undefined {
-  if (state !== "skipped" || hold?.reason !== "superseded") return undefined;
-  return /^rollout (\S+) says/.exec(hold.detail)?.[1];
+  return { reason: "superseded", detail: `rollout ${by} says what it has`, by };
 }
 
 const FAILED_STATES: ReadonlySet<RolloutDeviceState> = new Set([

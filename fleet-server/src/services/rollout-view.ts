@@ -130,7 +130,9 @@ export function viewDevice(live: LiveRollout, entry: RolloutDevice): RolloutDevi
     control,
     joined,
     state,
-    hold: entry.hold ?? (unheld && { reason: unheld, detail: "" }),
+    hold: entry.hold
+      ? { reason: entry.hold.reason, detail: entry.hold.detail }
+      : unheld && { reason: unheld, detail: "" },
     attempt,
     deployment,
     errorCode,

@@ -1,6 +1,7 @@
 import type { SecretBox } from "../auth/secret-box.js";
 import type { Logger } from "../context.js";
 import type { Database } from "../store/database.js";
+import { reencryptAnswers } from "../store/idempotency.js";
 import { WebhookStore } from "../store/webhooks.js";
 
 /** Secrets of webhooks as they lie in the database: encrypted, each for its own row. */
@@ -55,7 +56,9 @@ export class WebhookSecrets {
       }
     });
     if (plain) await this.#scrub("off");
-    if (missing.length === 0) for (const id of this.#box.older) await this.#box.forget(id);
+    if (missing.length > 0) return;
+    await reencryptAnswers(this.#database, this.#box);
+    for (const id of this.#box.older) await this.#box.forget(id);
   }
 
   #again(webhook: string, stored: string): string {

@@ -111,6 +111,31 @@ function answerOf(row: Row, requestSha256: string, key: string): StoredAnswer {
   return { status: row.status, contentType, body: row.body ?? "", secret: row.sealed === 1 };
 }
 
+/** Encrypts kept answers with the key in use; one whose key is missing is forgotten, as its time would have done within a day. */
+export async function reencryptAnswers(
+  database: Database,
+  box: AnswerSeal & { readonly isCurrent: (text: string) => boolean },
+): Promise<void> {
+  const rows = await database.all<{ principal: string; key: string; body: string }>(
+    sql`select principal, key, body from idempotency where sealed = 1`,
+  );
+  for (const { principal, key, body } of rows.filter((row) => !box.isCurrent(row.body))) {
+    const about = aboutOf(principal, key);
+    const fresh = attempt(() => box.seal(box.unseal(body, about), about));
+    const where = sql`where principal = ${principal} and key = ${key}`;
+    if (fresh === undefined) await database.run(sql`delete from idempotency ${where}`);
+    else await database.run(sql`update idempotency set body = ${fresh} ${where}`);
+  }
+}
+
+function attempt(work: () => string): string | undefined {
+  try {
+    return work();
+  } catch {
+    return undefined;
+  }
+}
+
 function aboutOf(principal: string, key: string): string {
   return `the answer to Idempotency-Key "${key}" of ${principal}`;
 }

@@ -8,7 +8,11 @@ import { EVENTS_MIGRATION } from "./events.js";
 import { IDEMPOTENCY_MIGRATION, IDEMPOTENCY_SEALED_MIGRATION } from "./idempotency.js";
 import { LABELS_MIGRATION } from "./labels.js";
 import { LOOP_MIGRATIONS } from "./loop-migrations.js";
-import { ROLLOUT_CREATOR_MIGRATION, ROLLOUT_ENGINE_MIGRATION } from "./rollouts.js";
+import {
+  ROLLOUT_CREATOR_MIGRATION,
+  ROLLOUT_ENGINE_MIGRATION,
+  ROLLOUT_SUPERSEDER_MIGRATION,
+} from "./rollouts.js";
 import { SAMPLES_MIGRATION } from "./samples.js";
 import { SHADOW_MIGRATION } from "./shadow.js";
 import { TELEMETRY_MIGRATION } from "./telemetry.js";
@@ -39,4 +43,5 @@ export const MIGRATIONS: readonly Migration[] = [
   IDEMPOTENCY_SEALED_MIGRATION,
   TOKEN_PERSONS_MIGRATION,
   ROLLOUT_CREATOR_MIGRATION,
+  ROLLOUT_SUPERSEDER_MIGRATION,
 ];

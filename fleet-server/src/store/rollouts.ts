@@ -67,6 +67,16 @@ export const ROLLOUT_ENGINE_MIGRATION: Migration = {
   ],
 };
 
+/** The rollout that a device was left to, which the detail named in words alone. */
+export const ROLLOUT_SUPERSEDER_MIGRATION: Migration = {
+  name: "loop_0012_rollout_superseder",
+  statements: () => [
+    "alter table rollout_devices add column hold_by text",
+    `update rollout_devices set hold_by = replace(replace(hold_detail, 'rollout ', ''), ' says what it has', '')
+      where hold_reason = 'superseded'`,
+  ],
+};
+
 /** Until here a token's name stood for the person. */
 export const ROLLOUT_CREATOR_MIGRATION: Migration = {
   name: "loop_0011_rollout_creator",
@@ -116,6 +126,7 @@ type DeviceRow = Omit<RolloutDevice, "control" | "joined" | "hold" | "previous" 
   joined: number;
   holdReason: HoldReason | null;
   holdDetail: string | null;
+  holdBy: string | null;
   previous: string | null;
   watch: string | null;
 };
@@ -127,7 +138,7 @@ const waveColumns =
   sql.raw(`rollout, wave, plan, state, started, soak_started as "soakStarted", watched_since as "watchedSince", finished,
   verdict, looks, next_look as "nextLook", approved, forced`);
 const deviceColumns = sql.raw(`device, wave, position, control, joined, state, hold_reason as "holdReason",
-  hold_detail as "holdDetail", attempt, error_code as "errorCode", error_message as "errorMessage", offered, updated,
+  hold_detail as "holdDetail", hold_by as "holdBy", attempt, error_code as "errorCode", error_message as "errorMessage", offered, updated,
   retry_at as "retryAt", previous, restore, restore_offered as "restoreOffered", watch`);
 
 /** Devices written in one statement. */
@@ -235,7 +246,7 @@ export class RolloutStore {
 
   async saveDevice(rollout: string, one: RolloutDevice): Promise<void> {
     await this.#database.run(sql`update rollout_devices set wave = ${one.wave}, state = ${one.state},
-      hold_reason = ${one.hold?.reason ?? null}, hold_detail = ${one.hold?.detail ?? null}, attempt = ${one.attempt},
+      hold_reason = ${one.hold?.reason ?? null}, hold_detail = ${one.hold?.detail ?? null}, hold_by = ${one.hold?.by ?? null}, attempt = ${one.attempt},
       error_code = ${one.errorCode}, error_message = ${one.errorMessage}, offered = ${one.offered}, updated = ${one.updated},
       retry_at = ${one.retryAt}, previous = ${one.previous && JSON.stringify(one.previous)}, restore = ${one.restore},
       restore_offered = ${one.restoreOffered}, watch = ${one.watch && JSON.stringify(one.watch)}
@@ -337,12 +348,15 @@ function waveOf({ rollout: _rollout, ...row }: WaveRow): RolloutWave {
   };
 }
 
-function deviceOf({ holdReason, holdDetail, ...row }: DeviceRow): RolloutDevice {
+function deviceOf({ holdReason, holdDetail, holdBy, ...row }: DeviceRow): RolloutDevice {
   return {
     ...row,
     control: row.control === 1,
     joined: row.joined === 1,
-    hold: holdReason === null ? null : { reason: holdReason, detail: holdDetail ?? "" },
+    hold:
+      holdReason === null
+        ? null
+        : { reason: holdReason, detail: holdDetail ?? "", ...(holdBy === null ? {} : { by: holdBy }) },
     errorCode: row.errorCode satisfies ErrorCode | null,
     previous: parsed<Previous>(row.previous),
     watch: parsed<Watch>(row.watch),

@@ -59,6 +59,8 @@ describe("a training run", () => {
     expect(old!.base.accuracy.value).toBeGreaterThan(0.97);
     expect(evaluation).toMatchObject({ model: "shapes", base: 1, candidate: 2, verdict: "passed" });
     const candidate = await openPackage(join(dir, "first"));
+    // Its levels stayed near those of the base: most are the same.
+    expect(candidate.manifest.lineage.metrics["changeCost"]).toBeGreaterThan(0);
     for (const variant of ["fp32", "int8-u8s8"]) {
       const model = await openModel(candidate, { variant, threadCount: 1 });
       expect((await checkGolden(model)).cases).toBe(1);

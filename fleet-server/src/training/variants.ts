@@ -9,10 +9,11 @@ import {
   searchNearBase,
   type ClassificationHead,
   type Feeds,
+  type Tensor,
 } from "@fieldloop/runtime";
 import { foldModel, ortNode, type ModelPackage } from "@fieldloop/runtime/node";
 import { openBytes } from "./describe.js";
-import type { Rows } from "./rows.js";
+import { spread, type Rows } from "./rows.js";
 
 /** Rows shown to the quantizer from the old and from the new data, each at most. */
 const CALIBRATION_ROWS_MAX = 200;
@@ -113,16 +114,14 @@ async function shareRight(
   const session = await openBytes(bytes, threadCount);
   try {
     const shares: number[] = [];
-    for (const { inputs, labels, rowSize, dims } of parts.filter((part) => part.labels.length > 0)) {
+    for (const part of parts.filter(({ labels }) => labels.length > 0)) {
+      const rows = spreadRows(part, JUDGED_ROWS_MAX);
       let right = 0;
-      const count = Math.min(labels.length, JUDGED_ROWS_MAX);
-      for (let at = 0; at < count; at++) {
-        const row = Math.floor((at * labels.length) / count);
-        const data = inputs.subarray(row * rowSize, (row + 1) * rowSize);
-        const outputs = await session.run({ [input]: { type: "float32", dims, data } }, [head.output]);
-        if (argmax(outputs[head.output]!.data as Float32Array) === labels[row]) right++;
+      for (const { tensor, label } of rows) {
+        const outputs = await session.run({ [input]: tensor }, [head.output]);
+        if (argmax(outputs[head.output]!.data as Float32Array) === label) right++;
       }
-      shares.push(right / count);
+      shares.push(right / rows.length);
     }
     return shares;
   } finally {
@@ -131,13 +130,19 @@ async function shareRight(
 }
 
 function* calibrationFeeds(input: string, parts: readonly Rows[]): Generator<Feeds> {
-  for (const { inputs, labels, rowSize, dims } of parts) {
-    const count = Math.min(labels.length, CALIBRATION_ROWS_MAX);
-    for (let at = 0; at < count; at++) {
-      // Spread over all rows: data of one device lie together.
-      const row = Math.floor((at * labels.length) / count);
-      const data = inputs.subarray(row * rowSize, (row + 1) * rowSize);
-      yield { [input]: { type: "float32", dims, data } };
-    }
+  for (const part of parts) {
+    for (const { tensor } of spreadRows(part, CALIBRATION_ROWS_MAX)) yield { [input]: tensor };
   }
+}
+
+/** At most so many rows, spread over all: data of one device lie together. */
+function spreadRows(
+  { inputs, labels, rowSize, dims }: Rows,
+  countMax: number,
+): { readonly tensor: Tensor; readonly label: number }[] {
+  const rows = Array.from(labels, (label, row): { tensor: Tensor; label: number } => {
+    const data = inputs.subarray(row * rowSize, (row + 1) * rowSize);
+    return { tensor: { type: "float32", dims, data }, label };
+  });
+  return spread(rows, countMax);
 }

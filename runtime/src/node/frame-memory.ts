@@ -84,8 +84,8 @@ function copyFrame(frame: Frame, copy: Copy): Frame {
 function copyInto<View extends ArrayBufferView>(buffer: ArrayBuffer, view: View): View {
   const { byteOffset, byteLength } = view;
   new Uint8Array(buffer).set(new Uint8Array(view.buffer, byteOffset, byteLength));
-  if (view instanceof Uint8Array) return new Uint8Array(buffer, 0, byteLength) as unknown as View;
   const { BYTES_PER_ELEMENT: bytes = 1 } = view as { BYTES_PER_ELEMENT?: number };
-  const Kind = view.constructor as new (buffer: ArrayBuffer, offset: number, length: number) => View;
+  const kind = view instanceof Uint8Array ? Uint8Array : view.constructor;
+  const Kind = kind as new (buffer: ArrayBuffer, offset: number, length: number) => View;
   return new Kind(buffer, 0, byteLength / bytes);
 }

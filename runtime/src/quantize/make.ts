@@ -206,7 +206,7 @@ async function stayNear(
   { evaluation, deltaBytes }: MakeNearBase,
   { signal, onProgress }: MakeVariantOptions,
 ): Promise<NearBaseReport> {
-  const { bytes, changeCost, trail } = await searchNearBase(quantizer, {
+  const { bytes, rounded, changeCost, trail } = await searchNearBase(quantizer, {
     evaluate: async (candidate) => [await evaluation.evaluate(candidate)],
     keepFloat,
     ...(signal === undefined ? {} : { signal }),
@@ -215,7 +215,7 @@ async function stayNear(
   return {
     changeCost: changeCost ?? null,
     deltaBytes: deltaBytes(bytes),
-    deltaBytesRounded: deltaBytes(quantizer.rewrite(keepFloat)),
+    deltaBytesRounded: deltaBytes(rounded),
     metric: evaluation.metric,
     samples: evaluation.samples,
     trail: trail.map((trial) => ({ changeCost: trial.changeCost ?? null, accuracy: trial.accuracies[0]! })),

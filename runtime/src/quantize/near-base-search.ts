@@ -4,12 +4,12 @@ import type { QuantizeProgress } from "./types.js";
 /** Two of 400 inputs, less than chance alone moves: asked for none, a form that is as good fails every second time. */
 const ACCURACY_DROP_MAX = 0.005;
 /** Tried in this order: the first that loses nothing is taken. A cost above them saves little more and starts to show. */
-export const CHANGE_COSTS = [2, 1, 0.5, 0.25, 0.1] as const;
+const CHANGE_COSTS = [2, 1, 0.5, 0.25, 0.1] as const;
 
 export interface NearBaseSearchOptions {
   /**
    * How good a model is, 0..1, on inputs not calibrated on: a figure for each part that must hold by itself (new data and old, a slice of a
-   * suite).
+   * suite). Where it gives none there is nothing to accept a model by, and it is rounded.
    */
   readonly evaluate: (modelBytes: Uint8Array) => Promise<readonly number[]>;
   /** Nodes that stay float. */
@@ -26,6 +26,8 @@ export interface NearBaseTrial {
 
 export interface NearBaseResult {
   readonly bytes: Uint8Array;
+  /** The model that was rounded as if there were no base. */
+  readonly rounded: Uint8Array;
   /** Undefined where staying near the base lost accuracy at any cost: the model is rounded as if there were none. */
   readonly changeCost: number | undefined;
   /** Every model that was judged, in order; the first was rounded. */
@@ -53,14 +55,15 @@ export async function searchNearBase(
     return { ...trial, bytes };
   };
   const rounded = await judge(undefined);
-  for (const changeCost of CHANGE_COSTS) {
+  const isJudged = rounded.accuracies.length > 0;
+  for (const changeCost of isJudged ? CHANGE_COSTS : []) {
     const trial = await judge(changeCost);
     // Written so that NaN is no better.
     if (
       trial.accuracies.every((accuracy, part) => accuracy >= rounded.accuracies[part]! - ACCURACY_DROP_MAX)
     ) {
-      return { bytes: trial.bytes, changeCost, trail };
+      return { bytes: trial.bytes, rounded: rounded.bytes, changeCost, trail };
     }
   }
-  return { bytes: rounded.bytes, changeCost: undefined, trail };
+  return { bytes: rounded.bytes, rounded: rounded.bytes, changeCost: undefined, trail };
 }
