@@ -121,6 +121,8 @@ export class FaultDevice {
   #providers!: ProviderPlans;
   #bandwidth!: Bandwidth;
   #model: LoadedModel | undefined;
+  /** The last check on a model that runs, whatever came of it. */
+  #inHand: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
 
@@ -217,7 +219,9 @@ export class FaultDevice {
   /** Golden cases on the session that answers at this moment. @throws FieldloopError where it is not what its package says */
   async predicts(): Promise<void> {
     if (!this.#model) throw new Error("nothing runs");
-    await checkGolden(this.#model);
+    const checking = checkGolden(this.#model);
+    this.#inHand = checking.catch(() => undefined);
+    await checking;
   }
 
   settled(deployment: string): Promise<void> {
@@ -267,6 +271,8 @@ export class FaultDevice {
       return undefined;
     }
     this.#model = next;
+    // As in a host, where versions change between two turns: what runs is not released under it.
+    await this.#inHand;
     await old?.release();
     return next && activationOf(next);
   }
