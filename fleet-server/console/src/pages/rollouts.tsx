@@ -49,7 +49,7 @@ function RolloutTable({ rollouts }: { rollouts: readonly RolloutView[] }) {
   const { at, ref } = useListKeys("Rollouts", rollouts.length, (index) => open(rollouts[index]));
   return (
     <div class="table-scroll panel flush" ref={ref as preact.RefObject<HTMLDivElement>}>
-      <table>
+      <table class="rollouts">
         <thead>
           <tr>
             <th>Rollout</th>
@@ -83,7 +83,7 @@ function RolloutTable({ rollouts }: { rollouts: readonly RolloutView[] }) {
                     {words(rollout.state)}
                   </State>
                 </td>
-                <td class="nowrap">
+                <td class="col-change" title={rollout.title}>
                   {subject.kind === "package" ? (
                     <>
                       {subject.model} {from?.version && <span class="muted">@{from.version} → </span>}
