@@ -6,6 +6,7 @@ export { DesiredStore } from "./control/desired-store.js";
 export { type AppendFile, type DeviceFiles, nodeFiles } from "./control/device-files.js";
 export { type Rebuild, rebuildInProcess } from "./control/delta-process.js";
 export { Durable, PERSIST_POINTS, type PersistObserver, type PersistPoint } from "./control/durable.js";
+export type { HttpAnswer, HttpFetch, HttpRequest } from "./control/http-fetch.js";
 export { PackageStore } from "./control/package-store.js";
 export { type PackageTrust, targetTrust } from "./control/package-trust.js";
 export { ProviderPlans } from "./control/provider-plans.js";

@@ -9,6 +9,7 @@ import { Daemon } from "./daemon.js";
 import type { PersistObserver } from "./durable.js";
 import { deviceFacts } from "./facts.js";
 import { ensureDirectory } from "./files.js";
+import { httpFetch, type HttpFetch } from "./http-fetch.js";
 import { enrol, type Identity, loadIdentity, nextBoot } from "./identity.js";
 import { endLeftoverHost, lockState } from "./process-lock.js";
 import type { ProviderOption } from "./provider-plans.js";
@@ -57,7 +58,7 @@ export interface AgentOptions {
   /** Environment of the inference host. */
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly log: Logger;
-  readonly fetch?: typeof fetch;
+  readonly fetch?: HttpFetch;
   readonly clock?: Clock;
   readonly random?: RandomSource;
 }
@@ -128,6 +129,6 @@ async function identify(
     ...(options.device === undefined ? {} : { device: options.device }),
     tags: options.tags ?? {},
     facts,
-    fetch: options.fetch ?? fetch,
+    fetch: options.fetch ?? httpFetch,
   });
 }

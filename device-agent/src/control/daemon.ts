@@ -21,6 +21,7 @@ import { Durable } from "./durable.js";
 import { FeedbackGatherer, type FeedbackItem, unknownPrediction } from "./feedback.js";
 import { healthOf } from "./health.js";
 import { HostLink } from "./host-link.js";
+import { httpFetch } from "./http-fetch.js";
 import { LaneUpdaters } from "./lane-updaters.js";
 import { LocalApi } from "./local-api.js";
 import { LocalInference } from "./local-inference.js";
@@ -220,7 +221,7 @@ export class Daemon implements AgentHandle {
       facts,
       packages: this.#packages,
       bandwidth: this.#bandwidth,
-      fetch: options.fetch ?? fetch,
+      fetch: options.fetch ?? httpFetch,
       rebuild: rebuildInProcess,
       clock: this.#clock,
       random: options.random ?? Math.random,

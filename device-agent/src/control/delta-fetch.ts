@@ -12,6 +12,7 @@ import { AGENT_LIMITS } from "../limits.js";
 import type { Rebuild } from "./delta-process.js";
 import { sleep } from "./deployment-rules.js";
 import { type Artifact, cancelled, downloadArtifact, type DownloadOptions } from "./download.js";
+import type { HttpAnswer } from "./http-fetch.js";
 import type { PackageStore } from "./package-store.js";
 
 /** Times and sizes of deltas that a test makes smaller. */
@@ -111,8 +112,8 @@ export class DeltaFetch {
     for (;;) {
       const both = AbortSignal.any([signal, AbortSignal.timeout(AGENT_LIMITS.deltaAskTimeoutMs)]);
       const headers = { authorization: `Bearer ${credential}` };
-      const answer = await options.fetch(url, { method: "HEAD", headers, redirect: "error", signal: both });
-      void answer.body?.cancel().catch(() => undefined);
+      const answer = await options.fetch(url, { method: "HEAD", headers, signal: both });
+      answer.cancel();
       if (answer.status === 202 && clock.monotonic() < until) {
         const seconds = Number(answer.headers.get("retry-after") ?? "5") || 5;
         await sleep(Math.min(seconds * 1_000, this.#waitMs), signal);
@@ -190,7 +191,7 @@ export class DeltaFetch {
 }
 
 /** Undefined for a delta that saves nothing, or more than a device takes into memory. */
-function artifactOf(headers: Headers, target: PackageFile): Artifact | undefined {
+function artifactOf(headers: HttpAnswer["headers"], target: PackageFile): Artifact | undefined {
   const sha256 = ETAG.exec(headers.get("etag") ?? "")?.[1];
   const count = headers.get("fieldloop-delta-bytes") ?? "";
   const bytes = COUNT.test(count) ? Number(count) : Number.POSITIVE_INFINITY;

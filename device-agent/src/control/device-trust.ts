@@ -1,5 +1,6 @@
 import type { Clock } from "../clock.js";
 import type { DaemonParts } from "./daemon-parts.js";
+import { httpFetch } from "./http-fetch.js";
 import { TrustFollower, type TrustFollowerOptions } from "./trust-follower.js";
 import { TrustClient } from "./trust/trust-client.js";
 
@@ -26,7 +27,7 @@ export function deviceTrust(
     credential: identity.credential,
     factoryRoot: identity.root,
     enrolledKeys: identity.fleetKeys,
-    fetch: options.fetch ?? fetch,
+    fetch: options.fetch ?? httpFetch,
     clock,
     random,
     budget: async (bytes) => given.spent(bytes),

@@ -1,5 +1,6 @@
 import { FieldloopError } from "@fieldloop/protocol";
 import type { Artifact } from "./download.js";
+import type { HttpAnswer } from "./http-fetch.js";
 
 /** How a try that failed is met. */
 export interface AnswerVerdict {
@@ -17,30 +18,32 @@ type Detail = Partial<AnswerVerdict>;
 export class ArtifactAnswer {
   /** At `from`, or at 0 where the server sends the whole again (RFC 9110 section 14.2 allows it to). */
   readonly start: number;
-  readonly #reader: ReadableStreamDefaultReader<Uint8Array>;
+  readonly #answer: HttpAnswer;
+  readonly #chunks: AsyncIterator<Uint8Array>;
 
   /** @throws FieldloopError `download_failed`, to be judged by {@link verdictOf} */
-  constructor(artifact: Artifact, response: Response, from: number) {
-    const refusal = refusalOf(response, artifact, from);
-    if (refusal !== undefined || !response.body) {
-      void response.body?.cancel().catch(() => undefined);
-      const [what, detail] = refusal ?? ["an answer without a body", { retry: true }];
+  constructor(artifact: Artifact, answer: HttpAnswer, from: number) {
+    const refusal = refusalOf(answer, artifact, from);
+    if (refusal !== undefined) {
+      answer.cancel();
+      const [what, detail] = refusal;
       throw new FieldloopError("download_failed", `Download "${artifact.sha256}": ${what}`, {
         detail: detail as Record<string, unknown>,
       });
     }
-    this.start = response.status === 206 ? from : 0;
-    this.#reader = response.body.getReader();
+    this.start = answer.status === 206 ? from : 0;
+    this.#answer = answer;
+    this.#chunks = answer.body[Symbol.asyncIterator]();
   }
 
   /** Undefined at its end. */
   async read(): Promise<Uint8Array | undefined> {
-    const { done, value } = await this.#reader.read();
-    return done ? undefined : value;
+    const { done, value } = await this.#chunks.next();
+    return done === true ? undefined : value;
   }
 
   cancel(): void {
-    void this.#reader.cancel().catch(() => undefined);
+    this.#answer.cancel();
   }
 
   static verdictOf(error: FieldloopError): AnswerVerdict {
@@ -57,8 +60,8 @@ export class ArtifactAnswer {
 /** Status codes that say "not now" (RFC 9110 section 15). */
 const NOT_NOW: ReadonlySet<number> = new Set([408, 425, 429]);
 
-function refusalOf(response: Response, artifact: Artifact, from: number): [string, Detail] | undefined {
-  const { status, headers } = response;
+function refusalOf(answer: HttpAnswer, artifact: Artifact, from: number): [string, Detail] | undefined {
+  const { status, headers } = answer;
   if (status === 200) return undefined;
   if (status === 206) {
     const text = headers.get("content-range") ?? "";

@@ -10,6 +10,7 @@ import { ArtifactAnswer } from "./download-answer.js";
 import { DownloadRate, type RateTerms } from "./download-rate.js";
 import type { Durable, PartFile } from "./durable.js";
 import { reasonOf } from "./files.js";
+import type { HttpFetch } from "./http-fetch.js";
 
 /** Times of a download that a test makes shorter. */
 export interface DownloadTerms extends RateTerms {
@@ -30,7 +31,7 @@ export const DOWNLOAD_TERMS: DownloadTerms = {
 export interface DownloadOptions {
   readonly server: string;
   readonly credential: string;
-  readonly fetch: typeof fetch;
+  readonly fetch: HttpFetch;
   readonly clock: Clock;
   readonly random: RandomSource;
   readonly durable: Durable;
@@ -139,7 +140,7 @@ class Download {
     };
     const both = AbortSignal.any([signal, connection.signal]);
     try {
-      const asked = this.#options.fetch(url, { headers, redirect: "error", signal: both });
+      const asked = this.#options.fetch(url, { headers, signal: both });
       // Where it comes too late nobody waits for it any more.
       asked.catch(() => undefined);
       const response = await this.#rate.next(() => asked);

@@ -11,6 +11,7 @@ import {
 import { z } from "zod";
 import { AGENT_LIMITS } from "../limits.js";
 import { readJsonFile, reasonOf, writeJsonFile } from "./files.js";
+import type { HttpAnswer, HttpFetch } from "./http-fetch.js";
 
 /** Who this device is to its fleet; `identity.json` of the state folder, readable by its owner only. */
 export interface Identity {
@@ -40,7 +41,7 @@ export interface EnrolOptions {
   readonly device?: string;
   readonly tags: Readonly<Record<string, string>>;
   readonly facts: Facts;
-  readonly fetch: typeof fetch;
+  readonly fetch: HttpFetch;
 }
 
 /** The identity that an earlier start stored. */
@@ -88,21 +89,20 @@ function toIdentity(file: z.output<typeof identityFileSchema>): Identity {
   };
 }
 
-async function postJson(url: string, body: unknown, fetchFn: typeof fetch): Promise<unknown> {
-  let response: Response;
+async function postJson(url: string, body: unknown, ask: HttpFetch): Promise<unknown> {
+  let response: HttpAnswer;
   let text: string;
   try {
-    response = await fetchFn(url, {
+    response = await ask(url, {
       method: "POST",
       headers: { "content-type": "application/json", accept: "application/json" },
       body: JSON.stringify(body),
-      redirect: "error",
       signal: AbortSignal.timeout(AGENT_LIMITS.enrolTimeoutMs),
     });
     text = await readText(response);
   } catch (cause) {
     if (cause instanceof FieldloopError) throw cause;
-    throw new FieldloopError("unavailable", `Enrol at "${url}": ${causeOf(cause)}`, { cause });
+    throw new FieldloopError("unavailable", `Enrol at "${url}": ${reasonOf(cause)}`, { cause });
   }
   let parsed: unknown;
   try {
@@ -114,35 +114,27 @@ async function postJson(url: string, body: unknown, fetchFn: typeof fetch): Prom
       { cause },
     );
   }
-  if (response.ok) return parsed;
+  if (response.status >= 200 && response.status < 300) return parsed;
   const problem = problemSchema.safeParse(parsed);
   if (problem.success)
     throw new FieldloopError(problem.data.code, `Enrol at "${url}": ${problem.data.detail}`);
   throw new FieldloopError("unavailable", `Enrol at "${url}": status ${response.status}`);
 }
 
-async function readText(response: Response): Promise<string> {
+async function readText({ body }: HttpAnswer): Promise<string> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  if (response.body) {
-    for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
-      bytes += chunk.length;
-      if (bytes > AGENT_LIMITS.enrolResponseBytesMax) {
-        throw new FieldloopError(
-          "limit_exceeded",
-          `Enrol: an answer of more than ${AGENT_LIMITS.enrolResponseBytesMax} bytes`,
-        );
-      }
-      chunks.push(chunk);
+  for await (const chunk of body) {
+    bytes += chunk.length;
+    if (bytes > AGENT_LIMITS.enrolResponseBytesMax) {
+      throw new FieldloopError(
+        "limit_exceeded",
+        `Enrol: an answer of more than ${AGENT_LIMITS.enrolResponseBytesMax} bytes`,
+      );
     }
+    chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString("utf8");
-}
-
-/** `fetch` hides the reason (`ECONNREFUSED …`) in its error's cause. */
-function causeOf(error: unknown): string {
-  const inner = error instanceof Error ? error.cause : undefined;
-  return reasonOf(inner ?? error);
 }
 
 /** Advances the boot counter: on disk before anything is numbered with it. */

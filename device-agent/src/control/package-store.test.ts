@@ -17,6 +17,7 @@ import { TestFleet } from "../testing/fleet.test.kit.js";
 import { scratchFolder } from "../testing/package.test.kit.js";
 import { systemClock } from "../clock.js";
 import { openTestBandwidth } from "../testing/updater.test.kit.js";
+import { httpFetch } from "./http-fetch.js";
 import { enrol, type Identity } from "./identity.js";
 import { type FetchedPackage, PackageFetch } from "./package-fetch.js";
 import { PackageStore } from "./package-store.js";
@@ -37,7 +38,7 @@ beforeEach(async () => {
   await mkdir(directory);
   store = new PackageStore(directory);
   await store.open();
-  const options = { server: fleet.serverUrl, token: "t", tags: {}, facts: FACTS, fetch };
+  const options = { server: fleet.serverUrl, token: "t", tags: {}, facts: FACTS, fetch: httpFetch };
   identity = await enrol(directory, options);
 });
 afterEach(async () => {
@@ -142,7 +143,7 @@ async function bring(pkg: ModelPackage): Promise<FetchedPackage & { readonly pat
   const fetched = await new PackageFetch(store, assignment, {
     server: fleet.serverUrl,
     credential: identity.credential,
-    fetch,
+    fetch: httpFetch,
     clock: systemClock,
     random: () => 0,
     bandwidth: await openTestBandwidth(folder.path),

@@ -6,6 +6,7 @@ import type { Bandwidth } from "./bandwidth.js";
 import type { DeltaTerms } from "./delta-fetch.js";
 import type { Rebuild } from "./delta-process.js";
 import type { DownloadTerms } from "./download.js";
+import type { HttpFetch } from "./http-fetch.js";
 import type { PackageCleaner } from "./package-cleaner.js";
 import type { PackageStore } from "./package-store.js";
 import type { PackageTrust } from "./package-trust.js";
@@ -53,7 +54,7 @@ export interface UpdaterOptions {
   readonly facts: Facts;
   readonly packages: PackageStore;
   readonly bandwidth: Bandwidth;
-  readonly fetch: typeof fetch;
+  readonly fetch: HttpFetch;
   /** Makes files of deltas. Left out: every file travels whole. */
   readonly rebuild?: Rebuild | undefined;
   readonly clock: Clock;

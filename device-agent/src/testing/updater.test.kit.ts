@@ -10,6 +10,7 @@ import { type Clock, systemClock } from "../clock.js";
 import { type Bandwidth, openBandwidth } from "../control/bandwidth.js";
 import { Durable, type PersistObserver } from "../control/durable.js";
 import { type DeviceFiles, nodeFiles } from "../control/device-files.js";
+import { httpFetch } from "../control/http-fetch.js";
 import { enrol } from "../control/identity.js";
 import { inScratchHost } from "../control/host-process.js";
 import { PackageStore } from "../control/package-store.js";
@@ -114,7 +115,7 @@ export class TestDevice {
 
   async start(): Promise<this> {
     const { directory, fleet, files = nodeFiles, onPersist, updater } = this.#options;
-    const told = { server: fleet.serverUrl, token: "t", tags: {}, facts: TEST_FACTS, fetch };
+    const told = { server: fleet.serverUrl, token: "t", tags: {}, facts: TEST_FACTS, fetch: httpFetch };
     const identity = await enrol(directory, told);
     this.packages = new PackageStore(directory, new Durable(files, onPersist));
     await this.packages.open();
@@ -124,7 +125,7 @@ export class TestDevice {
       ...identity,
       factoryRoot: identity.root,
       enrolledKeys: identity.fleetKeys,
-      fetch,
+      fetch: httpFetch,
       clock: systemClock,
       random: () => 0,
     });
@@ -136,7 +137,7 @@ export class TestDevice {
       facts: TEST_FACTS,
       packages: this.packages,
       bandwidth: this.bandwidth,
-      fetch,
+      fetch: httpFetch,
       clock: systemClock,
       random: () => 0,
       log: silent,

@@ -3,13 +3,14 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { manifestFiles } from "@fieldloop/protocol";
 import { makeDeltaOf } from "@fieldloop/runtime/delta";
+import type { HttpAnswer, HttpFetch, HttpRequest } from "@fieldloop/device-agent";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 
 /** What a server, or something on the way to it, does to one answer. `from` is where the body begins; undefined: as an honest one. */
 export type Answer = (bytes: Uint8Array, from: number, request: number) => Response | undefined;
 
 /**
- * An artifact server without sockets: a `fetch` that answers with real `Response` streams, whole and in ranges. Thousands of downloads a
+ * An artifact server without sockets: what it answers is a real `Response`, whole or a range. Thousands of downloads a
  * minute, each cut or harmed where a test wants it.
  */
 export class MemoryServer {
@@ -37,21 +38,19 @@ export class MemoryServer {
     this.#later = answer;
   }
 
-  readonly fetch: typeof fetch = (url, init) => {
+  readonly fetch: HttpFetch = (url, request) => Promise.resolve(answerOf(this.#answer(url, request)));
+
+  #answer(url: string, { headers = {} }: HttpRequest = {}): Response {
     this.requests++;
-    const asked = url instanceof Request ? url.url : url.toString();
-    const pair = /\/artifacts\/delta\/([0-9a-f]{64})\/([0-9a-f]{64})$/.exec(asked);
-    if (pair) return Promise.resolve(this.#delta(pair[1]!, pair[2]!));
-    const sha256 = /\/artifacts\/sha256\/([0-9a-f]{64})$/.exec(asked)?.[1] ?? "";
+    const pair = /\/artifacts\/delta\/([0-9a-f]{64})\/([0-9a-f]{64})$/.exec(url);
+    if (pair) return this.#delta(pair[1]!, pair[2]!);
+    const sha256 = /\/artifacts\/sha256\/([0-9a-f]{64})$/.exec(url)?.[1] ?? "";
     const bytes = this.#artifacts.get(sha256);
-    if (!bytes) return Promise.resolve(new Response(null, { status: 404 }));
-    const range = new Headers(init?.headers).get("range");
-    const from = Number(/^bytes=(\d+)-$/.exec(range ?? "")?.[1] ?? 0);
-    const answer =
-      (this.answers.get(sha256) ?? this.#later)?.(bytes, from, this.requests) ?? partOf(bytes, from);
+    if (!bytes) return new Response(null, { status: 404 });
+    const from = Number(/^bytes=(\d+)-$/.exec(headers["range"] ?? "")?.[1] ?? 0);
     this.bytesSent += bytes.length - from;
-    return Promise.resolve(answer);
-  };
+    return (this.answers.get(sha256) ?? this.#later)?.(bytes, from, this.requests) ?? partOf(bytes, from);
+  }
 
   /** What `HEAD` says: the delta itself is an artifact. */
   #delta(from: string, to: string): Response {
@@ -98,6 +97,27 @@ export function partOf(bytes: Uint8Array, from: number, until = bytes.length): R
     { highWaterMark: 0 },
   );
   return new Response(body, { status: from === 0 ? 200 : 206, headers });
+}
+
+/** As a client of the agent gives it. */
+function answerOf({ status, headers, body }: Response): HttpAnswer {
+  const reader = body?.getReader();
+  return {
+    status,
+    headers,
+    body: chunksOf(reader),
+    cancel: () => void reader?.cancel().catch(() => undefined),
+  };
+}
+
+async function* chunksOf(
+  reader: ReadableStreamDefaultReader<Uint8Array> | undefined,
+): AsyncGenerator<Uint8Array, void> {
+  for (;;) {
+    const { done, value } = (await reader?.read()) ?? { done: true, value: undefined };
+    if (done || value === undefined) return;
+    yield value;
+  }
 }
 
 const CHUNK_BYTES = 16 * 1024;

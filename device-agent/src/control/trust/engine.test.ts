@@ -6,6 +6,7 @@ import { systemClock } from "../../clock.js";
 import { aliasOf, makeTufKey } from "../../testing/tuf-keys.test.kit.js";
 import { TufRepository } from "../../testing/tuf-repository.test.kit.js";
 import { type Mount, TufServer } from "../../testing/tuf-server.test.kit.js";
+import { httpFetch } from "../http-fetch.js";
 import { checkRoot, Engine, fileNameOf } from "./engine.js";
 import { TrustFetcher } from "./trust-fetcher.js";
 
@@ -30,7 +31,7 @@ function engine(reference = Date.now(), delegationsMax = 32): Engine {
     delegationsMax,
     fetcher: (onFailure) =>
       new TrustFetcher(
-        { fetch, clock: systemClock, random: () => 0, signal: AbortSignal.timeout(10_000) },
+        { fetch: httpFetch, clock: systemClock, random: () => 0, signal: AbortSignal.timeout(10_000) },
         onFailure,
       ),
   });

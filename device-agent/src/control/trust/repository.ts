@@ -1,6 +1,7 @@
 import { FieldloopError } from "@fieldloop/protocol";
 import type { Clock, RandomSource } from "../../clock.js";
 import { reasonOf } from "../files.js";
+import type { HttpFetch } from "../http-fetch.js";
 import { nodeDisk, type TrustDisk } from "./disk.js";
 import type { Engine } from "./engine.js";
 import { MetadataStore, ROOT_FILE, type TrustFiles } from "./metadata-store.js";
@@ -14,7 +15,7 @@ export interface RepositoryOptions {
   readonly metadataUrl: string;
   /** Delegated roles that one search for a target may visit. */
   readonly delegationsMax: number;
-  readonly fetch: typeof fetch;
+  readonly fetch: HttpFetch;
   readonly clock: Clock;
   readonly random: RandomSource;
   readonly headers?: Readonly<Record<string, string>>;

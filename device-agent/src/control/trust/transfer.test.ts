@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { systemClock } from "../../clock.js";
 import { serveBytes } from "../../testing/tuf-server.test.kit.js";
+import { httpFetch } from "../http-fetch.js";
 import { MemorySink } from "./sinks.js";
 import { fetchTargetBytes, fetchTargetFile, type TargetInfo } from "./targets.js";
 import { transfer, type TransferOptions } from "./transfer.js";
@@ -59,7 +60,7 @@ const cutAfter =
 
 function options(change: Partial<TransferOptions> = {}): TransferOptions {
   return {
-    fetch,
+    fetch: httpFetch,
     clock: systemClock,
     random: () => 0,
     signal: AbortSignal.timeout(15_000),

@@ -2,6 +2,7 @@ import { FieldloopError } from "@fieldloop/protocol";
 import type { Clock, RandomSource } from "../../clock.js";
 import { AGENT_LIMITS } from "../../limits.js";
 import { reasonOf } from "../files.js";
+import type { HttpAnswer, HttpFetch } from "../http-fetch.js";
 import { RateGuard } from "./rate-guard.js";
 
 /** Where a transfer puts what arrives. */
@@ -35,7 +36,7 @@ export const TRUST_TRANSFER: TransferLimits = {
 };
 
 export interface TransferOptions {
-  readonly fetch: typeof fetch;
+  readonly fetch: HttpFetch;
   readonly clock: Clock;
   readonly random: RandomSource;
   readonly signal: AbortSignal;
@@ -118,12 +119,10 @@ async function transferOnce(
     if (sink.length > 0 && state.etag === undefined && !options.hashed) await sink.clear();
     const response = await options.fetch(url, {
       headers: { ...options.headers, "accept-encoding": "identity", ...resumeHeaders(sink, state) },
-      redirect: "error",
       signal,
     });
     const total = await begin(url, response, sink, state, bytesMax);
-    if (!response.body) throw new Broken("trust_unreachable", `Fetch "${url}": an answer without a body`);
-    for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
+    for await (const chunk of response.body) {
       clearTimeout(timer);
       if (sink.length + chunk.length > bytesMax) throw tooLarge(url, bytesMax);
       if (options.budget) await rate.excluding(() => options.budget!(chunk.length, options.signal));
@@ -136,7 +135,7 @@ async function transferOnce(
     }
   } catch (error) {
     if (error instanceof FieldloopError) throw error;
-    const what = stall.signal.aborted ? `nothing arrived for ${limits.stallMs} ms` : causeOf(error);
+    const what = stall.signal.aborted ? `nothing arrived for ${limits.stallMs} ms` : reasonOf(error);
     throw new Broken("trust_unreachable", `Fetch "${url}": ${what}`, { cause: error });
   } finally {
     clearTimeout(timer);
@@ -153,7 +152,7 @@ function resumeHeaders(sink: Sink, { etag }: ResumeState): Record<string, string
 /** Checks status and length, makes the sink ready, and returns the length of the whole where the server says it. */
 async function begin(
   url: string,
-  response: Response,
+  response: HttpAnswer,
   sink: Sink,
   state: ResumeState,
   bytesMax: number,
@@ -214,10 +213,4 @@ export function stopped(signal: AbortSignal): FieldloopError {
   return reason instanceof FieldloopError
     ? reason
     : new FieldloopError("cancelled", "Fetch trust data: cancelled");
-}
-
-/** `fetch` hides the reason (`ECONNREFUSED …`) in its error's cause. */
-function causeOf(error: unknown): string {
-  const inner = error instanceof Error ? error.cause : undefined;
-  return reasonOf(inner ?? error);
 }

@@ -6,6 +6,7 @@ import { createSigningKey } from "@fieldloop/protocol";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { TufRepository } from "../../testing/tuf-repository.test.kit.js";
 import { type Mount, TufServer } from "../../testing/tuf-server.test.kit.js";
+import { httpFetch } from "../http-fetch.js";
 import { TrustClient, type TrustClientOptions } from "./trust-client.js";
 
 const DAY = 86_400_000;
@@ -60,7 +61,7 @@ async function device(change: Partial<TrustClientOptions> = {}): Promise<TrustCl
     credential: "fld.test.secret",
     factoryRoot: enrolledRoot,
     enrolledKeys: [ENROLLED],
-    fetch,
+    fetch: httpFetch,
     clock: { now: () => now, monotonic: () => performance.now() },
     random: () => 0,
     limits: { retryMinMs: 1, retryMaxMs: 2, attemptsMax: 2, stallMs: 500 },

@@ -17,6 +17,7 @@ import {
 } from "@fieldloop/protocol";
 import { z } from "zod";
 import type { Clock, RandomSource } from "../../clock.js";
+import type { HttpFetch } from "../http-fetch.js";
 import type { TrustDisk } from "./disk.js";
 import { malformed } from "./metadata-rules.js";
 import { Repository, urlBelow, type Cycle } from "./repository.js";
@@ -42,7 +43,7 @@ export interface TrustClientOptions {
   readonly factoryRoot: string;
   /** Who directs this device until it has read the director target. */
   readonly enrolledKeys: readonly PublicKey[];
-  readonly fetch: typeof fetch;
+  readonly fetch: HttpFetch;
   readonly clock: Clock;
   readonly random: RandomSource;
   readonly budget?: TransferOptions["budget"];

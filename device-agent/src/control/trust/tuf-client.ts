@@ -4,6 +4,7 @@ import { FieldloopError } from "@fieldloop/protocol";
 import { systemClock, type Clock } from "../../clock.js";
 import { AGENT_LIMITS } from "../../limits.js";
 import { ensureDirectory, reasonOf } from "../files.js";
+import { httpFetch, type HttpFetch } from "../http-fetch.js";
 import { nodeDisk, replaceFile } from "./disk.js";
 import { checkRoot } from "./engine.js";
 import { Repository } from "./repository.js";
@@ -19,7 +20,7 @@ export interface TufClientOptions {
   readonly metadataDir: string;
   readonly signal: AbortSignal;
   readonly clock?: Clock;
-  readonly fetch?: typeof fetch;
+  readonly fetch?: HttpFetch;
   readonly limits?: Partial<TransferLimits>;
 }
 
@@ -92,7 +93,7 @@ function repositoryOf(options: TufRefreshOptions): Repository {
     directory: join(options.metadataDir, ".store"),
     metadataUrl: options.metadataUrl,
     delegationsMax: AGENT_LIMITS.trustDelegationsMax,
-    fetch: options.fetch ?? fetch,
+    fetch: options.fetch ?? httpFetch,
     clock: options.clock ?? systemClock,
     random: Math.random,
     ...(options.limits ? { limits: options.limits } : {}),
