@@ -1,7 +1,7 @@
-import { ed25519 } from "@noble/curves/ed25519.js";
 import { sha256 } from "@noble/hashes/sha2.js";
 import { z } from "zod";
 import { decodeCbor, encodeCbor, type CborValue } from "./cbor.js";
+import { ed25519 } from "./ed25519.js";
 import { FieldloopError } from "./errors.js";
 
 /**
@@ -32,7 +32,7 @@ export interface SigningKey extends PublicKey {
 
 export function createSigningKey(randomBytes: (length: number) => Uint8Array): SigningKey {
   const secretKey = randomBytes(32);
-  const publicKey = ed25519.getPublicKey(secretKey);
+  const publicKey = ed25519.publicKeyOf(secretKey);
   return { keyId: keyIdOf(publicKey), publicKey, secretKey };
 }
 

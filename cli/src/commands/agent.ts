@@ -1,6 +1,6 @@
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
-import type { AgentHandle } from "@fieldloop/device-agent";
+import type { AgentHandle } from "@fieldloop/device-agent/start";
 import { FieldloopError } from "@fieldloop/protocol";
 import { type Command, InvalidArgumentError, Option } from "commander";
 import pc from "picocolors";
@@ -111,7 +111,7 @@ export function registerAgentCommand(program: Command): void {
 /** Ends at SIGINT or SIGTERM: the run in hand ends, what is left is written and sent. */
 async function runAgent(options: AgentCommandOptions): Promise<void> {
   // Loaded here, so that other commands do not pay for it.
-  const { createAgentLog, ServiceNotifier, startAgent } = await import("@fieldloop/device-agent");
+  const { createAgentLog, ServiceNotifier, startAgent } = await import("@fieldloop/device-agent/start");
   if (!options.source) throw new FieldloopError("invalid_argument", "Start agent: --source is wanted");
   const { FIELDLOOP_ENROLL: _token, NOTIFY_SOCKET, WATCHDOG_USEC, ...inherited } = process.env;
   const env = await withVendorLibrary(inherited);

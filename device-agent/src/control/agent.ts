@@ -1,16 +1,14 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { FieldloopError, type DeviceState, type Facts } from "@fieldloop/protocol";
+import type { DeviceState } from "@fieldloop/protocol";
 import type { Logger } from "pino";
 import type { Clock, RandomSource } from "../clock.js";
 import { parseLaneSpecs } from "../lane-spec.js";
 import type { GovernorTimes } from "../host/governor.js";
-import { Daemon } from "./daemon.js";
 import type { PersistObserver } from "./durable.js";
-import { deviceFacts } from "./facts.js";
 import { ensureDirectory } from "./files.js";
-import { httpFetch, type HttpFetch } from "./http-fetch.js";
-import { enrol, type Identity, loadIdentity, nextBoot } from "./identity.js";
+import type { HttpFetch } from "./http-fetch.js";
+import { HostProcess, stdinOf } from "./host-process.js";
 import { endLeftoverHost, lockState } from "./process-lock.js";
 import type { ProviderOption } from "./provider-plans.js";
 import type { RunTimes } from "./supervisor.js";
@@ -89,6 +87,7 @@ export async function startAgent(options: AgentOptions): Promise<AgentHandle> {
   const lanes = parseLaneSpecs(sources);
   await ensureDirectory(options.directory);
   const unlock = await lockState(options.directory);
+  let firstHost: HostProcess | undefined;
   try {
     if (await endLeftoverHost(options.directory)) {
       options.log.warn("a host of an earlier start was still running and was ended");
@@ -96,39 +95,13 @@ export async function startAgent(options: AgentOptions): Promise<AgentHandle> {
     const workingDirectory = join(options.directory, "empty");
     await mkdir(workingDirectory, { recursive: true, mode: 0o500 });
     const host = { workingDirectory, env: options.env, log: options.log };
-    const corrupt: string[] = [];
-    const onCorrupt = (message: string): void => void corrupt.push(message);
-    const facts = await deviceFacts(options.directory, host, options);
-    const identity = await identify(options, facts, onCorrupt);
-    const boot = await nextBoot(options.directory, onCorrupt);
-    const daemon = new Daemon({ options, lanes, identity, facts, boot, host, corrupt, unlock });
-    await daemon.start();
-    return daemon;
+    // The two processes take equally long to load: the host begins before control's own modules do.
+    firstHost = new HostProcess({ ...host, stdin: stdinOf(lanes) });
+    const { runDaemon } = await import("./run-daemon.js");
+    return await runDaemon({ options, lanes, host, firstHost, unlock });
   } catch (error) {
+    firstHost?.kill();
     await unlock();
     throw error;
   }
-}
-
-async function identify(
-  options: AgentOptions,
-  facts: Facts,
-  onCorrupt: (message: string) => void,
-): Promise<Identity> {
-  const known = await loadIdentity(options.directory, onCorrupt);
-  if (known) return known;
-  if (options.server === undefined || options.token === undefined) {
-    throw new FieldloopError(
-      "invalid_argument",
-      "Start agent: the first start wants a server and an enrolment token",
-    );
-  }
-  return enrol(options.directory, {
-    server: options.server,
-    token: options.token,
-    ...(options.device === undefined ? {} : { device: options.device }),
-    tags: options.tags ?? {},
-    facts,
-    fetch: options.fetch ?? httpFetch,
-  });
 }

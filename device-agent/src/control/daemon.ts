@@ -248,13 +248,14 @@ export class Daemon implements AgentHandle {
   }
 
   #makeHost(quarantine: Quarantine, providers: ProviderPlans): HostLink {
-    const { options, lanes, host } = this.#parts;
+    const { options, lanes, host, firstHost } = this.#parts;
     return new HostLink({
       directory: options.directory,
       device: this.device,
       boot: this.boot,
       lanes,
       host,
+      firstHost,
       threadCount: this.#threadCount,
       hostBytesMax: options.hostBytesMax ?? AGENT_LIMITS.hostBytesMaxDefault,
       thermalPath: options.thermalPath,

@@ -4,7 +4,7 @@ import type { Clock } from "../clock.js";
 import type { StartMessage } from "../ipc.js";
 import type { LaneSpec } from "../lane-spec.js";
 import type { FeedbackGatherer } from "./feedback.js";
-import type { HostProcessOptions } from "./host-process.js";
+import type { HostProcess, HostProcessOptions } from "./host-process.js";
 import type { PackageStore } from "./package-store.js";
 import type { PredictionsMessage } from "./prediction-feed.js";
 import type { ProviderPlans } from "./provider-plans.js";
@@ -21,6 +21,8 @@ export interface HostLinkOptions {
   readonly boot: number;
   readonly lanes: readonly LaneSpec[];
   readonly host: HostProcessOptions;
+  /** The first one, which is started already. */
+  readonly firstHost: HostProcess;
   readonly threadCount: number;
   /** Resident memory above which the host is ended in order and started anew. */
   readonly hostBytesMax: number;
@@ -56,8 +58,3 @@ export const DEFAULT_SAMPLING: StartMessage["sampling"] = {
 export const PROVIDER_SHOWN_MAX = 256;
 export const DEFAULT_PROFILE_SECONDS = 60;
 export const DEFAULT_PREDICTIONS_SECONDS = 2;
-
-/** `csv:-` and `ndjson:-` read what the agent is given. */
-export function readsStdin(source: LaneSpec["source"]): boolean {
-  return (source.kind === "csv" || source.kind === "ndjson") && source.path === undefined;
-}

@@ -10,8 +10,8 @@ import type { Activation, HostMessage, LaneActivation, PackageToRun, SelfTest } 
 import { AGENT_LIMITS } from "../limits.js";
 import { sourceName } from "../source-spec.js";
 import { FrameCounters } from "./counters.js";
-import { DEFAULT_PREDICTIONS_SECONDS, type HostLinkOptions, readsStdin } from "./host-link-options.js";
-import { inScratchHost } from "./host-process.js";
+import { DEFAULT_PREDICTIONS_SECONDS, type HostLinkOptions } from "./host-link-options.js";
+import { inScratchHost, stdinOf } from "./host-process.js";
 import { frameMarkPath } from "./lane-files.js";
 import {
   forgetHost,
@@ -69,7 +69,8 @@ export class HostLink {
       directory,
       frameMarks: new Map(lanes.map(({ name }) => [name, frameMarkPath(directory, name)])),
       ...host,
-      stdin: lanes.some(({ source }) => readsStdin(source)) ? "inherit" : "ignore",
+      stdin: stdinOf(lanes),
+      first: options.firstHost,
       runTimes: options.runTimes,
       clock,
       log,

@@ -7,6 +7,7 @@ import { FieldloopError } from "@fieldloop/protocol";
 import type { Logger } from "pino";
 import { SHADOW_SOCKET_FD } from "../ipc-shadow.js";
 import type { ControlMessage, ControlRequest, ControlResponses, HostMessage } from "../ipc.js";
+import type { LaneSpec } from "../lane-spec.js";
 import { HOST_ENVIRONMENT, HOST_V8_FLAGS } from "./footprint.js";
 
 export interface HostProcessOptions {
@@ -38,6 +39,8 @@ const OOM_SCORE_MAX = "1000";
 
 /** One child process of the inference host: messages out, messages in, requests with answers, its end. */
 export class HostProcess {
+  /** Of what it says by itself: nothing before it was told to start, or asked for something. */
+  onMessage: (message: HostMessage) => void = () => undefined;
   readonly #child: ChildProcess;
   readonly #waiting = new Map<number, Waiting>();
   #lastId = 0;
@@ -46,7 +49,7 @@ export class HostProcess {
   /** Resolves with how it ended: `exit 1`, `SIGSEGV`. */
   readonly ended: Promise<string>;
 
-  constructor(options: HostProcessOptions, onMessage: (message: HostMessage) => void) {
+  constructor(options: HostProcessOptions) {
     this.#child = fork(options.entry ?? ENTRY, [], {
       serialization: "advanced",
       execArgv: [...HOST_V8_FLAGS],
@@ -60,7 +63,7 @@ export class HostProcess {
       else if (message.kind === "refused") {
         const { code, message: text } = message.failure;
         this.#settle(message.id, (waiting) => waiting.reject(new FieldloopError(code, text)));
-      } else onMessage(message);
+      } else this.onMessage(message);
     });
     this.ended = new Promise((resolve) => {
       const end = (reason: string): void => {
@@ -181,6 +184,13 @@ export class HostProcess {
   }
 }
 
+/** Of the host that runs these lanes: `csv:-` and `ndjson:-` read what the agent is given. */
+export function stdinOf(lanes: readonly LaneSpec[]): "ignore" | "inherit" {
+  const reads = ({ source }: LaneSpec): boolean =>
+    (source.kind === "csv" || source.kind === "ndjson") && source.path === undefined;
+  return lanes.some(reads) ? "inherit" : "ignore";
+}
+
 /** Runs one request in a host process of its own, which then ends: what a bad package does, it does there. */
 export async function inScratchHost<Kind extends "facts" | "self_test">(
   options: HostProcessOptions,
@@ -188,7 +198,7 @@ export async function inScratchHost<Kind extends "facts" | "self_test">(
   timeoutMs: number,
   signal?: AbortSignal,
 ): Promise<ControlResponses[Kind]> {
-  const host = new HostProcess(options, () => undefined);
+  const host = new HostProcess(options);
   host.yieldToOthers(options.log);
   const kill = (): void => host.kill();
   signal?.addEventListener("abort", kill, { once: true });

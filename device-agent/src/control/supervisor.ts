@@ -52,6 +52,8 @@ export interface SupervisorOptions {
   readonly frameMarks: ReadonlyMap<string, string>;
   readonly env: Readonly<Record<string, string | undefined>>;
   readonly stdin?: HostProcessOptions["stdin"];
+  /** The first host, where it was started before; the others are started here. */
+  readonly first?: HostProcess | undefined;
   /** Those of the limits by default. */
   readonly runTimes?: Partial<RunTimes> | undefined;
   readonly clock: Clock;
@@ -101,7 +103,7 @@ export class Supervisor {
 
   start(): void {
     this.#watchTimer = setInterval(() => this.#watch(), AGENT_LIMITS.heartbeatIntervalMs);
-    this.#spawn();
+    this.#begin(this.#options.first ?? this.#spawn());
   }
 
   /** Lets the run in hand end, then the process; kills it where that takes too long. */
@@ -160,11 +162,14 @@ export class Supervisor {
     for (const wake of waiters) wake();
   }
 
-  #spawn(): void {
-    const { workingDirectory, env, stdin, log, clock } = this.#options;
-    const host = new HostProcess({ workingDirectory, env, stdin, log }, (message) =>
-      this.#received(host, message),
-    );
+  #spawn(): HostProcess {
+    const { workingDirectory, env, stdin, log } = this.#options;
+    return new HostProcess({ workingDirectory, env, stdin, log });
+  }
+
+  #begin(host: HostProcess): void {
+    const { log, clock } = this.#options;
+    host.onMessage = (message) => this.#received(host, message);
     this.#host = host;
     this.#ready = false;
     this.#unresponsive = false;
@@ -237,7 +242,7 @@ export class Supervisor {
     this.#restarts++;
     if (this.#wantedEnd) {
       this.#wantedEnd = false;
-      this.#spawn();
+      this.#begin(this.#spawn());
       return;
     }
     this.#options.onCrash({
@@ -254,7 +259,7 @@ export class Supervisor {
       AGENT_LIMITS.hostRestartMinMs * 2 ** this.#failuresInRow,
     );
     this.#failuresInRow = Math.min(this.#failuresInRow + 1, 16);
-    this.#restartTimer = setTimeout(() => this.#spawn(), waitMs);
+    this.#restartTimer = setTimeout(() => this.#begin(this.#spawn()), waitMs);
   }
 
   #framesInHand(): LaneFrames[] {

@@ -83,27 +83,25 @@ class Soak {
 
   private constructor(packages: readonly ModelPackage[], workingDirectory: string) {
     this.#packages = packages;
-    this.#host = new HostProcess(
-      {
-        workingDirectory,
-        env: process.env,
-        log: createAgentLog({ level: "error", write: () => undefined }),
-        ...(existsSync(BUILT_HOST) ? { entry: BUILT_HOST } : {}),
-      },
-      (message) => {
-        if (message.kind === "ready") this.#isReady = true;
-        if (message.kind === "warning" && message.active) this.#trouble = message.failure.message;
-        if (message.kind === "predictions") {
-          // Numbers follow on where no frame's prediction is missing.
-          if (message.firstN !== this.#frames) this.#gaps++;
-          this.#frames = message.firstN + message.rows.length;
-        }
-        if (message.kind === "heartbeat") {
-          this.#dropped = message.lanes[0]!.framesDropped;
-          this.#failed = message.lanes[0]!.framesFailed;
-        }
-      },
-    );
+    this.#host = new HostProcess({
+      workingDirectory,
+      env: process.env,
+      log: createAgentLog({ level: "error", write: () => undefined }),
+      ...(existsSync(BUILT_HOST) ? { entry: BUILT_HOST } : {}),
+    });
+    this.#host.onMessage = (message) => {
+      if (message.kind === "ready") this.#isReady = true;
+      if (message.kind === "warning" && message.active) this.#trouble = message.failure.message;
+      if (message.kind === "predictions") {
+        // Numbers follow on where no frame's prediction is missing.
+        if (message.firstN !== this.#frames) this.#gaps++;
+        this.#frames = message.firstN + message.rows.length;
+      }
+      if (message.kind === "heartbeat") {
+        this.#dropped = message.lanes[0]!.framesDropped;
+        this.#failed = message.lanes[0]!.framesFailed;
+      }
+    };
     void this.#host.ended.then((how) => (this.#trouble = `the host ended: ${how}`));
   }
 

@@ -57,9 +57,10 @@ export class ShadowSession {
   static async open(options: ShadowSessionOptions, signal: AbortSignal): Promise<ShadowSession> {
     const { candidate, against, frameMarkPath, isCutBySource, host, clock, log } = options;
     const watched = new Watched(clock);
-    const process = new HostProcess({ ...host, hasSocket: true }, (message) => {
+    const process = new HostProcess({ ...host, hasSocket: true });
+    process.onMessage = (message) => {
       if (message.kind === "shadow_beat") watched.heard(message);
-    });
+    };
     process.yieldToOthers(log);
     process.makeExpendable(log);
     void process.ended.then((reason) => watched.ended(reason));
