@@ -611,6 +611,8 @@ describe.each([
         state: "aborted",
         reason: "unplugged",
       });
+      // It had nothing before: plugged in again, it finds no offer.
+      expect((await kit.desired.current("cam-a"))!.assignments).toEqual([]);
       await expect(kit.rollouts.create(request(), ANN)).resolves.toMatchObject({ state: "running" });
     });
   });

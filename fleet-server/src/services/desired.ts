@@ -54,6 +54,8 @@ export type AssignRequest = Omit<Assignment, Defaulted> & {
 export interface DesiredChange {
   readonly device: string;
   readonly assign?: AssignRequest;
+  /** A deployment that is not wanted any more: its assignment is taken out, where it is still there. */
+  readonly withdraw?: string;
   /** The configuration rolled out to it; null takes it away. */
   readonly config?: { readonly configId: string; readonly policy: DevicePolicyChange } | null;
 }
@@ -235,7 +237,9 @@ export class DesiredService {
     if (change.config !== undefined) await store.putConfig(tx, device, change.config);
     const config = change.config === undefined ? await store.config(device, tx) : change.config;
     const before = await store.get(device, tx);
-    const kept = before ? decodeMessage("desired", before.payload).assignments : [];
+    const kept = (before ? decodeMessage("desired", before.payload).assignments : []).filter(
+      ({ deployment }) => deployment !== change.withdraw,
+    );
     const assignment = assign && assignmentOf(assign, brief.lanes);
     const {
       predictionsIntervalSeconds,
