@@ -8,6 +8,7 @@ import {
   type RolloutEvent,
   type RolloutProgress,
   type RolloutRequest,
+  type RolloutState,
   type RolloutVerdict,
   type RolloutView,
 } from "@fieldloop/protocol";
@@ -194,7 +195,9 @@ export class RolloutService {
     return this.#view(await this.#find(rollout));
   }
 
-  async list(options: { model?: string; before?: number; limit?: number } = {}): Promise<RolloutView[]> {
+  async list(
+    options: { model?: string; state?: RolloutState; before?: number; limit?: number } = {},
+  ): Promise<RolloutView[]> {
     const limit = Math.min(options.limit ?? 50, LIST_MAX);
     const views: RolloutView[] = [];
     for (const { record } of await this.#store.list({ ...options, limit }))

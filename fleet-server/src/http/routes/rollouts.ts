@@ -1,6 +1,7 @@
 import {
   modelNameSchema,
   ROLLOUT_DEVICE_STATES,
+  ROLLOUT_STATES,
   rolloutActionSchema,
   rolloutDeviceViewSchema,
   rolloutEventSchema,
@@ -35,6 +36,7 @@ const routes = {
     request: {
       query: z.object({
         model: modelNameSchema.optional(),
+        state: z.enum(ROLLOUT_STATES).optional(),
         cursor: z.coerce.number().pipe(timeSchema).optional(),
       }),
     },
@@ -120,9 +122,10 @@ const routes = {
 
 export function registerRolloutRoutes(app: App, rollouts: RolloutService, live: LiveHub): void {
   app.openapi(routes.list, async (c) => {
-    const { model, cursor } = c.req.valid("query");
+    const { model, state, cursor } = c.req.valid("query");
     const items = await rollouts.list({
       ...(model === undefined ? {} : { model }),
+      ...(state === undefined ? {} : { state }),
       ...(cursor === undefined ? {} : { before: cursor }),
       limit: PAGE,
     });
