@@ -127,7 +127,10 @@ function restoreSummary(live: LiveRollout): string {
   for (const { restore } of live.devices.values()) {
     if (restore === "done" || restore === "silent" || restore === "impossible") counts[restore]++;
   }
-  const parts = [live.record.reason ?? "rolled back", `${counts.done} devices restored`];
+  const parts = [
+    live.record.reason ?? "rolled back",
+    `${counts.done} ${counts.done === 1 ? "device" : "devices"} restored`,
+  ];
   if (counts.silent > 0) parts.push(`${counts.silent} did not confirm it and will go back when they return`);
   if (counts.impossible > 0) parts.push(`${counts.impossible} ran nothing to return to`);
   return parts.join("; ");

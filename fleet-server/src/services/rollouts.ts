@@ -107,6 +107,7 @@ export class RolloutService {
     this.#loaded = true;
     await this.#options.feed.load();
     for (const stored of await this.#store.listLive()) await this.#load(stored);
+    await this.#reinstate(await this.#store.supersededInVain());
   }
 
   async start(): Promise<void> {
@@ -315,7 +316,8 @@ export class RolloutService {
     const ended = journal.lines().find((line) => line.type === "rollout");
     if (ended?.state === "succeeded" && live.record.subject.kind === "package")
       await this.#options.onSucceeded?.(live.record.subject);
-    if (ended?.state === "aborted" || ended?.state === "rolled_back") await this.#reinstate(live);
+    if (ended?.state === "aborted" || ended?.state === "rolled_back")
+      await this.#reinstate(await this.#store.supersededBy(live.id));
   }
 
   /** The device was deleted or suspended meanwhile: no report will ever come. */
@@ -332,8 +334,8 @@ export class RolloutService {
   }
 
   /** What it had taken the place of says again what the target has. */
-  async #reinstate(live: LiveRollout): Promise<void> {
-    for (const stored of await this.#store.supersededBy(live.id)) {
+  async #reinstate(superseded: readonly StoredRollout[]): Promise<void> {
+    for (const stored of superseded) {
       const older = this.#engine.get(stored.record.rollout) ?? (await this.#load(stored));
       older.set({ supersededBy: null, current: true });
     }

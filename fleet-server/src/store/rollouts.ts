@@ -216,6 +216,12 @@ export class RolloutStore {
     return this.#load(sql`where superseded_by = ${rollout} and state = 'succeeded'`);
   }
 
+  /** Those whose place was taken by a rollout that is off: the server died before they got it back. */
+  async supersededInVain(): Promise<StoredRollout[]> {
+    return this.#load(sql`where state = 'succeeded' and superseded_by in
+      (select rollout from rollouts where state in ('aborted', 'rolled_back'))`);
+  }
+
   /** In the order of the plan. */
   async devices(
     rollout: string,
