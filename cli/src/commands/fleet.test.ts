@@ -110,6 +110,13 @@ describe("commands over the fleet server's API", () => {
     [["rollout", "create", "parts@1"], 2, "invalid_argument"],
     [["rollout", "create", "parts", "--group", "all"], 2, "invalid_argument"],
     [["rollout", "create", "parts@1", "--group", "all", "--on-failure", "panic"], 2, "none of pause"],
+    [["rollout", "create", "parts@1", "--select", "site"], 2, "KEY=VALUE"],
+    [["rollout", "create", "parts@1", "--group", "all", "--approve-waves", "2"], 2, "--waves has none"],
+    [
+      ["rollout", "create", "parts@1", "--group", "all", "--waves", "1,100%", "--approve-waves", "3"],
+      2,
+      "names wave 3",
+    ],
     [["rollout", "pause", "rol_none"], 1, "not_found"],
     [["rollout", "show", "../x"], 2, "invalid_argument"],
     [["sample", "label", "smp_00000000x", "bolt"], 1, "not_found"],
@@ -142,8 +149,13 @@ describe("commands over the fleet server's API", () => {
     expect(enrolled.ok).toBe(true);
     const made = await fieldloop(
       ...["rollout", "create", "--config", '{"randomShare":0.1}', "--devices", "cam-1", "--draft", "--json"],
+      ...["--window", "22:00+240", "--window", "sa+su@08:00+60"],
     );
-    const { rollout } = JSON.parse(made.out) as RolloutView;
+    const { rollout, request } = JSON.parse(made.out) as RolloutView;
+    expect(request.schedule.windows).toEqual([
+      { days: [], start: "22:00", minutes: 240 },
+      { days: [6, 0], start: "08:00", minutes: 60 },
+    ]);
     const inState = async (state: string): Promise<string[]> => {
       const { out } = await fieldloop("rollout", "list", "--state", state, "--json");
       return (JSON.parse(out) as RolloutView[]).map((one) => one.rollout);
