@@ -133,7 +133,8 @@ export class RolloutCommit {
       manifestBytes,
       probation: request.probation,
     };
-    return { device, assign: { ...assign, ...terms } };
+    // What is taken back is taken back from a suspended device too: it must not come back to it.
+    return { device, assign: { ...assign, ...terms }, evenSuspended: purpose === "restore" };
   }
 
   #terms(

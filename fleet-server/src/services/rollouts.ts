@@ -320,7 +320,7 @@ export class RolloutService {
       await this.#reinstate(await this.#store.supersededBy(live.id));
   }
 
-  /** The device was deleted or suspended meanwhile: no report will ever come. */
+  /** The device was deleted meanwhile, or suspended before the offer: no report will ever come. */
   #refuse(live: LiveRollout, device: string, error: FieldloopError, now: number): void {
     const entry = live.devices.get(device)!;
     if (entry.restore === "offered") live.change(entry, { restore: "impossible", updated: now });
