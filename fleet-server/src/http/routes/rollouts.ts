@@ -17,6 +17,7 @@ import type { LiveHub } from "../../services/live.js";
 import type { RolloutService } from "../../services/rollouts.js";
 import type { App } from "../env.js";
 import { currentActor, currentPrincipal, principalName, requireRole } from "../guards.js";
+import { validationError } from "../problem.js";
 import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";
 
 const tags = ["rollouts"];
@@ -157,8 +158,12 @@ export function registerRolloutRoutes(app: App, rollouts: RolloutService, live: 
  */
 function registerEvents(app: App, rollouts: RolloutService, live: LiveHub): void {
   app.get("/api/v1/rollouts/:rollout/events", requireRole("viewer"), async (c) => {
-    const { rollout } = params.parse({ rollout: c.req.param("rollout") });
-    let after = Math.max(0, Number(c.req.header("Last-Event-ID") ?? c.req.query("after") ?? 0) || 0);
+    const named = params.safeParse({ rollout: c.req.param("rollout") });
+    if (!named.success) throw validationError(named.error, "param");
+    const { rollout } = named.data;
+    // What is no number of an event (another server's, say) begins at the first.
+    const from = cursor.safeParse(c.req.header("Last-Event-ID") ?? c.req.query("after"));
+    let after = from.data ?? 0;
     await rollouts.events(rollout, after, 1);
     const subscription = live.subscribe(principalName(currentPrincipal(c)));
     c.header("Cache-Control", "no-store");
