@@ -25,7 +25,12 @@ export function printTable(rows: readonly (readonly string[])[]): void {
 }
 
 /** What only another call can mend. */
-const USAGE_CODES: ReadonlySet<ErrorCode> = new Set(["invalid_argument", "source_unknown", "preset_unknown"]);
+const USAGE_CODES: ReadonlySet<ErrorCode> = new Set([
+  "invalid_argument",
+  "invalid_body",
+  "source_unknown",
+  "preset_unknown",
+]);
 
 /** Prints a coded error and returns the exit code for it. */
 export function reportError(error: unknown): number {

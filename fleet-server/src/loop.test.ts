@@ -14,6 +14,7 @@ import {
   type RolloutRequest,
 } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
+import { sql } from "drizzle-orm";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { CommitEffects } from "./ingest/context.js";
 import { FileBlobStore } from "./blob/files.js";
@@ -34,6 +35,7 @@ import type { Database } from "./store/database.js";
 import { empty, sharedPglite } from "./store/databases.test.support.js";
 import { DeploymentStore } from "./store/deployments.js";
 import { DesiredStore } from "./store/desired.js";
+import { RolloutStore } from "./store/rollouts.js";
 import { DeviceStore } from "./store/devices.js";
 import { LabelStore } from "./store/labels.js";
 import { migrate } from "./store/migrate.js";
@@ -593,6 +595,19 @@ describe.each([
       expect(await kit.deployments.ofRollout(rollout)).toHaveLength(3);
     });
 
+    it("counts again after a death between the end of its successor and its own return", async () => {
+      await kit.publishBase();
+      const older = await kit.rollouts.create(request({ start: false }), ANN);
+      const newer = await kit.rollouts.create(request({ start: false }), ANN);
+      await kit.rollouts.act(newer.rollout, { action: "abort", devices: "keep", reason: "" }, ANN);
+      await kit.database.run(sql`update rollouts set state = 'succeeded', current = 0,
+        superseded_by = ${newer.rollout} where rollout = ${older.rollout}`);
+      kit.rollouts = kit.makeRollouts();
+      await step();
+      const stored = await new RolloutStore(kit.database).get(older.rollout);
+      expect(stored!.record.supersededBy).toBeNull();
+    });
+
     it("takes a silent canary for a failed one and offers nobody else", async () => {
       await kit.publishBase();
       const { rollout } = await kit.rollouts.create(request(), ANN);
@@ -611,6 +626,8 @@ describe.each([
         state: "aborted",
         reason: "unplugged",
       });
+      // It had nothing before: plugged in again, it finds no offer.
+      expect((await kit.desired.current("cam-a"))!.assignments).toEqual([]);
       await expect(kit.rollouts.create(request(), ANN)).resolves.toMatchObject({ state: "running" });
     });
   });
@@ -711,10 +728,13 @@ describe("from samples to a rollout of the mended version", () => {
       limit: 0.02,
     });
     kit.now += 1000;
+    // A device that is kept out finds the version before when it is let in again.
+    await kit.devices.setSuspended("cam-a", true);
     await kit.rollouts.tick();
     expect((await kit.desired.current("cam-a"))!.assignments).toMatchObject([
       { version: 1, packageSha256: pkg.packageSha256 },
     ]);
+    await kit.devices.setSuspended("cam-a", false);
     await kit.report("cam-a", 1, pkg.packageSha256);
     await kit.rollouts.tick();
     expect(await kit.rollouts.get(rollout)).toMatchObject({

@@ -3,10 +3,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ServerHandle } from "@fieldloop/fleet-server";
 import { packagePath } from "@fieldloop/models";
-import type { Dataset, ModelVersion, Webhook } from "@fieldloop/protocol";
+import type { Dataset, Facts, ModelVersion, RolloutView, Webhook } from "@fieldloop/protocol";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { runHere, startServerHere, type Outcome } from "../testing/command-line.test.kit.js";
 
+const FACTS: Facts = {
+  ...{ arch: "x64", platform: "linux", cpuModel: "test", cpuCount: 2, cpuFlags: [], memoryBytes: 1 << 30 },
+  ...{ executionProviders: ["cpu"], nodeVersion: "20.20.2", runtimeVersion: "1.30.0", timeZone: "UTC" },
+  ...{ deviceClass: "linux-x64", opsetMax: 21, irVersionMax: 10, manifestSchemaMax: 1 },
+};
 let dir: string;
 let server: ServerHandle;
 
@@ -105,6 +110,13 @@ describe("commands over the fleet server's API", () => {
     [["rollout", "create", "parts@1"], 2, "invalid_argument"],
     [["rollout", "create", "parts", "--group", "all"], 2, "invalid_argument"],
     [["rollout", "create", "parts@1", "--group", "all", "--on-failure", "panic"], 2, "none of pause"],
+    [["rollout", "create", "parts@1", "--select", "site"], 2, "KEY=VALUE"],
+    [["rollout", "create", "parts@1", "--group", "all", "--approve-waves", "2"], 2, "--waves has none"],
+    [
+      ["rollout", "create", "parts@1", "--group", "all", "--waves", "1,100%", "--approve-waves", "3"],
+      2,
+      "names wave 3",
+    ],
     [["rollout", "pause", "rol_none"], 1, "not_found"],
     [["rollout", "show", "../x"], 2, "invalid_argument"],
     [["sample", "label", "smp_00000000x", "bolt"], 1, "not_found"],
@@ -118,6 +130,43 @@ describe("commands over the fleet server's API", () => {
     const outcome = await fieldloop(...args);
     expect(outcome.err).toContain(text);
     expect(outcome.code).toBe(code);
+  });
+
+  it("refuse a reason that is too short as a wrong call", async () => {
+    const outcome = await fieldloop("rollout", "create", "parts@1", "--group", "all", "--force", "short");
+    expect(outcome).toMatchObject({ code: 2, err: expect.stringContaining("forceReason") });
+  });
+
+  it("list rollouts in one state, and do not watch one that was aborted for ever", async () => {
+    const { token } = JSON.parse((await fieldloop("device", "enroll-token", "--json")).out) as {
+      token: string;
+    };
+    const enrolled = await fetch(`${server.httpUrl}/api/v1/enrol`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ token, device: "cam-1", facts: FACTS }),
+    });
+    expect(enrolled.ok).toBe(true);
+    const made = await fieldloop(
+      ...["rollout", "create", "--config", '{"randomShare":0.1}', "--devices", "cam-1", "--draft", "--json"],
+      ...["--window", "22:00+240", "--window", "sa+su@08:00+60"],
+    );
+    const { rollout, request } = JSON.parse(made.out) as RolloutView;
+    expect(request.schedule.windows).toEqual([
+      { days: [], start: "22:00", minutes: 240 },
+      { days: [6, 0], start: "08:00", minutes: 60 },
+    ]);
+    const inState = async (state: string): Promise<string[]> => {
+      const { out } = await fieldloop("rollout", "list", "--state", state, "--json");
+      return (JSON.parse(out) as RolloutView[]).map((one) => one.rollout);
+    };
+    expect([await inState("draft"), await inState("aborted")]).toEqual([[rollout], []]);
+    expect((await fieldloop("rollout", "abort", rollout, "--reason", "not wanted")).code).toBe(0);
+    expect([await inState("draft"), await inState("aborted")]).toEqual([[], [rollout]]);
+    expect(await fieldloop("rollout", "watch", rollout)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining("aborted: not wanted"),
+    });
   });
 
   it.each(["rollout", "webhook", "sample", "dataset", "train", "evaluate"])(

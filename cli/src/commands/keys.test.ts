@@ -110,6 +110,7 @@ describe("fieldloop keys", () => {
   it.each<[string[], number, string]>([
     [["add", "director", "--key", "x"], 2, "none of root, targets"],
     [["add", "root", "--key", "/nonexistent"], 1, "not_found"],
+    [["rotate", "nobody"], 2, "timestamp, director"],
     [["rotate", "director", "--threshold", "2"], 2, "neither --key nor --threshold"],
     [["revoke", "root", "00000000"], 2, "fits 0 of its keys"],
     [["revoke", "root"], 2, "missing required argument"],

@@ -67,7 +67,9 @@ function registerChanges(keys: Command): void {
       .option("--threshold <count>", "how many of the new keys must sign", readCount),
   ).action(
     action((role: string, options: online.ChangeOptions) =>
-      role === "director" ? online.rotateDirector(options) : online.rotate(readRole(role), options),
+      role === DIRECTOR
+        ? online.rotateDirector(options)
+        : online.rotate(readRole(role, [...TRUST_ROLES, DIRECTOR]), options),
     ),
   );
   withFleetOptions(
@@ -112,7 +114,12 @@ function registerRequests(keys: Command): void {
       .command("renew [roles...]")
       .description("Make metadata anew before they expire (the server does so by itself)"),
   ).action(
-    action((roles: string[], options: online.ChangeOptions) => online.renew(roles.map(readRole), options)),
+    action((roles: string[], options: online.ChangeOptions) =>
+      online.renew(
+        roles.map((role) => readRole(role)),
+        options,
+      ),
+    ),
   );
   withFleetOptions(
     keys
@@ -124,10 +131,13 @@ function registerRequests(keys: Command): void {
   ).action(action(exportMetadata));
 }
 
-function readRole(text: string): TrustRole {
+/** Signs desired states; no role of TUF. */
+const DIRECTOR = "director";
+
+function readRole(text: string, named: readonly string[] = TRUST_ROLES): TrustRole {
   const role = TRUST_ROLES.find((candidate) => candidate === text);
   if (role) return role;
-  throw new FieldloopError("invalid_argument", `Read role: "${text}" is none of ${TRUST_ROLES.join(", ")}`);
+  throw new FieldloopError("invalid_argument", `Read role: "${text}" is none of ${named.join(", ")}`);
 }
 
 function readDocument(text: string): "root" | "targets" {

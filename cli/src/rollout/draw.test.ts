@@ -177,7 +177,7 @@ describe("withProgress", () => {
 });
 
 it("says why devices wait, and durations as people do", () => {
-  expect(countsText(VIEW.counts)).toBe("46/105 active, 3 failed, 56 waiting (rate 56)");
+  expect(countsText(VIEW.counts)).toBe("46/105 active, 3 failed, 56 waiting (56 for the rate of offers)");
   expect([999, 59_000, 185_000, 7_800_000].map(duration)).toEqual(["1 s", "59 s", "3 m 05 s", "2 h 10 m"]);
 });
 

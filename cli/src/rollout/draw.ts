@@ -90,6 +90,19 @@ function deviceBar(counts: RolloutDeviceCounts, width: number, paint: Paint): st
   ].join("");
 }
 
+/** Reasons of which the bare word beside a number would read as something else: `wave 3`. */
+const HELD_FOR: Readonly<Record<string, string>> = {
+  wave: "for their wave",
+  control: "held back",
+  approval: "for the approval",
+  schedule: "for the start",
+  window: "for their window",
+  rate: "for the rate of offers",
+  budget: "for their site",
+  priority: "for another rollout",
+  retry: "to be asked again",
+};
+
 export function countsText(counts: RolloutDeviceCounts): string {
   const parts = [`${counts.active}/${counts.total} active`];
   for (const state of ["updating", "failed", "silent", "skipped"] as const)
@@ -99,7 +112,7 @@ export function countsText(counts: RolloutDeviceCounts): string {
   const holds = Object.entries(counts.holds).filter(([, count]) => (count ?? 0) > 0);
   if (counts.waiting > 0)
     parts.push(
-      `${counts.waiting} waiting (${holds.map(([why, count]) => `${why} ${count}`).join(", ") || "turn"})`,
+      `${counts.waiting} waiting (${holds.map(([why, count]) => `${count} ${HELD_FOR[why] ?? why}`).join(", ") || "turn"})`,
     );
   return parts.join(", ");
 }

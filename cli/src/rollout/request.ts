@@ -14,7 +14,7 @@ export interface CreateOptions extends FleetOptions {
   config?: Record<string, unknown>;
   devices?: string[];
   group?: string;
-  select?: string[];
+  select?: Record<string, string>;
   frozen?: boolean;
   waves?: Wave[];
   approveWaves?: number[];
@@ -47,7 +47,8 @@ export interface CreateOptions extends FleetOptions {
 type Wave = { percent: number } | { count: number } | { devices: string[] } | { selector: DeviceSelector };
 type Budget = { tag: string; maxUnavailable: { count: number } | { percent: number } };
 interface Window {
-  days?: number[];
+  /** Every day where it is empty. */
+  days: number[];
   start: string;
   minutes: number;
 }
@@ -63,7 +64,7 @@ export function withCreateOptions(command: Command): Command {
     )
     .option("--devices <ids>", "target: devices, separated by commas", readList)
     .option("--group <name>", "target: a group; `all` is every device")
-    .option("--select <tags>", "target: devices with all of these tags, e.g. site=lyon,line=3", readList)
+    .option("--select <tags>", "target: devices with all of these tags, e.g. site=lyon,line=3", readTags)
     .option("--frozen", "take the target as it is now; otherwise devices that join later are part of it")
     .option("--waves <list>", "e.g. 1,10%,100% or cam-a+cam-b,site=lyon,100%", readWaves)
     .option("--approve-waves <numbers>", "waves that a person must let begin, e.g. 2,3", readNumbers)
@@ -124,10 +125,7 @@ export function requestOf(version: string | undefined, options: CreateOptions): 
     change: changeOf(version, options),
     name: options.name,
     target: targetOf(options),
-    waves: options.waves?.map((wave, at) => ({
-      ...wave,
-      ...(options.approveWaves?.includes(at + 1) ? { approvalBefore: true } : {}),
-    })),
+    waves: wavesOf(options),
     control: options.control,
     gate: {
       failedShareMax: options.failedShare,
@@ -162,12 +160,27 @@ function changeOf(version: string | undefined, { config }: CreateOptions): Recor
     : { kind: "package", ...readModelVersion(version) };
 }
 
+/** An approval that belongs to no wave would be one that nobody gives. */
+function wavesOf({ waves, approveWaves = [] }: CreateOptions): Record<string, unknown>[] | undefined {
+  const count = waves?.length ?? 0;
+  const beyond = approveWaves.find((wave) => wave > count);
+  if (beyond !== undefined)
+    throw new FieldloopError(
+      "invalid_argument",
+      `Create rollout: --approve-waves names wave ${beyond}, --waves has ${count === 0 ? "none (give it as well)" : count}`,
+    );
+  return waves?.map((wave, at) => ({
+    ...wave,
+    ...(approveWaves.includes(at + 1) ? { approvalBefore: true } : {}),
+  }));
+}
+
 function targetOf({ devices, group, select, frozen }: CreateOptions): Record<string, unknown> {
   const membership = frozen ? "frozen" : "dynamic";
   const given = [
     ...(devices ? [{ devices }] : []),
     ...(group === undefined ? [] : [{ group, membership }]),
-    ...(select ? [{ selector: { tags: tagsOf(select) }, membership }] : []),
+    ...(select ? [{ selector: { tags: select }, membership }] : []),
   ];
   if (given.length === 1) return given[0]!;
   throw new FieldloopError("invalid_argument", "Create rollout: give one of --devices, --group and --select");
@@ -209,6 +222,10 @@ function readBudgets(text: string): Budget[] {
   }));
 }
 
+function readTags(text: string): Record<string, string> {
+  return tagsOf(readList(text));
+}
+
 function tagsOf(parts: readonly string[]): Record<string, string> {
   return Object.fromEntries(
     parts.map((part) => {
@@ -232,8 +249,10 @@ function readWindow(text: string, before: readonly Window[]): Window[] {
   const match = /^(?:([a-z+-]+)@)?(\d{2}:\d{2})\+(\d+)$/.exec(text);
   if (!match) throw new InvalidArgumentError(`"${text}" is no window, such as mo-fr@01:30+90`);
   const [, days, start, minutes] = match;
-  const window = { start: start!, minutes: Number(minutes) };
-  return [...before, days === undefined ? window : { ...window, days: daysOf(days) }];
+  return [
+    ...before,
+    { days: days === undefined ? [] : daysOf(days), start: start!, minutes: Number(minutes) },
+  ];
 }
 
 function daysOf(text: string): number[] {

@@ -42,9 +42,9 @@ export async function watchRollout(client: FleetClient, id: string): Promise<Rol
   }
 }
 
-/** A paused rollout waits for a person: watching it longer shows nothing. */
+/** A paused rollout waits for a person, and one that ended may still be taken back by one: watching it longer shows nothing. */
 function isOver({ state }: RolloutView): boolean {
-  return state === "succeeded" || state === "paused" || isFinal(ROLLOUT, state);
+  return state === "succeeded" || state === "paused" || state === "aborted" || isFinal(ROLLOUT, state);
 }
 
 /** What is known of the rollout, and how it is shown. */

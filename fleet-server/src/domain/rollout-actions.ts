@@ -114,6 +114,7 @@ function watchAgain(live: LiveRollout, now: number): void {
 const BEFORE_END: readonly RolloutState[] = ["draft", "awaiting_approval", "scheduled", "running", "paused"];
 
 function abort(live: LiveRollout, by: DecidedBy): Refusal {
+  if (live.state === "succeeded") return `it is "succeeded"; roll it back to take it away (roll_back)`;
   const refusal = moveFrom(live, BEFORE_END, "aborted", by);
   if (refusal === undefined) withdrawOffers(live, by.by, by.time);
   return refusal;

@@ -335,6 +335,43 @@ describe("people", () => {
     expect(live.restoring.size).toBe(0);
   });
 
+  it.each(["abort", "roll_back"] as const)(
+    "%s: a device that had nothing is not left with the offer",
+    (what) => {
+      const world = new World();
+      for (const device of ["d0", "d1"]) world.add(device, { running: null });
+      const live = world.create({ waves: [{ percent: 100 }], gate: { silenceSeconds: 5 } });
+      world.until(live, () => live.tallies[0]!.updating === 2);
+      // One is under way; the other was given up for silence, and would go on when it returns.
+      world.change("d1", { online: false });
+      world.advance(8);
+      act(world, live, "pause");
+      expect(states(live)["d1"]).toBe("silent");
+      act(world, live, what);
+      world.change("d1", { online: true });
+      world.advance(60);
+      expect([...world.devices.values()].map(({ running }) => running)).toEqual([null, null]);
+      expect(states(live)["d0"]).toBe("cancelled");
+    },
+  );
+
+  it("abort and keep: a device that was given up does not come back to the version", () => {
+    const world = fleetOf(2);
+    const live = world.create({
+      waves: [{ percent: 100 }],
+      gate: { silenceSeconds: 5, failedShareMax: 1, soakSeconds: 500 },
+    });
+    world.until(live, () => live.tallies[0]!.updating === 2);
+    world.change("d1", { online: false });
+    world.advance(30);
+    expect(states(live)).toEqual({ d0: "active", d1: "silent" });
+    act(world, live, "abort");
+    world.change("d1", { online: true });
+    world.advance(60);
+    expect([...world.devices.values()].map(({ running }) => running!.version)).toEqual([2, 1]);
+    expect(live.restoring.size).toBe(0);
+  });
+
   it("take a rollout back that succeeded, or was aborted", () => {
     for (const first of ["succeeded", "aborted"]) {
       const world = fleetOf(3);

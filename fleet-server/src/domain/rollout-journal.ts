@@ -49,6 +49,8 @@ export class Journal {
   readonly added = new Set<RolloutDevice>();
   readonly offers: RolloutDevice[] = [];
   readonly restores: RolloutDevice[] = [];
+  /** Offers to take out of the desired state of devices that had nothing before: there is nothing else to ask of them. */
+  readonly withdrawals: RolloutDevice[] = [];
   /** Devices that are compared with from now on: their counts so far are to be remembered. */
   readonly compared: RolloutDevice[] = [];
   /** Of the offers, those whose devices are looked at by the gate: their counts so far are to be remembered too. */

@@ -99,6 +99,11 @@ export class LiveRollout {
     return this.#fleet.get(device)?.facts.timeZone ?? "UTC";
   }
 
+  /** As the fleet knows it; undefined once it was deleted. */
+  deviceOf({ device }: RolloutDevice): FleetDevice | undefined {
+    return this.#fleet.get(device);
+  }
+
   /** Gives the device back: nothing of this rollout holds it any longer. */
   unload(): void {
     for (const entry of this.devices.values()) {

@@ -1,11 +1,14 @@
+import { DEPLOYMENT, isFinal } from "@fieldloop/protocol";
 import type { FleetDevice } from "./fleet.js";
 import { mayRestore, type StepContext } from "./rollout-holds.js";
 import { ENGINE } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
 import type { OfferBudget } from "./rollout-offers.js";
 import { hasPrevious, hasSubject } from "./rollout-reports.js";
-import { isBusy, type RolloutDevice } from "./rollout.js";
+import { isBusy, isInProgress, type RolloutDevice } from "./rollout.js";
 
+const ABORTED = "the rollout was aborted";
+const ROLLED_BACK = "the rollout was rolled back";
 /** Devices that a step of a roll-back changes, about: what bounds its time. */
 const CHANGED_MAX = 2_000;
 
@@ -25,10 +28,11 @@ export function restoreDevices(live: LiveRollout, context: StepContext, budget: 
   const changed = live.journal.devices;
   for (const entry of live.devices.values()) {
     if (changed.size >= CHANGED_MAX) return;
-    if (entry.state === "waiting") endWaiting(live, entry, "the rollout was rolled back", now);
+    if (entry.state === "waiting") endWaiting(live, entry, ROLLED_BACK, now);
     if (entry.restore !== "none" || entry.offered === null) continue;
     const device = context.fleet.get(entry.device);
     if (!canReturn(live, entry, device)) {
+      if (entry.previous === null && isUnfinished(live, entry)) withdraw(live, entry, ROLLED_BACK, now);
       live.change(entry, { restore: "impossible", updated: now });
       continue;
     }
@@ -68,19 +72,35 @@ function restore(live: LiveRollout, entry: RolloutDevice, now: number): void {
 
 /** Offers that are not done are taken back: the devices keep, or return to, what they had. */
 export function withdrawOffers(live: LiveRollout, actor: string, now: number): void {
-  for (const entry of [...live.inProgress]) {
-    const errorMessage = "the rollout was aborted";
-    const withdrawn = { state: "cancelled", errorCode: "cancelled", errorMessage, updated: now } as const;
-    if (entry.previous === null) live.change(entry, withdrawn);
-    else {
-      live.change(entry, { ...withdrawn, restore: "offered", restoreOffered: now });
-      live.journal.restores.push(entry);
-      live.note("restored", actor, entry);
-    }
-  }
   for (const entry of live.devices.values()) {
-    if (entry.state === "waiting") endWaiting(live, entry, "the rollout was aborted", now);
+    const unfinished = isUnfinished(live, entry);
+    if (entry.state === "waiting") endWaiting(live, entry, ABORTED, now);
+    if (!unfinished) continue;
+    withdraw(live, entry, ABORTED, now);
+    if (entry.previous === null) continue;
+    live.change(entry, { restore: "offered", restoreOffered: now });
+    live.journal.restores.push(entry);
+    live.note("restored", actor, entry);
   }
+}
+
+/** The device is at it, or will be when it is heard again. */
+function isUnfinished(live: LiveRollout, entry: RolloutDevice): boolean {
+  const { state, restore, word, offered } = entry;
+  if (restore !== "none" || offered === null) return false;
+  if (isInProgress(state)) return true;
+  // Given up, or to be asked again: what the device itself said last, and what it reports, tell how far it is.
+  if (state !== "silent" && state !== "timed_out" && state !== "waiting") return false;
+  if (word && (word.state === "active" || isFinal(DEPLOYMENT, word.state))) return false;
+  const device = live.deviceOf(entry);
+  return device === undefined || !hasSubject(device, live.record.subject);
+}
+
+/** It is not to be done any more; a device that is silent stays so in what is told of it. */
+function withdraw(live: LiveRollout, entry: RolloutDevice, errorMessage: string, now: number): void {
+  if (isInProgress(entry.state))
+    live.change(entry, { state: "cancelled", errorCode: "cancelled", errorMessage, updated: now });
+  if (entry.previous === null) live.journal.withdrawals.push(entry);
 }
 
 function endWaiting(live: LiveRollout, entry: RolloutDevice, detail: string, now: number): void {
@@ -107,7 +127,10 @@ function restoreSummary(live: LiveRollout): string {
   for (const { restore } of live.devices.values()) {
     if (restore === "done" || restore === "silent" || restore === "impossible") counts[restore]++;
   }
-  const parts = [live.record.reason ?? "rolled back", `${counts.done} devices restored`];
+  const parts = [
+    live.record.reason ?? "rolled back",
+    `${counts.done} ${counts.done === 1 ? "device" : "devices"} restored`,
+  ];
   if (counts.silent > 0) parts.push(`${counts.silent} did not confirm it and will go back when they return`);
   if (counts.impossible > 0) parts.push(`${counts.impossible} ran nothing to return to`);
   return parts.join("; ");

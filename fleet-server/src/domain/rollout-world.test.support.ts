@@ -280,6 +280,10 @@ export class World {
         this.offers.push({ device, rollout: live.id, attempt, time: this.now });
         if (entry.state === "offered") this.#assign(device, live.id, attempt, "offer", live.record.subject);
       }
+      for (const { device, attempt } of journal.withdrawals) {
+        const told = this.devices.get(device)!;
+        if (told.pending?.rollout === live.id && told.pending.attempt === attempt) told.pending = null;
+      }
       for (const { device, previous, attempt } of journal.restores) {
         const subject = previous!.kind === "package" ? previous! : null;
         this.#assign(

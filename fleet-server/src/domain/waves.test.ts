@@ -79,6 +79,12 @@ describe("planWaves", () => {
     ).toEqual([1, 0]);
   });
 
+  it("wants the approval of a wave that would be empty before the next one", () => {
+    const made = plan([{ count: 1 }, { percent: 10, approvalBefore: true }, { percent: 100 }]);
+    expect(sizes(made)).toEqual([1, 9]);
+    expect(made.waves.map((wave) => wave.plan?.approvalBefore)).toEqual([false, true]);
+  });
+
   it("puts every device of any target in exactly one wave", () => {
     const wave = fc.oneof(
       fc.record({ percent: fc.integer({ min: 1, max: 100 }) }),

@@ -17,7 +17,7 @@ export interface Plan {
  * Divides the target into waves. The control group is drawn first, by chance, from devices that no wave names, and gets a wave of its
  * own behind all others. Named and selected devices go where they are named; the rest follows in an order that is random in the
  * rollout's id (so that the same device is not the canary of every rollout) and the same at every call.
- * @returns every target in one wave; waves that would be empty are left out
+ * @returns every target in one wave; waves that would be empty are left out, and an approval before one of them is wanted before the next
  * @throws FieldloopError `invalid_argument` where a wave names a device outside the target or the last wave does not reach everyone
  */
 export function planWaves(
@@ -44,9 +44,26 @@ export function planWaves(
   }
   const last = planned.at(-1)!;
   if (control.size > 0) planned.push({ plan: null, taken: [...control] });
-  const kept = planned.filter(({ plan, taken }) => taken.length > 0 || isOpenPlan(plan));
+  const kept = withoutEmpty(planned);
   // Nobody is there yet: who joins comes into the last wave.
   return build(kept.length > 0 ? kept : [last]);
+}
+
+interface PlannedWave {
+  readonly plan: WaveRequest | null;
+  readonly taken: readonly string[];
+}
+
+function withoutEmpty(planned: readonly PlannedWave[]): PlannedWave[] {
+  const kept: PlannedWave[] = [];
+  let approvalBefore = false;
+  for (const { plan, taken } of planned) {
+    approvalBefore ||= plan?.approvalBefore === true;
+    if (taken.length === 0 && !isOpenPlan(plan)) continue;
+    kept.push({ plan: plan && approvalBefore ? { ...plan, approvalBefore } : plan, taken });
+    approvalBefore = false;
+  }
+  return kept;
 }
 
 /** A selector's wave may be empty now and hold devices later. */
@@ -54,7 +71,7 @@ function isOpenPlan(plan: WaveRequest | null): boolean {
   return plan !== null && "selector" in plan;
 }
 
-function build(planned: readonly { plan: WaveRequest | null; taken: readonly string[] }[]): Plan {
+function build(planned: readonly PlannedWave[]): Plan {
   let position = 0;
   const devices = planned.flatMap(({ plan, taken }, at) =>
     taken.map((device) =>

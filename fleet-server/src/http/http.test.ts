@@ -208,6 +208,13 @@ describe("bodies, queries and parameters", () => {
     expect(await response.json()).toMatchObject({ issues: [{ path: "name" }, { path: "role" }] });
   });
 
+  it("names a rollout's id that is none, before its events are streamed", async () => {
+    const refused = (id: string): Promise<[number, string]> =>
+      server.api.refused("GET", `/api/v1/rollouts/${id}/events?after=9e99`);
+    expect(await refused("x")).toEqual([400, "invalid_argument"]);
+    expect(await refused("rol_none")).toEqual([404, "not_found"]);
+  });
+
   it("refuses what is not JSON", async () => {
     const headers = { "content-type": "application/json" };
     const response = await fetch(`${server.httpUrl}/api/v1/session`, { method: "POST", body: "{", headers });

@@ -54,6 +54,10 @@ export type AssignRequest = Omit<Assignment, Defaulted> & {
 export interface DesiredChange {
   readonly device: string;
   readonly assign?: AssignRequest;
+  /** Assigned to a suspended device as well, which finds it when it is let in again. */
+  readonly evenSuspended?: boolean;
+  /** A deployment that is not wanted any more: its assignment is taken out, where it is still there. */
+  readonly withdraw?: string;
   /** The configuration rolled out to it; null takes it away. */
   readonly config?: { readonly configId: string; readonly policy: DevicePolicyChange } | null;
 }
@@ -112,7 +116,7 @@ export class DesiredService {
       const brief = briefs.get(change.device);
       const refusal = !brief
         ? new FieldloopError("not_found", `Assign: there is no device "${change.device}"`)
-        : brief.suspended && change.assign
+        : brief.suspended && change.assign && !change.evenSuspended
           ? new FieldloopError("device_suspended", `Assign: device "${change.device}" is suspended`)
           : undefined;
       if (refusal) issued.refused.set(change.device, refusal);
@@ -235,7 +239,9 @@ export class DesiredService {
     if (change.config !== undefined) await store.putConfig(tx, device, change.config);
     const config = change.config === undefined ? await store.config(device, tx) : change.config;
     const before = await store.get(device, tx);
-    const kept = before ? decodeMessage("desired", before.payload).assignments : [];
+    const kept = (before ? decodeMessage("desired", before.payload).assignments : []).filter(
+      ({ deployment }) => deployment !== change.withdraw,
+    );
     const assignment = assign && assignmentOf(assign, brief.lanes);
     const {
       predictionsIntervalSeconds,

@@ -38,6 +38,10 @@ export class RolloutCommit {
     const { database, desired } = this.#options;
     const offers = await this.#changes(live, journal.offers, "offer");
     const restores = await this.#changes(live, journal.restores, "restore");
+    const withdrawals = journal.withdrawals.map(({ device, attempt }) => ({
+      device,
+      withdraw: deploymentId(live.id, device, "offer", attempt),
+    }));
     const refused = new Map<string, FieldloopError>();
     const stored: StoredDesired[] = [];
     await database.transaction(async (tx) => {
@@ -48,6 +52,8 @@ export class RolloutCommit {
         stored.push(...issued.stored);
         for (const [device, error] of issued.refused) refused.set(device, error);
       }
+      // Of a device that was deleted meanwhile nothing is left to withdraw.
+      if (withdrawals.length > 0) stored.push(...(await desired.issueMany(tx, withdrawals)).stored);
     });
     live.record.revision++;
     if (journal.lines().some(isHistory)) this.#options.outbox.wake();
@@ -127,7 +133,8 @@ export class RolloutCommit {
       manifestBytes,
       probation: request.probation,
     };
-    return { device, assign: { ...assign, ...terms } };
+    // What is taken back is taken back from a suspended device too: it must not come back to it.
+    return { device, assign: { ...assign, ...terms }, evenSuspended: purpose === "restore" };
   }
 
   #terms(

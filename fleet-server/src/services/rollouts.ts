@@ -8,6 +8,7 @@ import {
   type RolloutEvent,
   type RolloutProgress,
   type RolloutRequest,
+  type RolloutState,
   type RolloutVerdict,
   type RolloutView,
 } from "@fieldloop/protocol";
@@ -106,6 +107,7 @@ export class RolloutService {
     this.#loaded = true;
     await this.#options.feed.load();
     for (const stored of await this.#store.listLive()) await this.#load(stored);
+    await this.#reinstate(await this.#store.supersededInVain());
   }
 
   async start(): Promise<void> {
@@ -194,7 +196,9 @@ export class RolloutService {
     return this.#view(await this.#find(rollout));
   }
 
-  async list(options: { model?: string; before?: number; limit?: number } = {}): Promise<RolloutView[]> {
+  async list(
+    options: { model?: string; state?: RolloutState; before?: number; limit?: number } = {},
+  ): Promise<RolloutView[]> {
     const limit = Math.min(options.limit ?? 50, LIST_MAX);
     const views: RolloutView[] = [];
     for (const { record } of await this.#store.list({ ...options, limit }))
@@ -312,10 +316,11 @@ export class RolloutService {
     const ended = journal.lines().find((line) => line.type === "rollout");
     if (ended?.state === "succeeded" && live.record.subject.kind === "package")
       await this.#options.onSucceeded?.(live.record.subject);
-    if (ended?.state === "aborted" || ended?.state === "rolled_back") await this.#reinstate(live);
+    if (ended?.state === "aborted" || ended?.state === "rolled_back")
+      await this.#reinstate(await this.#store.supersededBy(live.id));
   }
 
-  /** The device was deleted or suspended meanwhile: no report will ever come. */
+  /** The device was deleted meanwhile, or suspended before the offer: no report will ever come. */
   #refuse(live: LiveRollout, device: string, error: FieldloopError, now: number): void {
     const entry = live.devices.get(device)!;
     if (entry.restore === "offered") live.change(entry, { restore: "impossible", updated: now });
@@ -329,8 +334,8 @@ export class RolloutService {
   }
 
   /** What it had taken the place of says again what the target has. */
-  async #reinstate(live: LiveRollout): Promise<void> {
-    for (const stored of await this.#store.supersededBy(live.id)) {
+  async #reinstate(superseded: readonly StoredRollout[]): Promise<void> {
+    for (const stored of superseded) {
       const older = this.#engine.get(stored.record.rollout) ?? (await this.#load(stored));
       older.set({ supersededBy: null, current: true });
     }

@@ -5,6 +5,7 @@ import {
   type GateVerdict,
   type HoldReason,
   type RolloutRequest,
+  type RolloutState,
   type RolloutSubject,
   type WaveRequest,
 } from "@fieldloop/protocol";
@@ -189,10 +190,18 @@ export class RolloutStore {
   }
 
   /** Newest first. */
-  async list(options: { model?: string; before?: number; limit: number }): Promise<StoredRollout[]> {
+  async list(options: {
+    model?: string;
+    state?: RolloutState;
+    before?: number;
+    limit: number;
+  }): Promise<StoredRollout[]> {
     const model = options.model === undefined ? sql`` : sql` and model = ${options.model}`;
+    const state = options.state === undefined ? sql`` : sql` and state = ${options.state}`;
     const before = options.before ?? Number.MAX_SAFE_INTEGER;
-    return this.#load(sql`where created < ${before}${model} order by created desc limit ${options.limit}`);
+    return this.#load(
+      sql`where created < ${before}${model}${state} order by created desc limit ${options.limit}`,
+    );
   }
 
   /** What the engine has to work on after a start: everything that is not over, or still serves its target. */
@@ -205,6 +214,12 @@ export class RolloutStore {
   /** Those that a rollout took the place of. */
   async supersededBy(rollout: string): Promise<StoredRollout[]> {
     return this.#load(sql`where superseded_by = ${rollout} and state = 'succeeded'`);
+  }
+
+  /** Those whose place was taken by a rollout that is off: the server died before they got it back. */
+  async supersededInVain(): Promise<StoredRollout[]> {
+    return this.#load(sql`where state = 'succeeded' and superseded_by in
+      (select rollout from rollouts where state in ('aborted', 'rolled_back'))`);
   }
 
   /** In the order of the plan. */

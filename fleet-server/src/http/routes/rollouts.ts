@@ -1,6 +1,7 @@
 import {
   modelNameSchema,
   ROLLOUT_DEVICE_STATES,
+  ROLLOUT_STATES,
   rolloutActionSchema,
   rolloutDeviceViewSchema,
   rolloutEventSchema,
@@ -16,6 +17,7 @@ import type { LiveHub } from "../../services/live.js";
 import type { RolloutService } from "../../services/rollouts.js";
 import type { App } from "../env.js";
 import { currentActor, currentPrincipal, principalName, requireRole } from "../guards.js";
+import { validationError } from "../problem.js";
 import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";
 
 const tags = ["rollouts"];
@@ -35,6 +37,7 @@ const routes = {
     request: {
       query: z.object({
         model: modelNameSchema.optional(),
+        state: z.enum(ROLLOUT_STATES).optional(),
         cursor: z.coerce.number().pipe(timeSchema).optional(),
       }),
     },
@@ -120,9 +123,10 @@ const routes = {
 
 export function registerRolloutRoutes(app: App, rollouts: RolloutService, live: LiveHub): void {
   app.openapi(routes.list, async (c) => {
-    const { model, cursor } = c.req.valid("query");
+    const { model, state, cursor } = c.req.valid("query");
     const items = await rollouts.list({
       ...(model === undefined ? {} : { model }),
+      ...(state === undefined ? {} : { state }),
       ...(cursor === undefined ? {} : { before: cursor }),
       limit: PAGE,
     });
@@ -154,8 +158,12 @@ export function registerRolloutRoutes(app: App, rollouts: RolloutService, live: 
  */
 function registerEvents(app: App, rollouts: RolloutService, live: LiveHub): void {
   app.get("/api/v1/rollouts/:rollout/events", requireRole("viewer"), async (c) => {
-    const { rollout } = params.parse({ rollout: c.req.param("rollout") });
-    let after = Math.max(0, Number(c.req.header("Last-Event-ID") ?? c.req.query("after") ?? 0) || 0);
+    const named = params.safeParse({ rollout: c.req.param("rollout") });
+    if (!named.success) throw validationError(named.error, "param");
+    const { rollout } = named.data;
+    // What is no number of an event (another server's, say) begins at the first.
+    const from = cursor.safeParse(c.req.header("Last-Event-ID") ?? c.req.query("after"));
+    let after = from.data ?? 0;
     await rollouts.events(rollout, after, 1);
     const subscription = live.subscribe(principalName(currentPrincipal(c)));
     c.header("Cache-Control", "no-store");
