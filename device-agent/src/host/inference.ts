@@ -10,9 +10,9 @@ import { type PredictionAnswer, predictionAnswer } from "../prediction-answer.js
 import { Governing } from "./governing.js";
 import { Lane } from "./lane.js";
 import { LocalRuns } from "./local-runs.js";
-import { LONE_RUN_MS_MAX, QUICK_RUN_MS_MAX } from "./model.js";
 import { ModelPool } from "./model-pool.js";
 import { NumberBlocks } from "./numbers.js";
+import { LONE_RUN_MS_MAX, QUICK_RUN_MS_MAX } from "./placement.js";
 import type { Send } from "./reporter.js";
 import { Scheduler, type Task } from "./scheduler.js";
 

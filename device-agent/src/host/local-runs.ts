@@ -12,7 +12,8 @@ import type { PackageToRun } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { tensorBytes } from "../tensor-size.js";
 import { type LocalRun, LocalTask } from "./local-task.js";
-import { QUICK_RUN_MS_MAX, type HostModel } from "./model.js";
+import type { HostModel } from "./model.js";
+import { QUICK_RUN_MS_MAX } from "./placement.js";
 import type { ModelPool } from "./model-pool.js";
 import type { Task } from "./scheduler.js";
 

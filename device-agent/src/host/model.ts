@@ -1,33 +1,18 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { setImmediate as nextTurn } from "node:timers/promises";
 import { toFieldloopError, type Manifest } from "@fieldloop/protocol";
 import {
-  MANIFEST_FILE,
   decodeBaseline,
-  inputExtent,
-  parseManifest,
   type Baseline,
   type BatchItem,
   type Frame,
   type Tensor,
   type TensorInfo,
 } from "@fieldloop/runtime";
-import { ModelWorker, type LoadedInfo, type WorkerModelOptions } from "@fieldloop/runtime/node";
+import type { ModelWorker } from "@fieldloop/runtime/node";
 import type { PredictionOrigin } from "../control/prediction-batcher.js";
 import type { PackageToRun, ProviderToRun, SelfTest } from "../ipc.js";
-
-const SLOT = "model";
-/** Files up to this size open in some milliseconds, and on so few values no run of theirs takes long. */
-const QUICK_FILE_BYTES_MAX = 1024 * 1024;
-const QUICK_INPUT_VALUES_MAX = 128 * 1024;
-/** Below it the two hops between threads cost more than the loop can be kept from its other work, whatever else it has to do. */
-export const QUICK_RUN_MS_MAX = 0.5;
-/**
- * The same where one lane is all that the host serves: its next frame waits for the run in either thread. The hops, 0.3 to 0.5 ms with what a
- * frame and a thread that slept meet cold, are 5 % of such a run.
- */
-export const LONE_RUN_MS_MAX = 10;
+import { openPlaced, SLOT } from "./placement.js";
 
 interface Loaded {
   readonly worker: ModelWorker;
@@ -100,8 +85,7 @@ export class HostModel {
       variant: provider.variant,
     };
     const options = { threadCount, ...chosen };
-    const quick = await openQuick(target.directory, options, hostRunMsMax);
-    const { worker, info } = quick ?? (await openIn(new ModelWorker(), target.directory, options));
+    const { worker, info } = await openPlaced(target.directory, options, hostRunMsMax);
     try {
       const { manifest, packageSha256, executionProvider } = info;
       const baseline =
@@ -174,42 +158,4 @@ export class HostModel {
   async close(): Promise<void> {
     await this.#worker.stop();
   }
-}
-
-interface Opened {
-  readonly worker: ModelWorker;
-  readonly info: LoadedInfo;
-}
-
-async function openIn(worker: ModelWorker, directory: string, options: WorkerModelOptions): Promise<Opened> {
-  await worker.start();
-  try {
-    return { worker, info: await worker.load(SLOT, directory, options) };
-  } catch (error) {
-    await worker.stop();
-    throw error;
-  }
-}
-
-/** In the host's own thread, where the files are small, the CPU runs them and a run is quick; undefined where not. */
-async function openQuick(
-  directory: string,
-  options: WorkerModelOptions,
-  runMsMax: number,
-): Promise<Opened | undefined> {
-  if (runMsMax === 0) return undefined;
-  if ((options.executionProvider ?? "cpu") !== "cpu" || !(await isSmall(directory))) return undefined;
-  await nextTurn();
-  const opened = await openIn(new ModelWorker({ thread: false }), directory, options);
-  if ((opened.info.warmRunMs ?? Number.POSITIVE_INFINITY) <= runMsMax) return opened;
-  await opened.worker.stop();
-  return undefined;
-}
-
-async function isSmall(directory: string): Promise<boolean> {
-  const manifest = parseManifest(await readFile(join(directory, MANIFEST_FILE)));
-  const parts = [manifest, ...manifest.nodes];
-  const bytes = parts.flatMap(({ variants }) => variants).reduce((sum, variant) => sum + variant.bytes, 0);
-  const values = parts.flatMap(({ inputs }) => inputs).reduce((sum, input) => sum + inputExtent(input), 0);
-  return bytes <= QUICK_FILE_BYTES_MAX && values <= QUICK_INPUT_VALUES_MAX;
 }

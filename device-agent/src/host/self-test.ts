@@ -3,7 +3,8 @@ import { MODEL_MARK } from "../control/provider-plans.js";
 import type { ControlRequest, SelfTest, WireFailure } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { likelyAccelerators } from "./accelerators.js";
-import { HostModel, QUICK_RUN_MS_MAX } from "./model.js";
+import { HostModel } from "./model.js";
+import { QUICK_RUN_MS_MAX } from "./placement.js";
 
 type SelfTestRequest = Extract<ControlRequest, { kind: "self_test" }>;
 /** Of the processes in which providers are tried: drivers are found by it. */

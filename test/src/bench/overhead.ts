@@ -5,25 +5,24 @@ import { packagePath } from "@fieldloop/models";
 import type { ImageInput, ManifestInput } from "@fieldloop/protocol";
 import { GraphBuilder, encodeModel, float32Tensor, headOutputs } from "@fieldloop/runtime";
 import {
-  DEFAULT_SPIN_DURATION_US,
   ModelWorker,
   bareDecode,
   encodeJpeg,
-  openBareRunner,
   openModel,
   openPackage,
   writePackage,
   type ModelPackage,
 } from "@fieldloop/runtime/node";
+import { BareWorker, openBare } from "./bare-worker.js";
 import { progress, type Figure } from "./report.js";
 
 /** Runs of each way, in turns of a block each: a machine that slows down slows all of them, and each way meets its own memory warm. */
 const BLOCK_RUNS = 20;
-const ROUNDS = { tiny: 150, small: 25, large: 8 } as const;
+const ROUNDS = { tiny: 150, small: 25, large: 8, heavy: 3 } as const;
 const CAMERA = { width: 640, height: 480, quality: 85 } as const;
 const THREADS = 1;
 /** As the host has it: below it a small model runs in the host's own thread, where it serves one lane and where it serves several. */
-const LONE_RUN_MS_MAX = 10;
+const LONE_RUN_MS_MAX = 20;
 const QUICK_RUN_MS_MAX = 0.5;
 
 interface Net {
@@ -61,6 +60,12 @@ export async function measureOverhead(): Promise<Figure[]> {
         package: await writeNet(folder, { name: "large", size: 144, channels: 24, blocks: 4 }),
       },
       {
+        id: "30ms",
+        what: "a net of some 30 ms",
+        rounds: ROUNDS.heavy,
+        package: await writeNet(folder, { name: "heavy", size: 224, channels: 32, blocks: 5 }),
+      },
+      {
         id: "parts",
         what: "the shipped parts model",
         rounds: ROUNDS.small,
@@ -83,6 +88,11 @@ export async function measureOverhead(): Promise<Figure[]> {
 type Run = () => Promise<unknown>;
 /** Of the host's. */
 type Way = "here" | "hereQueued" | "worker" | "queued";
+/** What a way is held against. */
+interface Peer {
+  readonly what: string;
+  readonly ms: number;
+}
 
 async function measureNet(net: Net): Promise<Figure[]> {
   const { manifest } = net.package;
@@ -94,16 +104,15 @@ async function measureNet(net: Net): Promise<Figure[]> {
   await here.start();
   const jpeg = await cameraFrame();
   const { feeds } = await model.prepare({ kind: "encoded", bytes: jpeg });
-  const bare = await openBareRunner(
-    join(net.package.dir, model.variant.file),
-    {
-      threadCount: THREADS,
-      executionProvider: model.executionProvider,
-      spinDurationUs: DEFAULT_SPIN_DURATION_US,
-    },
+  const bareModel = {
+    path: join(net.package.dir, model.variant.file),
+    threadCount: THREADS,
+    executionProvider: model.executionProvider,
     feeds,
-    headOutputs(manifest.heads),
-  );
+    fetches: headOutputs(manifest.heads),
+  };
+  const bare = await openBare(bareModel);
+  const bareWorker = await BareWorker.start(bareModel);
   try {
     await worker.load("model", net.package.dir, { threadCount: THREADS });
     await here.load("model", net.package.dir, { threadCount: THREADS });
@@ -116,6 +125,8 @@ async function measureNet(net: Net): Promise<Figure[]> {
       worker: () => worker.predict("model", frame, { keep: true }),
       hereQueued: () => here.predictBatch("model", [frame, frame]),
       queued: () => worker.predictBatch("model", [frame, frame], { keep: true }),
+      bareWorker: () => bareWorker.run(1),
+      bareQueued: () => bareWorker.run(2),
     });
     const camera = await interleave(Math.min(net.rounds, ROUNDS.small), {
       bare: async () => {
@@ -128,24 +139,49 @@ async function measureNet(net: Net): Promise<Figure[]> {
       hereQueued: () => here.predictBatch("model", [image, image]),
       queued: () => worker.predictBatch("model", [image, image], { keep: true }),
     });
-    // The host runs what is quick in its own thread, and everything else in a worker: a frame alone where the model keeps up with its
-    // source, two at a time from a queue where it does not.
+    // A lane alone has its model in the host's own thread up to so long a run; one of several lanes only where the run is shorter than the
+    // way between threads. Frames that wait go two at a time.
     const isHere = tensors.bare < LONE_RUN_MS_MAX;
     const isQuick = tensors.bare < QUICK_RUN_MS_MAX;
-    const whose = isQuick ? "" : isHere ? ", one lane" : ", no lane";
-    const others = isQuick ? ", no lane" : isHere ? ", one of several lanes" : "";
-    const ways: readonly (readonly [Way, string, string, boolean])[] = [
-      ["here", "here", `in the host's own thread${whose}`, isHere],
-      ["hereQueued", "here_queued", `in the host's own thread${whose}, per frame of a queue`, isHere],
-      ["worker", "worker", `through the host's worker${others}`, !isQuick],
-      ["queued", "queued", `through the host's worker${others}, per frame of a queue`, !isQuick],
+    const alone = isQuick ? "" : isHere ? ", one lane" : ", no lane";
+    const beside = isQuick ? ", no lane" : isHere ? ", one of several lanes" : "";
+    const bareRun = { what: "ms bare ONNX Runtime", ms: tensors.bare };
+    const inThread = { what: "ms bare ONNX Runtime in a thread of its own", ms: tensors.bareWorker };
+    const pairInThread = { what: `${inThread.what}, of two runs`, ms: tensors.bareQueued / 2 };
+    // Where the host takes a worker because several lanes run beside one another, less than a bare thread cannot be had.
+    const peerOf = (bareThread: Peer): Peer => (isHere && !isQuick ? bareThread : bareRun);
+    const ways: readonly (readonly [Way, string, string, boolean, Peer])[] = [
+      ["here", "here", `in the host's own thread${alone}`, isHere, bareRun],
+      [
+        "hereQueued",
+        "here_queued",
+        `in the host's own thread${alone}, per frame of a queue`,
+        isHere,
+        bareRun,
+      ],
+      ["worker", "worker", `through the host's worker${beside}`, !isQuick, peerOf(inThread)],
+      [
+        "queued",
+        "queued",
+        `through the host's worker${beside}, per frame of a queue`,
+        !isQuick,
+        peerOf(pairInThread),
+      ],
     ];
     const perFrame = (times: Record<Way, number>, way: Way): number =>
       way === "hereQueued" || way === "queued" ? times[way] / 2 : times[way];
     return [
-      tensorFigure(net, "in this thread", "thread", tensors.inProcess, tensors.bare),
-      ...ways.map(([way, id, how, isHeld]) =>
-        tensorFigure(net, how, id, perFrame(tensors, way), tensors.bare, isHeld),
+      tensorFigure(net, "in this thread", "thread", tensors.inProcess, bareRun),
+      tensorFigure(
+        net,
+        "by nothing but a bare run in a thread of its own",
+        "bare_worker",
+        tensors.bareWorker,
+        bareRun,
+        false,
+      ),
+      ...ways.map(([way, id, how, isHeld, peer]) =>
+        tensorFigure(net, how, id, perFrame(tensors, way), peer, isHeld),
       ),
       cameraFigure(net, "in this thread", "thread", camera.predict, camera.bare),
       ...ways.map(([way, id, how, isHeld]) =>
@@ -154,6 +190,7 @@ async function measureNet(net: Net): Promise<Figure[]> {
     ];
   } finally {
     await bare.release();
+    await bareWorker.stop();
     await model.release();
     await worker.stop();
     await here.stop();
@@ -161,19 +198,12 @@ async function measureNet(net: Net): Promise<Figure[]> {
 }
 
 /** The bar holds for the ways that the host takes; the others are there to be compared. */
-function tensorFigure(
-  net: Net,
-  how: string,
-  way: string,
-  value: number,
-  bare: number,
-  isHeld = true,
-): Figure {
+function tensorFigure(net: Net, how: string, way: string, value: number, peer: Peer, isHeld = true): Figure {
   const base = { id: `overhead_${net.id}_${way}`, what: `${net.what}: tensor → heads ${how}` };
-  const peer = { what: "ms bare ONNX Runtime", value: bare };
   // Where a run takes less than 2 ms a share says little: 60 µs is what the way to and from the host may cost.
-  const most = bare >= 2 ? bare * 1.05 : bare + 0.06;
-  return { ...base, value, unit: "ms", peer, ...(isHeld ? { bar: { at: "most", value: most } } : {}) };
+  const most = peer.ms >= 2 ? peer.ms * 1.05 : peer.ms + 0.06;
+  const bar = isHeld ? ({ bar: { at: "most", value: most } } as const) : {};
+  return { ...base, value, unit: "ms", peer: { what: peer.what, value: peer.ms }, ...bar };
 }
 
 function cameraFigure(

@@ -1,0 +1,92 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
+import { MANIFEST_FILE, inputExtent, parseManifest } from "@fieldloop/runtime";
+import { ModelWorker, type LoadedInfo, type WorkerModelOptions } from "@fieldloop/runtime/node";
+
+/** Where {@link ModelWorker} has the model. */
+export const SLOT = "model";
+/** Files up to this size open in some milliseconds, and on so few values no run of theirs takes long: tried in the host's own thread at once. */
+const QUICK_FILE_BYTES_MAX = 1024 * 1024;
+const QUICK_INPUT_VALUES_MAX = 128 * 1024;
+/** Files up to this size open in at most 50 ms, which the host's own thread can be kept from its other work once. */
+const HOST_FILE_BYTES_MAX = 4 * 1024 * 1024;
+/** Below it the two hops between threads cost more than the loop can be kept from its other work, whatever else it has to do. */
+export const QUICK_RUN_MS_MAX = 0.5;
+/**
+ * The same where one lane is all that the host serves: its next frame waits for the run in either thread. The hops, 0.3 to 0.9 ms with what a
+ * frame and a thread that slept meet cold, are 5 % of such a run.
+ */
+export const LONE_RUN_MS_MAX = 20;
+
+export interface Opened {
+  readonly worker: ModelWorker;
+  readonly info: LoadedInfo;
+  /** In the host's own thread. */
+  readonly isHere: boolean;
+}
+
+/**
+ * Opens a package in the thread where its frames are answered soonest (docs/adr/0015): the host's own where the CPU runs it, its files are
+ * small and a warm run takes at most `runMsMax` milliseconds, else one of its own. What may run long or opens slowly shows in a thread of
+ * its own first how long it takes. @throws FieldloopError as {@link ModelWorker.load}
+ */
+export async function openPlaced(
+  directory: string,
+  options: WorkerModelOptions,
+  runMsMax: number,
+): Promise<Opened> {
+  const mayBeHere = runMsMax > 0 && (options.executionProvider ?? "cpu") === "cpu";
+  if (mayBeHere && (await isQuickToTry(directory))) {
+    const here = await openHere(directory, options);
+    if (isQuick(here, runMsMax)) return here;
+    await here.worker.stop();
+    return openBeside(directory, options);
+  }
+  const beside = await openBeside(directory, options);
+  if (!mayBeHere || bytesOf(beside.info) > HOST_FILE_BYTES_MAX || !isQuick(beside, runMsMax)) return beside;
+  await beside.worker.stop();
+  return openHere(directory, options);
+}
+
+async function openHere(directory: string, options: WorkerModelOptions): Promise<Opened> {
+  await nextTurn();
+  return openIn(new ModelWorker({ thread: false }), directory, options, true);
+}
+
+function openBeside(directory: string, options: WorkerModelOptions): Promise<Opened> {
+  return openIn(new ModelWorker(), directory, options, false);
+}
+
+async function openIn(
+  worker: ModelWorker,
+  directory: string,
+  options: WorkerModelOptions,
+  isHere: boolean,
+): Promise<Opened> {
+  await worker.start();
+  try {
+    return { worker, info: await worker.load(SLOT, directory, options), isHere };
+  } catch (error) {
+    await worker.stop();
+    throw error;
+  }
+}
+
+function isQuick({ info }: Opened, runMsMax: number): boolean {
+  return (info.warmRunMs ?? Number.POSITIVE_INFINITY) <= runMsMax;
+}
+
+async function isQuickToTry(directory: string): Promise<boolean> {
+  const manifest = parseManifest(await readFile(join(directory, MANIFEST_FILE)));
+  const parts = [manifest, ...manifest.nodes];
+  const bytes = parts.flatMap(({ variants }) => variants).reduce((sum, variant) => sum + variant.bytes, 0);
+  const values = parts.flatMap(({ inputs }) => inputs).reduce((sum, input) => sum + inputExtent(input), 0);
+  return bytes <= QUICK_FILE_BYTES_MAX && values <= QUICK_INPUT_VALUES_MAX;
+}
+
+/** Of what is open; of a pipeline, at most. */
+function bytesOf({ manifest, variant }: LoadedInfo): number {
+  const ofNodes = manifest.nodes.flatMap(({ variants }) => variants);
+  return ofNodes.reduce((sum, { bytes }) => sum + bytes, variant.bytes);
+}
