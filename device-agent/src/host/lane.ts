@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { FieldloopError, toFieldloopError, type ErrorCode } from "@fieldloop/protocol";
 import type { Frame, Prediction } from "@fieldloop/runtime";
 import type { Clock, RandomSource } from "../clock.js";
@@ -14,6 +15,7 @@ import { LaneSource } from "./lane-source.js";
 import type { HostModel } from "./model.js";
 import type { ModelPool } from "./model-pool.js";
 import type { NumberBlocks } from "./numbers.js";
+import { STEP_PAUSE_MS } from "./placement.js";
 import { placesFor } from "./queue-places.js";
 import { RateGate } from "./rate-gate.js";
 import type { Send } from "./reporter.js";
@@ -280,6 +282,7 @@ export class Lane implements Task {
       this.#target = target;
       this.#queueMax = placesFor(next.manifest, this.#options.lane.spec.batch);
       swapGapMs = await this.#swap(next);
+      if (old) await sleep(STEP_PAUSE_MS);
       // That the old one does not end in order, as where its driver died, is no failure of the new one.
       if (old)
         await this.#options.pool.release(old).catch((error: unknown) => this.#warn(toFieldloopError(error)));

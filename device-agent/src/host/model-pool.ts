@@ -77,11 +77,15 @@ export class ModelPool {
   async #open(
     target: PackageToRun,
     provider: ProviderToRun | undefined,
-    hostRunMsMax: number,
+    runMsMax: number,
   ): Promise<HostModel> {
     const key = keyOf(target, provider);
     const entry = this.#entries.get(key) ?? {
-      opening: HostModel.load(target, { threadCount: this.#threadCount, hostRunMsMax }, provider),
+      opening: HostModel.load(
+        target,
+        { threadCount: this.#threadCount, runMsMax, isBusy: this.#keys.size > 0 },
+        provider,
+      ),
       users: 0,
     };
     this.#entries.set(key, entry);

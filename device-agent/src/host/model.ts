@@ -12,7 +12,7 @@ import {
 import type { ModelWorker } from "@fieldloop/runtime/node";
 import type { PredictionOrigin } from "../control/prediction-batcher.js";
 import type { PackageToRun, ProviderToRun, SelfTest } from "../ipc.js";
-import { openPlaced, SLOT } from "./placement.js";
+import { openPlaced, type PlacementOptions, SLOT } from "./placement.js";
 
 interface Loaded {
   readonly worker: ModelWorker;
@@ -28,11 +28,7 @@ interface Loaded {
   readonly outputs: readonly TensorInfo[];
 }
 
-export interface HostModelOptions {
-  readonly threadCount: number;
-  /** A small model whose warm run takes longer, milliseconds, runs in a thread of its own; 0 for every one. */
-  readonly hostRunMsMax: number;
-}
+export type HostModelOptions = Pick<PlacementOptions, "threadCount" | "runMsMax" | "isBusy">;
 
 /**
  * An open model in a worker thread of its own, so that loading one never blocks the runs of another. A small one whose runs are over
@@ -76,7 +72,7 @@ export class HostModel {
    */
   static async load(
     target: PackageToRun,
-    { threadCount, hostRunMsMax }: HostModelOptions,
+    options: HostModelOptions,
     provider?: ProviderToRun,
   ): Promise<HostModel> {
     const begin = performance.now();
@@ -84,8 +80,7 @@ export class HostModel {
       executionProvider: provider.executionProvider,
       variant: provider.variant,
     };
-    const options = { threadCount, ...chosen };
-    const { worker, info } = await openPlaced(target.directory, options, hostRunMsMax);
+    const { worker, info } = await openPlaced(target.directory, { ...options, ...chosen });
     try {
       const { manifest, packageSha256, executionProvider } = info;
       const baseline =
@@ -101,7 +96,7 @@ export class HostModel {
         packageSha256,
         baseline,
         loadMs: performance.now() - begin,
-        threadCount,
+        threadCount: options.threadCount,
         inputs: info.inputs,
         outputs: info.outputs,
       });

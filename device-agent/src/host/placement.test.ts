@@ -25,7 +25,7 @@ describe("a model is opened", () => {
     ["in a thread of its own where that is asked for", 8, 0, false],
   ])("%s", async (name, width, runMsMax, isHere) => {
     const directory = await writeDense(join(folder, name.replaceAll(/[^a-z]+/g, "-")), width);
-    const opened = await openPlaced(directory, { threadCount: 1 }, runMsMax);
+    const opened = await openPlaced(directory, { threadCount: 1, runMsMax, isBusy: false });
     try {
       expect(opened.isHere).toBe(isHere);
     } finally {

@@ -19,11 +19,21 @@ export const QUICK_RUN_MS_MAX = 0.5;
  */
 export const LONE_RUN_MS_MAX = 20;
 
+/** Between the steps of opening, and before the model that it replaces is released: a frame that runs meanwhile meets one of them at most. */
+export const STEP_PAUSE_MS = 25;
+
 export interface Opened {
   readonly worker: ModelWorker;
   readonly info: LoadedInfo;
   /** In the host's own thread. */
   readonly isHere: boolean;
+}
+
+export interface PlacementOptions extends WorkerModelOptions {
+  /** A model whose warm run takes longer, milliseconds, runs in a thread of its own; 0 for every one. */
+  readonly runMsMax: number;
+  /** Frames run in this thread. */
+  readonly isBusy: boolean;
 }
 
 /**
@@ -33,12 +43,12 @@ export interface Opened {
  */
 export async function openPlaced(
   directory: string,
-  options: WorkerModelOptions,
-  runMsMax: number,
+  { runMsMax, isBusy, ...options }: PlacementOptions,
 ): Promise<Opened> {
+  const optionsHere = isBusy ? { ...options, stepPauseMs: STEP_PAUSE_MS } : options;
   const mayBeHere = runMsMax > 0 && (options.executionProvider ?? "cpu") === "cpu";
   if (mayBeHere && (await isQuickToTry(directory))) {
-    const here = await openHere(directory, options);
+    const here = await openHere(directory, optionsHere);
     if (isQuick(here, runMsMax)) return here;
     await here.worker.stop();
     return openBeside(directory, options);
@@ -46,7 +56,7 @@ export async function openPlaced(
   const beside = await openBeside(directory, options);
   if (!mayBeHere || bytesOf(beside.info) > HOST_FILE_BYTES_MAX || !isQuick(beside, runMsMax)) return beside;
   await beside.worker.stop();
-  return openHere(directory, options);
+  return openHere(directory, optionsHere);
 }
 
 async function openHere(directory: string, options: WorkerModelOptions): Promise<Opened> {

@@ -20,7 +20,7 @@ export async function selfTest(request: SelfTestRequest, environment: Environmen
   const before = process.memoryUsage.rss();
   const model = await HostModel.load(
     request.package,
-    { threadCount: request.threadCount, hostRunMsMax: QUICK_RUN_MS_MAX },
+    { threadCount: request.threadCount, runMsMax: QUICK_RUN_MS_MAX, isBusy: false },
     found?.providers?.[0],
   );
   try {

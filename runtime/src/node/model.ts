@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { setImmediate as nextTurn } from "node:timers/promises";
+import { setImmediate as nextTurn, setTimeout as sleep } from "node:timers/promises";
 import { FieldloopError, ROOT_NODE, type Manifest, type Variant } from "@fieldloop/protocol";
 import type { Session, Tensor } from "../backend.js";
 import type { Frame, PreparedFrame } from "../input/frame.js";
@@ -27,6 +27,11 @@ export interface OpenModelOptions {
   readonly threadCount: number;
   /** Microseconds a thread spins after a run before it sleeps. Default 500, for the parts of a pipeline 50. */
   readonly spinDurationUs?: number;
+  /**
+   * Milliseconds between the steps of opening, where frames run in the same thread: each of them then meets one step at most. By default
+   * the steps follow on one another, each in its turn.
+   */
+  readonly stepPauseMs?: number;
   /** Milliseconds of a monotonic clock; `performance.now` by default. */
   readonly now?: () => number;
 }
@@ -83,7 +88,7 @@ export interface LoadedModel {
 
 /**
  * Opens one variant of every part of a package: our own check of the graph first, then ONNX Runtime by path, signature against the
- * manifest, warm-up. Between these steps the thread is given up: where others run in it, a frame waits for one of them at most.
+ * manifest, warm-up. Between these steps the thread is given up.
  * @throws FieldloopError `package_incompatible`, an `onnx_*` code, `model_load_failed`, `manifest_invalid` where inputs,
  * heads or nodes name what a graph does not have
  */
@@ -91,7 +96,7 @@ export async function openModel(pkg: ModelPackage, options: OpenModelOptions): P
   const { manifest } = pkg;
   const executionProvider = options.executionProvider ?? "cpu";
   const baseline = manifest.baseline && decodeBaseline(await readFile(join(pkg.dir, manifest.baseline.file)));
-  await nextTurn();
+  await giveUp(options);
   const parts = await openParts(pkg, executionProvider, options);
   const [root] = parts;
   const now = options.now ?? (() => performance.now());
@@ -171,7 +176,7 @@ async function openPart(
   const variant = findVariant(part, options.variant);
   const path = join(pkg.dir, variant.file);
   checkModel(await readFile(path));
-  await nextTurn();
+  await giveUp(options);
   const backend = await backendFor(executionProvider);
   const spinDurationUs = manifest.nodes.length === 0 ? DEFAULT_SPIN_DURATION_US : PART_SPIN_DURATION_US;
   const session = await backend.openSession(path, {
@@ -180,14 +185,19 @@ async function openPart(
     spinDurationUs: options.spinDurationUs ?? spinDurationUs,
   });
   try {
-    await nextTurn();
+    await giveUp(options);
     checkSignature(part, wantedOutputs(manifest, name), session);
-    const warmRunMs = await warmUp(part, session);
+    const warmRunMs = await warmUp(part, session, options);
     return { name, model, version, variant, session, warmRunMs };
   } catch (error) {
     await session.release();
     throw error;
   }
+}
+
+/** Lets others of this thread go on. */
+async function giveUp({ stepPauseMs = 0 }: OpenModelOptions): Promise<void> {
+  await (stepPauseMs > 0 ? sleep(stepPauseMs) : nextTurn());
 }
 
 async function releaseAll(parts: readonly LoadedPart[]): Promise<void> {
@@ -241,12 +251,16 @@ function checkSignature(part: PipelinePart, wanted: readonly string[], session: 
  * The first runs take up to three times as long as later ones. A graph that refuses zeros is found out here.
  * @returns milliseconds of the last run
  */
-async function warmUp(part: PipelinePart, session: Session): Promise<number | undefined> {
+async function warmUp(
+  part: PipelinePart,
+  session: Session,
+  options: OpenModelOptions,
+): Promise<number | undefined> {
   const feeds = zeroFeeds(part.inputs);
   if (feeds === undefined) return undefined;
   let begin = 0;
   for (let run = 0; run < WARM_UP_RUNS; run++) {
-    await nextTurn();
+    await giveUp(options);
     begin = performance.now();
     await session.run(feeds);
   }

@@ -14,7 +14,8 @@ const SWAPS = 10;
 const QUICK_SWAPS = 3;
 /** Frames as usual before each swap. */
 const STEADY_MS = 3_000;
-const WARM_MS = 3_000;
+/** What a start leaves to do (compiling what is used often, the first full collection of garbage) is over by then. */
+const WARM_MS = 15_000;
 const STEP_MS = 90_000;
 const SOCKETS = 8;
 

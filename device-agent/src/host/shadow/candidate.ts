@@ -184,7 +184,7 @@ function milliseconds({ user, system }: NodeJS.CpuUsage): number {
 
 /** On the first of its providers that opens it, on the CPU in the end; with one thread. */
 async function openModel(target: PackageToRun): Promise<HostModel> {
-  const options = { threadCount: 1, hostRunMsMax: 0 };
+  const options = { threadCount: 1, isBusy: false, runMsMax: 0 };
   for (const provider of target.providers ?? []) {
     const model = await HostModel.load(target, options, provider).catch(() => undefined);
     if (model) return model;
