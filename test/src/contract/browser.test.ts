@@ -18,6 +18,8 @@ const ARGUMENTS = [
   "--enable-unsafe-webgpu",
   "--use-webgpu-adapter=swiftshader",
   "--enable-features=Vulkan",
+  // Of ONNX Runtime's 25 MB what is called is compiled, once and plainly: nothing here runs long enough to win the rest back.
+  "--js-flags=--wasm-lazy-compilation --liftoff-only",
 ];
 if (whyNoBrowser !== undefined)
   process.stdout.write(`skipped: backend contract in Chromium: ${whyNoBrowser}\n`);

@@ -1,6 +1,7 @@
 import { tensorFromBytes, type ElementType, type Tensor } from "@fieldloop/runtime";
-import { runContract, type ContractResult } from "@fieldloop/runtime/contract";
+import { runContract, type ContractResult, type ContractSubject } from "@fieldloop/runtime/contract";
 import { ortWeb } from "@fieldloop/runtime/web";
+import { whileWarm } from "./warm.js";
 
 /** Entry of the page in which the suite runs: what the test calls, and what it gave the page. */
 
@@ -21,7 +22,7 @@ async function runOn(executionProvider: string, threadCount: number): Promise<re
   const references = (await (await fetch("/references.json")).json()) as WrittenReferences;
   const open = (bytes: Uint8Array): ReturnType<typeof backend.openSession> =>
     backend.openSession(bytes, { threadCount, executionProvider });
-  return runContract({
+  const subject: ContractSubject = {
     open: (model) => open(model.bytes),
     openBroken: () => open(new TextEncoder().encode("no model")),
     reference: async ({ name }) => {
@@ -32,7 +33,11 @@ async function runOn(executionProvider: string, threadCount: number): Promise<re
       }
       return outputs;
     },
-  });
+  };
+  return whileWarm(
+    (model) => subject.open(model),
+    () => runContract(subject),
+  );
 }
 
 (globalThis as typeof globalThis & { contractPage: ContractPage }).contractPage = { runOn };
