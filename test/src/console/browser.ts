@@ -43,6 +43,14 @@ export async function openPage(browser: Browser, options: BrowserContextOptions 
   return { page, errors, close: () => context.close() };
 }
 
+/** Leaves the page, and forgets whatever an origin has kept: cookies, storage, what it cached. */
+export async function emptied(page: Page, origin: string): Promise<void> {
+  await page.goto("about:blank");
+  const session = await page.context().newCDPSession(page);
+  await session.send("Storage.clearDataForOrigin", { origin, storageTypes: "all" });
+  await session.detach();
+}
+
 /** By how many pixels the document is wider than the window. */
 export function overflowOf(page: Page): Promise<number> {
   return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth");

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { randomOf, testSeed } from "../kit/random.js";
 import { isThorough } from "../kit/thorough.js";
 import { until } from "../kit/wait.js";
-import { openBrowser, openPage, overflowOf, whyNoBrowser } from "./browser.js";
+import { emptied, openBrowser, openPage, overflowOf, type WatchedPage, whyNoBrowser } from "./browser.js";
 import {
   allSamples,
   consoleDir,
@@ -28,6 +28,7 @@ if (skipped) console.warn(`console tests are skipped: ${skipped}`);
 const SCRIPT_BYTES_MAX = 80_000;
 const STYLE_BYTES_MAX = 20_000;
 const poll = <Value>(probe: () => Value) => expect.poll(probe, { timeout: 15_000 });
+const DESKTOP = { width: 1400, height: 900 };
 const LONG_NAME = "press-with-a-very-long-name-upper-left-station-1.2";
 
 describe.skipIf(notBuilt !== undefined)("the built console", () => {
@@ -47,14 +48,25 @@ describe.skipIf(notBuilt !== undefined)("the built console", () => {
   });
 });
 
+/** What a window looks like, a desktop's in light colours where nothing else is said. */
+interface Look {
+  readonly colorScheme?: "light" | "dark";
+  readonly viewport?: { readonly width: number; readonly height: number };
+}
+
+let browser: Browser;
+beforeAll(async () => {
+  if (skipped === undefined) browser = await openBrowser();
+}, 120_000);
+afterAll(() => browser?.close());
+
 describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () => {
-  let browser: Browser;
   let fleet: Fleet;
+  let window: WatchedPage | undefined;
   let made: ModelPackage;
   const devices: SeededDevice[] = [];
 
   beforeAll(async () => {
-    browser = await openBrowser();
     fleet = await startFleet();
     made = await publishShapes(fleet);
     devices.push(
@@ -82,7 +94,7 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
   }, 120_000);
 
   afterAll(async () => {
-    await browser?.close();
+    await window?.close();
     for (const device of devices) await device.end();
     await fleet?.end();
   });
@@ -92,13 +104,20 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
     await page.goto(at(path));
     await page.locator("h1").waitFor();
   };
-  /** A signed-in page: by a link, as the server prints it. */
-  const signedIn = async (options: Parameters<typeof openPage>[1] = {}) => {
-    const watched = await openPage(browser, options);
-    await watched.page.goto(at(`/fleet#token=${fleet.token}`));
-    await watched.page.getByRole("navigation", { name: "Main" }).waitFor();
-    watched.errors.length = 0;
-    return watched;
+  /**
+   * A signed-in page: by a link, as the server prints it. To open a window costs more than most tests do in it: they have one, emptied of
+   * all that the test before left in it.
+   */
+  const signedIn = async ({ colorScheme = "light", viewport = DESKTOP }: Look = {}) => {
+    window ??= await openPage(browser);
+    const { page, errors } = window;
+    await emptied(page, fleet.server.httpUrl);
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize(viewport);
+    await page.goto(at(`/fleet#token=${fleet.token}`));
+    await page.getByRole("navigation", { name: "Main" }).waitFor();
+    errors.length = 0;
+    return { page, errors };
   };
 
   it("refuses an unknown token, signs in with the right one, and out again", async () => {
@@ -119,15 +138,14 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
   });
 
   it("takes the token of a link and leaves none in the address", async () => {
-    const { page, close } = await signedIn();
+    const { page } = await signedIn();
     expect(page.url()).toBe(at("/fleet"));
     await page.reload();
     await page.getByRole("cell", { name: "cam-lyon-01" }).waitFor();
-    await close();
   });
 
   it("shows the fleet, filters it by address and keys, and opens a device", async () => {
-    const { page, errors, close } = await signedIn();
+    const { page, errors } = await signedIn();
     await page.getByRole("button", { name: /Needs attention/ }).click();
     await poll(() => page.locator("tbody tr").count()).toBe(1);
     expect(page.url()).toContain("show=attention");
@@ -152,20 +170,18 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
     await page.keyboard.press("f");
     await poll(() => new URL(page.url()).pathname).toBe("/models");
     expect(errors).toEqual([]);
-    await close();
   });
 
   it("shows a device that comes while it is looked at", async () => {
-    const { page, errors, close } = await signedIn();
+    const { page, errors } = await signedIn();
     await page.getByRole("status").getByText("Live").waitFor();
     devices.push(await seedDevice(fleet, made, { device: "cam-late", tags: {}, samples: 0, right: 1 }));
     await page.getByRole("cell", { name: "cam-late" }).waitFor({ timeout: 12_000 });
     expect(errors).toEqual([]);
-    await close();
   });
 
   it("labels by keyboard: each key is a label on the server and shows the next sample", async () => {
-    const { page, errors, close } = await signedIn();
+    const { page, errors } = await signedIn();
     await open(page, "/failures?device=cam-lyon-01");
     const turn = page.getByRole("region", { name: "Sample in turn" });
     await turn.getByRole("button", { name: /bar/ }).waitFor();
@@ -192,11 +208,10 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
     await page.getByText("decided").waitFor();
     expect(new URL(page.url()).searchParams.get("sample")).toBe(byWorth[2]!.sample);
     expect(errors).toEqual([]);
-    await close();
   });
 
   it("fixes: from labels to a trained and evaluated candidate, and a rollout that can be aborted", async () => {
-    const { page, errors, close } = await signedIn();
+    const { page, errors } = await signedIn();
     await labelByTruth(fleet);
     await open(page, "/failures");
     await page.keyboard.press("f");
@@ -233,9 +248,7 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
       const other = await signedIn({ colorScheme });
       await walk(other.page, [`/training/${run}`, `/rollouts/${rollout}`, "/models/shapes/2"]);
       expect(other.errors).toEqual([]);
-      await other.close();
     }
-    await close();
   });
 
   const PAGES = [
@@ -259,7 +272,7 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
   };
 
   const sizes = [
-    ["desktop", { width: 1400, height: 900 }],
+    ["desktop", DESKTOP],
     ["phone", { width: 390, height: 844 }],
   ] as const;
   const seed = testSeed();
@@ -270,27 +283,25 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
       // Each theme in one size, which one differs from run to run; where tests are thorough, in both.
       if (!isThorough && (scheme === size) !== wideFirst) continue;
       it(`draws every page without an error and no wider than the window: ${colorScheme}, ${name}`, async () => {
-        const { page, errors, close } = await signedIn({ colorScheme, viewport });
+        const { page, errors } = await signedIn({ colorScheme, viewport });
         await walk(page, PAGES);
         expect(await page.evaluate("getComputedStyle(document.documentElement).backgroundColor")).toMatch(
           colorScheme === "light" ? /24[0-9]/ : /1[0-9], 1[0-9]/,
         );
         expect(errors).toEqual([]);
-        await close();
       });
     }
   }
 
   it("keeps the chosen theme", async () => {
-    const { page, close } = await signedIn({ colorScheme: "light" });
+    const { page } = await signedIn({ colorScheme: "light" });
     await page.getByRole("button", { name: "Switch to dark" }).click();
     await page.reload();
     await page.getByRole("button", { name: "Switch to light" }).waitFor();
-    await close();
   });
 
   it("says what is missing, with the code and a way to try again", async () => {
-    const { page, close } = await signedIn();
+    const { page } = await signedIn();
     await open(page, "/devices/nowhere");
     await page.getByRole("alert").getByText("not_found").waitFor();
     await open(page, "/no/such/page");
@@ -301,7 +312,6 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
     await page.unroute("**/api/v1/rollouts");
     await page.getByRole("button", { name: "Try again" }).click();
     await page.getByRole("alert").waitFor({ state: "detached" });
-    await close();
   });
 
   it("offers a viewer no action", async () => {
@@ -327,7 +337,6 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
 
 describe.skipIf(skipped !== undefined)("the console of an empty server", () => {
   it("says on every page what to do first", async () => {
-    const browser = await openBrowser();
     const fleet = await startFleet();
     const { page, close } = await openPage(browser, { viewport: { width: 390, height: 844 } });
     try {
@@ -345,7 +354,6 @@ describe.skipIf(skipped !== undefined)("the console of an empty server", () => {
       }
     } finally {
       await close();
-      await browser.close();
       await fleet.end();
     }
   });
