@@ -32,7 +32,7 @@ import { WebhookOutbox } from "./services/webhook-outbox.js";
 import { TrainingService } from "./services/training.js";
 import { AuditStore } from "./store/audit.js";
 import type { Database } from "./store/database.js";
-import { empty, sharedPglite } from "./store/databases.test.support.js";
+import { renew, sharedPglite } from "./store/databases.test.support.js";
 import { DeploymentStore } from "./store/deployments.js";
 import { DesiredStore } from "./store/desired.js";
 import { RolloutStore } from "./store/rollouts.js";
@@ -314,7 +314,7 @@ const request = (overrides: Record<string, unknown> = {}): RolloutRequest =>
 
 async function emptyPostgres(): Promise<Database> {
   const database = await sharedPglite();
-  await empty(database);
+  await renew(database);
   return database;
 }
 

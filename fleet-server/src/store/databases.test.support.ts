@@ -52,10 +52,31 @@ export async function sharedPglite(): Promise<Database> {
   };
 }
 
-/** As it was before the first migration. */
-export async function empty(database: Database): Promise<void> {
+/** The newest tables of PostgreSQL, without a row. Where they are there already only rows go: a tenth of the work of making them anew. */
+export async function renew(database: Database): Promise<void> {
+  const tables = await database.all<{ name: string }>(
+    sql`select table_name as name from information_schema.tables where table_schema = 'public'`,
+  );
+  if (await isNewest(database, tables)) {
+    return database.transaction(async (tx) => {
+      for (const { name } of tables) if (name !== MIGRATED) await tx.run(sql.raw(`delete from "${name}"`));
+    });
+  }
   await database.run(sql.raw("drop schema public cascade"));
   await database.run(sql.raw("create schema public"));
+  await migrate(database, MIGRATIONS, () => 1);
+  newest = (await database.all(sql`select 1 from information_schema.tables where table_schema = 'public'`))
+    .length;
+}
+
+const MIGRATED = "schema_migrations";
+/** How many tables the migrations make; a test may have made others. */
+let newest: number | undefined;
+
+async function isNewest(database: Database, tables: readonly { readonly name: string }[]): Promise<boolean> {
+  if (tables.length !== newest) return false;
+  const applied = await database.all(sql`select name from schema_migrations`);
+  return applied.length === MIGRATIONS.length;
 }
 
 async function openOwnDatabase(url: string): Promise<Database> {
@@ -81,8 +102,7 @@ function describePostgres(
       database = await open();
     });
     beforeEach(async () => {
-      await empty(database!);
-      await migrate(database!, MIGRATIONS, () => 1);
+      await renew(database!);
     });
     afterAll(() => database?.close());
     cases(() => database!);
