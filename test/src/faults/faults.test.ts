@@ -14,6 +14,8 @@ import { namesIn, Stage, Table } from "./stage.js";
  * What is real and what is simulated: see `power-cut.test.ts`. The link carries a file of 1.3 MB, the other two a small one.
  */
 const PIECE = 64 * 1024;
+/** What a server has of a file that was cut short on its way there. */
+const BEGINNING = 100;
 /** What a device keeps free, see `AGENT_LIMITS`. */
 const RESERVE = AGENT_LIMITS.storageReserveBytes;
 /** Of the places where the same goes wrong, where tests are not thorough. */
@@ -237,6 +239,12 @@ describe("a link", { timeout: 120_000 }, () => {
   const ends: [string, Answer, string][] = [
     ["is gone", () => new Response(null, { status: 503 }), "download_failed"],
     ["does not know the file", () => new Response(null, { status: 404 }), "download_failed"],
+    [
+      "has but the beginning of the file",
+      (bytes, from) =>
+        from < BEGINNING ? new Response(bytes.slice(from, BEGINNING)) : new Response(null, { status: 416 }),
+      "download_failed",
+    ],
     [
       "never comes to an end",
       (bytes) => new Response(new Uint8Array(bytes.length * 2)),
