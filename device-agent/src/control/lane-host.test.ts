@@ -11,7 +11,7 @@ import { writeTestPackage } from "../testing/package.test.kit.js";
 /** A hang is waited for twice, and on a machine with much to do everything takes longer. */
 const HANG_MS = 180_000;
 /** Many times what a run takes on a machine with much to do, and a part of what a device waits: each second of it is one of a processor. */
-const RUN_TIMES = { runTimeoutFirstMs: 8_000 };
+const RUN_TIMES = { runTimeoutFirstMs: 4_000 };
 /** As the tests of the whole have it: what takes minutes is left out otherwise. */
 const isThorough = process.env["FIELDLOOP_TEST_THOROUGH"] === "1";
 
@@ -135,7 +135,7 @@ describe("heat", () => {
     await until(() => stage.lane("main").framesSeen > 60, "its rate is known");
     await writeFile(temperature, "95000");
     await until(() => stage.lane("main").rateMax !== null, "it is slowed down");
-    expect(stage.lane("main").rateMax).toBeLessThanOrEqual(26);
+    expect(stage.lane("main").rateMax).toBeLessThanOrEqual(30);
     await until(() => stage.lane("main").running?.variant === "int8", "it takes the cheaper variant");
     const warning = stage.agent.state().warnings.find(({ code }) => code === "device_hot");
     expect(warning).toMatchObject({ severity: "warning", message: expect.stringContaining("95 °C") });

@@ -363,7 +363,7 @@ export function cliRows(stage: () => Stage): void {
           for (let next = work.shift(); next; next = work.shift()) await next();
         }),
       );
-    }, 60_000);
+    }, 300_000);
     afterAll(async () => {
       await rm(dir, { recursive: true, force: true });
       await stage().intact();

@@ -11,7 +11,7 @@ import {
   type Stream,
   type UpKind,
 } from "@fieldloop/protocol";
-import type { IConnectPacket } from "mqtt-packet";
+import type { IConnectPacket, Packet } from "mqtt-packet";
 import { WireClient } from "./mqtt-wire.js";
 import { until } from "./wait.js";
 
@@ -33,6 +33,8 @@ export function connectFields({ device, credential }: DeviceIdentity): {
 export class WireDevice {
   readonly device: string;
   readonly wire: WireClient;
+  /** What a packet acknowledged: each is decoded once, however often somebody asks. */
+  readonly #acks = new WeakMap<Packet, readonly Ack[]>();
 
   private constructor(device: string, wire: WireClient) {
     this.device = device;
@@ -71,10 +73,14 @@ export class WireDevice {
 
   /** Every acknowledgement that came, in order. */
   acks(): Ack[] {
-    const topic = downTopic(this.device, "ack");
-    return this.wire.received.flatMap((packet) =>
-      packet.cmd === "publish" && packet.topic === topic ? decodeAck(packet.payload as Buffer) : [],
-    );
+    return this.wire.received.flatMap((packet) => this.#acksOf(packet));
+  }
+
+  #acksOf(packet: Packet): readonly Ack[] {
+    if (packet.cmd !== "publish" || packet.topic !== downTopic(this.device, "ack")) return [];
+    const acks = this.#acks.get(packet) ?? decodeAck(packet.payload as Buffer);
+    this.#acks.set(packet, acks);
+    return acks;
   }
 
   /** Waits until this or something later of the boot is durable. */
