@@ -60,7 +60,7 @@ beforeAll(async () => {
 }, 120_000);
 afterAll(() => browser?.close());
 
-describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () => {
+describe.skipIf(skipped !== undefined)("the console", { timeout: 300_000 }, () => {
   let fleet: Fleet;
   let window: WatchedPage | undefined;
   let made: ModelPackage;
@@ -221,7 +221,7 @@ describe.skipIf(skipped !== undefined)("the console", { timeout: 180_000 }, () =
     await dialog.getByRole("button", { name: "Train a candidate" }).click();
     await page.waitForURL(/\/training\/trn_/);
     const run = new URL(page.url()).pathname.split("/").at(-1)!;
-    const ended = await until("the run ends", () => ending(fleet, run), { timeoutMs: 60_000, everyMs: 200 });
+    const ended = await until("the run ends", () => ending(fleet, run), { timeoutMs: 120_000, everyMs: 200 });
     expect(ended).toMatchObject({ state: "succeeded", candidate: 2 });
     await page.getByRole("region", { name: "Evaluation of the candidate" }).waitFor();
     await page.getByRole("figure", { name: /Loss/ }).waitFor();
