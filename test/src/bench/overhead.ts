@@ -60,10 +60,10 @@ export async function measureOverhead(): Promise<Figure[]> {
         package: await writeNet(folder, { name: "large", size: 144, channels: 24, blocks: 4 }),
       },
       {
-        id: "30ms",
-        what: "a net of some 30 ms",
+        id: "40ms",
+        what: "a net of some 40 ms",
         rounds: ROUNDS.heavy,
-        package: await writeNet(folder, { name: "heavy", size: 224, channels: 32, blocks: 5 }),
+        package: await writeNet(folder, { name: "heavy", size: 224, channels: 48, blocks: 5 }),
       },
       {
         id: "parts",
