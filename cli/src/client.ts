@@ -64,6 +64,10 @@ export class FleetClient {
     return this.#json<Result>("POST", path, body);
   }
 
+  put<Result>(path: string, body: unknown): Promise<Result> {
+    return this.#json<Result>("PUT", path, body);
+  }
+
   patch<Result>(path: string, body: unknown): Promise<Result> {
     return this.#json<Result>("PATCH", path, body);
   }

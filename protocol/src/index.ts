@@ -384,10 +384,17 @@ export {
   LIVE_TYPES,
   liveEventSchema,
   overviewSchema,
-  sessionSchema,
   type LiveEvent,
   type Overview,
 } from "./api/live.js";
+export {
+  apiTokenSchema,
+  createdTokenSchema,
+  sessionSchema,
+  tokenNameSchema,
+  type ApiToken,
+  type CreatedToken,
+} from "./api/access.js";
 export {
   DIRECTOR_TARGET,
   EVIDENCE_VERDICTS,

@@ -2,6 +2,7 @@ import { FieldloopError, type DeviceDetail, type DeviceSummary, type LaneState }
 import { InvalidArgumentError, type Command } from "commander";
 import { FleetClient, resolveServer, withServerOptions, type ServerOptions } from "../client.js";
 import { action, note, printJson, printTable } from "../output.js";
+import { tagText } from "./fleet-options.js";
 
 interface DeviceOptions extends ServerOptions {
   json?: boolean;
@@ -128,12 +129,12 @@ async function enrolToken(options: DeviceOptions & { ttl: number; uses: number }
 async function tag(id: string, tags: string[], options: DeviceOptions): Promise<void> {
   const body = Object.fromEntries(tags.map(readTag));
   const path = `/api/v1/devices/${encodeURIComponent(id)}/tags`;
-  await report(await put(client(options), path, body), options);
+  await report(await client(options).put<DeviceSummary>(path, body), options);
 }
 
 async function setSuspended(id: string, suspended: boolean, options: DeviceOptions): Promise<void> {
   const path = `/api/v1/devices/${encodeURIComponent(id)}/suspension`;
-  await report(await put(client(options), path, { suspended }), options);
+  await report(await client(options).put<DeviceSummary>(path, { suspended }), options);
 }
 
 async function returnPrevious(id: string, options: DeviceOptions & { lane: string }): Promise<void> {
@@ -142,14 +143,6 @@ async function returnPrevious(id: string, options: DeviceOptions & { lane: strin
   const sent = await client(options).post<{ command: string }>(path, body);
   if (options.json) return printJson(sent);
   note(`${id}: asked to return to the version before (${sent.command}); its answer is among its events`);
-}
-
-async function put(api: FleetClient, path: string, body: unknown): Promise<DeviceSummary> {
-  const response = await api.request("PUT", path, {
-    body: JSON.stringify(body),
-    headers: { "content-type": "application/json" },
-  });
-  return (await response.json()) as DeviceSummary;
 }
 
 async function report(device: DeviceSummary, options: DeviceOptions): Promise<void> {
@@ -167,12 +160,6 @@ function version(of: { model: string; version: number } | null): string {
 
 function share(value: number | null): string {
   return value === null ? "–" : `${(value * 100).toFixed(1)} %`;
-}
-
-function tagText(tags: Readonly<Record<string, string>>): string {
-  return Object.entries(tags)
-    .map(([key, value]) => `${key}=${value}`)
-    .join(" ");
 }
 
 function readTag(text: string): [string, string] {

@@ -87,6 +87,28 @@ export function readList(text: string): string[] {
   return items;
 }
 
+/** `site=lyon,line=3` */
+export function readTags(text: string): Record<string, string> {
+  return tagsOf(readList(text));
+}
+
+export function tagsOf(parts: readonly string[]): Record<string, string> {
+  return Object.fromEntries(
+    parts.map((part) => {
+      const at = part.indexOf("=");
+      if (at < 1) throw new InvalidArgumentError(`"${part}" is not KEY=VALUE`);
+      return [part.slice(0, at), part.slice(at + 1)];
+    }),
+  );
+}
+
+/** `site=lyon line=3` */
+export function tagText(tags: Readonly<Record<string, string>>): string {
+  return Object.entries(tags)
+    .map(([key, value]) => `${key}=${value}`)
+    .join(" ");
+}
+
 /** A query string of what is given. */
 export function queryOf(values: Readonly<Record<string, string | number | undefined>>): string {
   const query = new URLSearchParams();

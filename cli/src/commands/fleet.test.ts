@@ -41,6 +41,9 @@ describe("commands over the fleet server's API", () => {
   it.each([
     [["rollout", "list"], "ROLLOUT"],
     [["webhook", "list"], "WEBHOOK"],
+    [["group", "list"], "GROUP"],
+    [["group", "show", "all"], "every device"],
+    [["token", "list"], "TOKEN"],
     [["sample", "list", "--wrong", "yes"], "SAMPLE"],
     [["sample", "statistics"], "STRATUM"],
     [["dataset", "list"], "DATASET"],
@@ -81,6 +84,46 @@ describe("commands over the fleet server's API", () => {
     expect((await change("--enable", "--disable")).code).toBe(2);
   });
 
+  it("make, show, replace and remove groups", async () => {
+    const made = await fieldloop("group", "set", "lyon", "--select", "site=lyon,line=3", "--json");
+    const lyon = { group: "lyon", devices: null, selector: { site: "lyon", line: "3" } };
+    expect(JSON.parse(made.out)).toEqual(lyon);
+    expect((await fieldloop("group", "list")).out).toContain("every device with site=lyon line=3");
+    expect(JSON.parse((await fieldloop("group", "show", "lyon", "--json")).out)).toEqual({
+      ...lyon,
+      members: [],
+    });
+    expect((await fieldloop("group", "set", "lyon", "--select", "site=lyon")).err).toBe(
+      "lyon: every device with site=lyon\n",
+    );
+    expect((await fieldloop("group", "remove", "lyon")).err).toBe("lyon: removed\n");
+    expect(JSON.parse((await fieldloop("group", "list", "--json")).out)).toEqual([]);
+  });
+
+  it("make a token, show its secret this once, say whose it is, and revoke it", async () => {
+    const ann = await fieldloop("token", "create", "ann-laptop", "--role", "operator", "--person", "ann");
+    expect(ann.err).toContain("operator, speaks for ann");
+    const secret = /^flt_\S+\n$/.exec(ann.out)![0].trim();
+    const program = await fieldloop("token", "create", "ci", "--role", "viewer", "--json");
+    expect(JSON.parse(program.out)).toEqual({
+      ...{ name: "ci", role: "viewer", person: null },
+      token: expect.stringMatching(/^flt_/),
+    });
+    expect((await fieldloop("token", "create", "nightly", "--role", "viewer")).err).toContain("a program's");
+    expect((await fieldloop("group", "list", "--token", secret)).code).toBe(0);
+    expect(await fieldloop("token", "list", "--token", secret)).toMatchObject({
+      code: 1,
+      err: expect.stringContaining("forbidden"),
+    });
+    const listed = await fieldloop("token", "list");
+    expect(listed.out).toMatch(/^ann-laptop +operator +ann +ann .* valid$/m);
+    expect(listed.out).toMatch(/^ci +viewer +a program +admin .* valid$/m);
+    expect(listed.out).not.toContain(secret);
+    expect((await fieldloop("token", "revoke", "ann-laptop")).err).toContain("revoked");
+    expect((await fieldloop("group", "list", "--token", secret)).err).toContain("unauthenticated");
+    expect((await fieldloop("token", "list")).out).toMatch(/^ann-laptop .* revoked$/m);
+  });
+
   it("save a dataset and say why it cannot be frozen yet", async () => {
     const made = await fieldloop(
       "dataset",
@@ -117,6 +160,15 @@ describe("commands over the fleet server's API", () => {
       2,
       "names wave 3",
     ],
+    [["group", "set", "lyon"], 2, "give --devices or --select"],
+    [["group", "set", "lyon", "--devices", "a", "--select", "site=lyon"], 2, "cannot be used with"],
+    [["group", "set", "lyon", "--devices", "cam-none"], 1, "not_found"],
+    [["group", "set", "all", "--select", "site=lyon"], 2, "is every device"],
+    [["group", "remove", "all"], 2, "is every device"],
+    [["group", "show", "none"], 1, "not_found"],
+    [["token", "create", "bob"], 2, "--role"],
+    [["token", "create", "Bob", "--role", "viewer"], 2, "invalid_body"],
+    [["token", "revoke", "nobody"], 1, "not_found"],
     [["rollout", "pause", "rol_none"], 1, "not_found"],
     [["rollout", "show", "../x"], 2, "invalid_argument"],
     [["sample", "label", "smp_00000000x", "bolt"], 1, "not_found"],
@@ -169,7 +221,7 @@ describe("commands over the fleet server's API", () => {
     });
   });
 
-  it.each(["rollout", "webhook", "sample", "dataset", "train", "evaluate"])(
+  it.each(["rollout", "group", "token", "webhook", "sample", "dataset", "train", "evaluate"])(
     "%s has help for each of its commands",
     async (name) => {
       const { code, out } = await fieldloop(name, "--help");

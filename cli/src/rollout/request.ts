@@ -5,6 +5,8 @@ import {
   readList,
   readModelVersion,
   readNumber,
+  readTags,
+  tagsOf,
   type FleetOptions,
 } from "../commands/fleet-options.js";
 
@@ -220,20 +222,6 @@ function readBudgets(text: string): Budget[] {
       ? { percent: readNumber(most.slice(0, -1)) }
       : { count: readCount(most) },
   }));
-}
-
-function readTags(text: string): Record<string, string> {
-  return tagsOf(readList(text));
-}
-
-function tagsOf(parts: readonly string[]): Record<string, string> {
-  return Object.fromEntries(
-    parts.map((part) => {
-      const at = part.indexOf("=");
-      if (at < 1) throw new InvalidArgumentError(`"${part}" is not KEY=VALUE`);
-      return [part.slice(0, at), part.slice(at + 1)];
-    }),
-  );
 }
 
 function readTime(text: string): number {

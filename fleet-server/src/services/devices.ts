@@ -13,7 +13,7 @@ import type { DeploymentStore } from "../store/deployments.js";
 import type { DeviceRecord, DeviceStore, Tags } from "../store/devices.js";
 import type { DesiredService } from "./desired.js";
 import type { LiveHub } from "./live.js";
-import { isMember } from "../domain/groups.js";
+import { EVERY_DEVICE, isMember } from "../domain/groups.js";
 import type { RateMeter } from "./rates.js";
 import type { TelemetryService } from "./telemetry.js";
 
@@ -139,8 +139,13 @@ export class DeviceService {
     return this.#options.devices.groups();
   }
 
-  /** @throws FieldloopError `invalid_argument` where it has neither or both of list and selector, or names an unknown device */
+  /** @throws FieldloopError `invalid_argument` for `all`, and where it has neither or both of list and selector; `not_found` for an unknown device */
   async putGroup(group: Group): Promise<Group> {
+    if (group.group === EVERY_DEVICE)
+      throw new FieldloopError(
+        "invalid_argument",
+        `Put group: "${EVERY_DEVICE}" is every device, always; give another name`,
+      );
     if ((group.devices === null) === (group.selector === null)) {
       throw new FieldloopError(
         "invalid_argument",
@@ -166,7 +171,7 @@ export class DeviceService {
       await this.#checkKnown(target.devices);
       return [...new Set(target.devices)].sort();
     }
-    if (target.group === "all") return this.#options.devices.ids();
+    if (target.group === EVERY_DEVICE) return this.#options.devices.ids();
     const group = (await this.groups()).find((candidate) => candidate.group === target.group);
     if (!group) throw new FieldloopError("not_found", `Find group: there is no "${target.group}"`);
     const all = await this.#options.devices.tags();

@@ -33,8 +33,3 @@ export const overviewSchema = z.object({
   bytesPerPrediction: z.number().nullable(),
 });
 export type Overview = z.output<typeof overviewSchema>;
-
-export const sessionSchema = z.object({
-  role: z.enum(["viewer", "labeler", "operator", "admin"]),
-  name: z.string(),
-});

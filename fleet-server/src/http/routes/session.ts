@@ -1,4 +1,10 @@
-import { ROLES, sessionSchema, timeSchema } from "@fieldloop/protocol";
+import {
+  apiTokenSchema,
+  createdTokenSchema,
+  ROLES,
+  sessionSchema,
+  tokenNameSchema,
+} from "@fieldloop/protocol";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { AuthService } from "../../auth/auth.js";
 import type { App } from "../env.js";
@@ -6,7 +12,6 @@ import { currentActor, currentPrincipal, principalName, requireAnyone, requireRo
 import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";
 
 const tags = ["access"];
-const nameSchema = z.string().regex(/^[a-z0-9][a-z0-9._-]{0,62}$/);
 
 const signInRoute = createRoute({
   method: "post",
@@ -33,23 +38,13 @@ const signOutRoute = createRoute({
   responses: { 204: { description: "Signed out" } },
 });
 
-const tokenViewSchema = z.object({
-  name: nameSchema,
-  role: z.enum(ROLES),
-  /** Whose it is; null for a program's. */
-  person: nameSchema.nullable(),
-  /** Who answers for what is done with it: the person, or who made the program's token. */
-  sponsor: nameSchema,
-  created: timeSchema,
-  revoked: z.boolean(),
-});
 const listTokensRoute = createRoute({
   method: "get",
   path: "/api/v1/tokens",
   tags,
   summary: "API tokens by name; their secrets are not kept",
   middleware: [requireRole("admin")] as const,
-  responses: { 200: pageAnswer(tokenViewSchema, "Tokens") },
+  responses: { 200: pageAnswer(apiTokenSchema, "Tokens") },
 });
 const createTokenRoute = createRoute({
   method: "post",
@@ -60,13 +55,12 @@ const createTokenRoute = createRoute({
     "With a `person` it is theirs, whatever its name; without one it is a program's, for which its maker answers, and which cannot approve rollouts.",
   middleware: [requireRole("admin")] as const,
   request: {
-    body: jsonBody(z.object({ name: nameSchema, role: z.enum(ROLES), person: nameSchema.optional() })),
+    body: jsonBody(
+      z.object({ name: tokenNameSchema, role: z.enum(ROLES), person: tokenNameSchema.optional() }),
+    ),
   },
   responses: {
-    201: jsonAnswer(
-      z.object({ name: nameSchema, role: z.enum(ROLES), person: nameSchema.nullable(), token: z.string() }),
-      "The token",
-    ),
+    201: jsonAnswer(createdTokenSchema, "The token"),
   },
 });
 const revokeTokenRoute = createRoute({
@@ -75,7 +69,7 @@ const revokeTokenRoute = createRoute({
   tags,
   summary: "Revoke a token and end its sessions",
   middleware: [requireRole("admin")] as const,
-  request: { params: z.object({ name: nameSchema }) },
+  request: { params: z.object({ name: tokenNameSchema }) },
   responses: { 204: { description: "Revoked" } },
 });
 
