@@ -8,7 +8,9 @@ import {
 } from "@fieldloop/protocol";
 import { Option, type Command } from "commander";
 import { action, EXIT, note, printJson, printTable } from "../output.js";
-import { requestOf, withCreateOptions, type CreateOptions } from "../rollout/request.js";
+import { withCreateOptions, type CreateOptions } from "../rollout/options.js";
+import { checkRequest, readRequest } from "../rollout/request-file.js";
+import { requestOf } from "../rollout/request.js";
 import { deviceRows, listRows, showRows, verdictRows } from "../rollout/tables.js";
 import { watchRollout } from "../rollout/watch.js";
 import {
@@ -109,8 +111,11 @@ function registerActions(rollout: Command): void {
 }
 
 async function create(version: string | undefined, options: CreateOptions): Promise<void> {
-  const client = fleetClient(options);
-  const created = await client.post<RolloutView>("/api/v1/rollouts", requestOf(version, options));
+  const from = options.from === undefined ? {} : await readRequest(options.from);
+  const request = requestOf(version, options, from);
+  const checked = checkRequest(request);
+  if (options.print) return printJson(checked);
+  const created = await fleetClient(options).post<RolloutView>("/api/v1/rollouts", request);
   if (options.watch) return watch(created.rollout, options);
   if (options.json) return printJson(created);
   note(

@@ -61,7 +61,7 @@ export function registerWebhookCommand(program: Command): void {
       .command("deliveries <webhook>")
       .description("What it was sent and how that went, newest first")
       .addOption(new Option("--state <state>", "in one state").choices(["pending", "delivered", "dead"]))
-      .option("--resend <delivery>", "try one again that was given up")
+      .addOption(new Option("--resend <delivery>", "try one again that was given up").conflicts("state"))
       .option("--limit <count>", "at most", readCount, 100),
   ).action(action(deliveries));
 }

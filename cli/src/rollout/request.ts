@@ -1,135 +1,22 @@
-import { FieldloopError, type DeviceSelector } from "@fieldloop/protocol";
-import { InvalidArgumentError, type Command } from "commander";
-import {
-  readCount,
-  readList,
-  readModelVersion,
-  readNumber,
-  readTags,
-  tagsOf,
-  type FleetOptions,
-} from "../commands/fleet-options.js";
+import { FieldloopError } from "@fieldloop/protocol";
+import { readModelVersion } from "../commands/fleet-options.js";
+import type { CreateOptions } from "./options.js";
 
-/** What `rollout create` was given; everything that is left out has the server's default. */
-export interface CreateOptions extends FleetOptions {
-  name?: string;
-  config?: Record<string, unknown>;
-  devices?: string[];
-  group?: string;
-  select?: Record<string, string>;
-  frozen?: boolean;
-  waves?: Wave[];
-  approveWaves?: number[];
-  control?: { share: number } | { count: number };
-  budget?: Budget[];
-  at?: number;
-  window?: Window[];
-  rate?: number;
-  priority?: number;
-  approval?: boolean;
-  onFailure?: string;
-  soak?: number;
-  silence?: number;
-  timeout?: number;
-  predictions?: number;
-  accuracyDrop?: number;
-  latencyRatio?: number;
-  failedShare?: number;
-  shadow?: number;
-  shadowPredictions?: number;
-  shadowCpu?: number;
-  shadowLabels?: number;
-  probation?: number;
-  retries?: number;
-  force?: string;
-  draft?: boolean;
-  watch?: boolean;
-}
+/** A request, or a part of one, that no schema has seen yet. */
+export type Body = Readonly<Record<string, unknown>>;
 
-type Wave = { percent: number } | { count: number } | { devices: string[] } | { selector: DeviceSelector };
-type Budget = { tag: string; maxUnavailable: { count: number } | { percent: number } };
-interface Window {
-  /** Every day where it is empty. */
-  days: number[];
-  start: string;
-  minutes: number;
-}
-
-/** Adds the options of `rollout create`. */
-export function withCreateOptions(command: Command): Command {
-  return command
-    .option("--name <text>", "what people see in lists")
-    .option(
-      "--config <json>",
-      "in place of MODEL@VERSION: a policy, e.g. '{\"worthPerMinute\":20}'",
-      readConfig,
-    )
-    .option("--devices <ids>", "target: devices, separated by commas", readList)
-    .option("--group <name>", "target: a group; `all` is every device")
-    .option("--select <tags>", "target: devices with all of these tags, e.g. site=lyon,line=3", readTags)
-    .option("--frozen", "take the target as it is now; otherwise devices that join later are part of it")
-    .option("--waves <list>", "e.g. 1,10%,100% or cam-a+cam-b,site=lyon,100%", readWaves)
-    .option("--approve-waves <numbers>", "waves that a person must let begin, e.g. 2,3", readNumbers)
-    .option(
-      "--control <share>",
-      "devices held back for comparison: a count, or a share such as 10%",
-      readControl,
-    )
-    .option(
-      "--budget <rules>",
-      "never more unavailable at once for one value of a tag, e.g. site=1,line=20%",
-      readBudgets,
-    )
-    .option("--at <time>", "not before this time, ISO 8601", readTime)
-    .option(
-      "--window <spec>",
-      "in the device's own time, e.g. 22:00+240 or mo-fr@01:30+90; may be repeated",
-      readWindow,
-      [],
-    )
-    .option("--rate <offers>", "offers a minute, at most", readCount)
-    .option(
-      "--priority <number>",
-      "0..1000; of rollouts that want the same device, the higher goes first",
-      readNumber,
-    )
-    .option("--approval", "a second person must approve it before anything begins")
-    .option("--on-failure <action>", "pause, abort or roll_back", readOnFailure)
-    .option("--failed-share <share>", "failed devices of a wave that are tolerated, 0..1", readNumber)
-    .option("--soak <seconds>", "how long a complete wave is watched", readNumber)
-    .option("--silence <seconds>", "a device silent for longer has failed", readNumber)
-    .option("--timeout <seconds>", "a wave not complete after this long has failed", readNumber)
-    .option("--predictions <count>", "predictions wanted from each device before a verdict", readNumber)
-    .option("--accuracy-drop <share>", "largest drop of accuracy that passes, 0..1", readNumber)
-    .option("--latency-ratio <ratio>", "largest growth of latency that passes, e.g. 1.25", readNumber)
-    .option(
-      "--shadow <seconds>",
-      "run the candidate beside the active version first, for so long",
-      readNumber,
-    )
-    .option("--shadow-predictions <count>", "and until it compared so many frames", readCount)
-    .option("--shadow-cpu <share>", "of the device's processors, at most, 0..1", readNumber)
-    .option("--shadow-labels <count>", "labelled disagreements wanted before a verdict", readCount)
-    .option("--probation <seconds>", "probation on the device", readNumber)
-    .option(
-      "--retries <count>",
-      "ask again so often where a download, a disk or a time-out failed",
-      readNumber,
-    )
-    .option("--force <reason>", "roll out without a passing evaluation, and why: 10 letters or more")
-    .option("--draft", "plan it, do not start it")
-    .option("--watch", "stay until it ends, waves and gates drawn live");
-}
-
-/** @throws FieldloopError `invalid_argument` where the call does not say one change and one target */
-export function requestOf(version: string | undefined, options: CreateOptions): Record<string, unknown> {
-  return {
-    change: changeOf(version, options),
+/**
+ * What `rollout create` asks for: its options over the request that `--from` gave.
+ * @throws FieldloopError `invalid_argument` where the call does not say one change and one target, or an option would say nothing
+ */
+export function requestOf(version: string | undefined, options: CreateOptions, from: Body = {}): Body {
+  const request = over(from, {
+    change: changeOf(version, options, from),
     name: options.name,
-    target: targetOf(options),
-    waves: wavesOf(options),
+    target: targetOf(options, from),
+    waves: wavesOf(options, from),
     control: options.control,
-    gate: {
+    gate: within(from, "gate", {
       failedShareMax: options.failedShare,
       soakSeconds: options.soak,
       silenceSeconds: options.silence,
@@ -138,133 +25,114 @@ export function requestOf(version: string | undefined, options: CreateOptions): 
       accuracyDropMax: options.accuracyDrop,
       latencyRatioMax: options.latencyRatio,
       shadowLabelsMin: options.shadowLabels,
-    },
+    }),
     onFailure: options.onFailure,
     budgets: options.budget,
-    schedule: { startAt: options.at, windows: options.window },
+    schedule: within(from, "schedule", {
+      startAt: options.at,
+      windows: options.window?.length ? options.window : undefined,
+    }),
     offersPerMinute: options.rate,
     priority: options.priority,
-    approval: { required: options.approval === true },
-    shadow: shadowOf(options),
-    probation: options.probation === undefined ? undefined : { seconds: options.probation, predictions: 0 },
-    retries: options.retries === undefined ? undefined : { max: options.retries },
+    approval: options.approval ? { required: true } : undefined,
+    shadow: within(
+      from,
+      "shadow",
+      { seconds: options.shadow, predictions: options.shadowPredictions, cpuShareMax: options.shadowCpu },
+      { seconds: 0, predictions: 0 },
+    ),
+    probation: within(from, "probation", { seconds: options.probation }, { predictions: 0 }),
+    retries: within(from, "retries", { max: options.retries }),
     forceReason: options.force,
-    start: !options.draft,
+    start: options.draft ? false : undefined,
+  });
+  refuseIdle(options, from, request);
+  return request;
+}
+
+/** What is given takes the place of what was there. */
+function over(before: Body, given: Body): Body {
+  return {
+    ...before,
+    ...Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)),
   };
 }
 
-function changeOf(version: string | undefined, { config }: CreateOptions): Record<string, unknown> {
-  if ((version === undefined) === (config === undefined)) {
-    throw new FieldloopError("invalid_argument", "Create rollout: give either MODEL@VERSION or --config");
-  }
-  return version === undefined
-    ? { kind: "config", policy: config }
-    : { kind: "package", ...readModelVersion(version) };
+/** The same in one part; undefined where no option speaks of it. `fresh` is what the part is without `--from`. */
+function within(from: Body, name: string, given: Body, fresh: Body = {}): Body | undefined {
+  if (Object.values(given).every((value) => value === undefined)) return undefined;
+  const part = from[name];
+  return over(isBody(part) ? part : fresh, given);
+}
+
+export function isBody(value: unknown): value is Body {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function changeOf(version: string | undefined, { config }: CreateOptions, from: Body): Body | undefined {
+  const isGiven = version !== undefined || config !== undefined;
+  if ((version !== undefined && config !== undefined) || (!isGiven && from["change"] === undefined))
+    throw new FieldloopError(
+      "invalid_argument",
+      "Create rollout: give either MODEL@VERSION or --config, or a `change` with --from",
+    );
+  if (config !== undefined) return { kind: "config", policy: config };
+  return version === undefined ? undefined : { kind: "package", ...readModelVersion(version) };
 }
 
 /** An approval that belongs to no wave would be one that nobody gives. */
-function wavesOf({ waves, approveWaves = [] }: CreateOptions): Record<string, unknown>[] | undefined {
-  const count = waves?.length ?? 0;
-  const beyond = approveWaves.find((wave) => wave > count);
-  if (beyond !== undefined)
+function wavesOf({ waves, approveWaves = [] }: CreateOptions, from: Body): unknown[] | undefined {
+  if (approveWaves.length === 0) return waves;
+  const known = waves ?? (Array.isArray(from["waves"]) ? (from["waves"] as unknown[]) : []);
+  const beyond = approveWaves.find((wave) => wave > known.length);
+  if (beyond !== undefined) {
+    const has = known.length === 0 ? "none (give it as well)" : String(known.length);
+    const where = waves === undefined && known.length > 0 ? "--from" : "--waves";
     throw new FieldloopError(
       "invalid_argument",
-      `Create rollout: --approve-waves names wave ${beyond}, --waves has ${count === 0 ? "none (give it as well)" : count}`,
+      `Create rollout: --approve-waves names wave ${beyond}, ${where} has ${has}`,
     );
-  return waves?.map((wave, at) => ({
-    ...wave,
-    ...(approveWaves.includes(at + 1) ? { approvalBefore: true } : {}),
-  }));
-}
-
-function targetOf({ devices, group, select, frozen }: CreateOptions): Record<string, unknown> {
-  const membership = frozen ? "frozen" : "dynamic";
-  const given = [
-    ...(devices ? [{ devices }] : []),
-    ...(group === undefined ? [] : [{ group, membership }]),
-    ...(select ? [{ selector: { tags: select }, membership }] : []),
-  ];
-  if (given.length === 1) return given[0]!;
-  throw new FieldloopError("invalid_argument", "Create rollout: give one of --devices, --group and --select");
-}
-
-function shadowOf({
-  shadow,
-  shadowPredictions,
-  shadowCpu,
-}: CreateOptions): Record<string, unknown> | undefined {
-  if (shadow === undefined && shadowPredictions === undefined) return undefined;
-  return { seconds: shadow ?? 0, predictions: shadowPredictions ?? 0, cpuShareMax: shadowCpu };
-}
-
-/** `1` is a count, `10%` a cumulative share, `site=lyon` devices with that tag, anything else devices joined by `+`. */
-function readWaves(text: string): Wave[] {
-  return readList(text).map((part) => {
-    if (/^\d+(?:\.\d+)?%$/.test(part)) return { percent: Number(part.slice(0, -1)) };
-    if (/^\d+$/.test(part)) return { count: Number(part) };
-    if (part.includes("=")) return { selector: { tags: tagsOf(part.split("+")) } };
-    return { devices: part.split("+") };
-  });
-}
-
-function readNumbers(text: string): number[] {
-  return readList(text).map(readCount);
-}
-
-function readControl(text: string): { share: number } | { count: number } {
-  return text.endsWith("%") ? { share: readNumber(text.slice(0, -1)) / 100 } : { count: readCount(text) };
-}
-
-function readBudgets(text: string): Budget[] {
-  return Object.entries(tagsOf(readList(text))).map(([tag, most]) => ({
-    tag,
-    maxUnavailable: most.endsWith("%")
-      ? { percent: readNumber(most.slice(0, -1)) }
-      : { count: readCount(most) },
-  }));
-}
-
-function readTime(text: string): number {
-  const time = Date.parse(text);
-  if (Number.isNaN(time)) throw new InvalidArgumentError(`"${text}" is no time, such as 2026-12-01T02:00Z`);
-  return time;
-}
-
-const DAYS = ["su", "mo", "tu", "we", "th", "fr", "sa"];
-
-/** `22:00+240`: from then on for so many minutes, every day; `mo-fr@…` or `sa+su@…` on some. */
-function readWindow(text: string, before: readonly Window[]): Window[] {
-  const match = /^(?:([a-z+-]+)@)?(\d{2}:\d{2})\+(\d+)$/.exec(text);
-  if (!match) throw new InvalidArgumentError(`"${text}" is no window, such as mo-fr@01:30+90`);
-  const [, days, start, minutes] = match;
-  return [
-    ...before,
-    { days: days === undefined ? [] : daysOf(days), start: start!, minutes: Number(minutes) },
-  ];
-}
-
-function daysOf(text: string): number[] {
-  return text.split("+").flatMap((part) => {
-    const [from, to = from] = part.split("-").map((day) => DAYS.indexOf(day));
-    if (from === undefined || to === undefined || from < 0 || to < 0)
-      throw new InvalidArgumentError(`"${part}" is no day or range of ${DAYS.join(", ")}`);
-    const count = ((to - from + 7) % 7) + 1;
-    return Array.from({ length: count }, (_, at) => (from + at) % 7);
-  });
-}
-
-function readConfig(text: string): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(text);
-    if (typeof value === "object" && value !== null && !Array.isArray(value))
-      return value as Record<string, unknown>;
-  } catch {
-    // Said below, with what was given.
   }
-  throw new InvalidArgumentError(`"${text}" is no JSON object`);
+  return known.map((wave, at) =>
+    approveWaves.includes(at + 1) && isBody(wave) ? { ...wave, approvalBefore: true } : wave,
+  );
 }
 
-function readOnFailure(text: string): string {
-  if (["pause", "abort", "roll_back"].includes(text)) return text;
-  throw new InvalidArgumentError(`"${text}" is none of pause, abort, roll_back`);
+function targetOf({ devices, group, select, frozen }: CreateOptions, from: Body): unknown {
+  const given: Body[] = [
+    ...(devices ? [{ devices }] : []),
+    ...(group === undefined ? [] : [{ group }]),
+    ...(select ? [{ selector: { tags: select } }] : []),
+  ];
+  const target = given[0] ?? from["target"];
+  if (given.length > 1 || target === undefined)
+    throw new FieldloopError(
+      "invalid_argument",
+      "Create rollout: give one of --devices, --group and --select, or a `target` with --from",
+    );
+  return frozen && isBody(target) ? { ...target, membership: "frozen" } : given[0];
+}
+
+/** Options that say something about what is not there would be heeded by nobody. */
+function refuseIdle(options: CreateOptions, from: Body, request: Body): void {
+  const { target, change } = request;
+  const hasShadow =
+    options.shadow !== undefined || options.shadowPredictions !== undefined || isBody(from["shadow"]);
+  const wantsShadow = "there is no shadow; give --shadow or --shadow-predictions as well";
+  const idle: readonly (readonly [option: string, isIdle: boolean, why: string])[] = [
+    ["--shadow-cpu", options.shadowCpu !== undefined && !hasShadow, wantsShadow],
+    ["--shadow-labels", options.shadowLabels !== undefined && !hasShadow, wantsShadow],
+    [
+      "--frozen",
+      options.frozen === true && isBody(target) && "devices" in target,
+      "devices that are named are the same for ever; it is for --group and --select",
+    ],
+    [
+      "--probation",
+      options.probation !== undefined && isBody(change) && change["kind"] === "config",
+      "a configuration has no probation; it is for MODEL@VERSION",
+    ],
+  ];
+  for (const [option, isIdle, why] of idle)
+    if (isIdle) throw new FieldloopError("invalid_argument", `Create rollout: ${option}: ${why}`);
 }
