@@ -11,6 +11,7 @@ const NO_COUNTS = {
   updating: 0,
   active: 0,
   failed: 0,
+  cancelled: 0,
   silent: 0,
   skipped: 0,
   holds: {},
@@ -143,6 +144,15 @@ describe("drawRollout", () => {
   it("draws one failed device of a thousand", () => {
     const counts = { ...NO_COUNTS, total: 1000, active: 999, failed: 1 };
     expect(drawRollout(rollout([wave({ counts })]), PLAIN).join("\n")).toContain("✖");
+  });
+
+  it("says of devices whose offer was withdrawn that they were cancelled, not that they failed", () => {
+    const counts = { ...NO_COUNTS, total: 4, active: 1, cancelled: 3 };
+    const stopped = { ...rollout([wave({ counts })]), state: "aborted" as const };
+    expect(countsText(counts)).toBe("1/4 active, 3 cancelled");
+    const drawn = drawRollout({ ...stopped, counts }, PLAIN).join("\n");
+    expect(drawn).toContain("–".repeat(30));
+    expect(drawn).not.toMatch(/✖|failed/);
   });
 
   it("does not break on limits of zero, unbounded ends and values far out", () => {

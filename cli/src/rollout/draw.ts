@@ -66,7 +66,7 @@ function waveLine(wave: WaveView, options: DrawOptions, paint: Paint): string {
 
 /** One cell is an equal share of the wave; whoever is there has at least one. */
 function deviceBar(counts: RolloutDeviceCounts, width: number, paint: Paint): string {
-  const { total, active, updating, failed, silent } = counts;
+  const { total, active, updating, failed, cancelled, silent } = counts;
   let left = width;
   const take = (count: number): number => {
     const share = total === 0 || count === 0 ? 0 : Math.max(1, Math.round((width * count) / total));
@@ -79,6 +79,7 @@ function deviceBar(counts: RolloutDeviceCounts, width: number, paint: Paint): st
     failed: take(failed),
     silent: take(silent),
     updating: take(updating),
+    cancelled: take(cancelled),
     active: take(active),
   };
   return [
@@ -86,6 +87,7 @@ function deviceBar(counts: RolloutDeviceCounts, width: number, paint: Paint): st
     paint.cyan("▒").repeat(cells.updating),
     paint.red("✖").repeat(cells.failed),
     paint.yellow("?").repeat(cells.silent),
+    paint.dim("–").repeat(cells.cancelled),
     paint.dim("·").repeat(left),
   ].join("");
 }
@@ -105,7 +107,7 @@ const HELD_FOR: Readonly<Record<string, string>> = {
 
 export function countsText(counts: RolloutDeviceCounts): string {
   const parts = [`${counts.active}/${counts.total} active`];
-  for (const state of ["updating", "failed", "silent", "skipped"] as const)
+  for (const state of ["updating", "failed", "cancelled", "silent", "skipped"] as const)
     if (counts[state] > 0) parts.push(`${counts[state]} ${state}`);
   if (counts.restoring + counts.restored > 0)
     parts.push(`${counts.restored} of ${counts.restoring + counts.restored} back`);

@@ -331,6 +331,8 @@ describe("people", () => {
     expect(live.state).toBe("aborted");
     world.advance(60);
     expect(states(live)).toEqual({ d0: "active", d1: "cancelled", d2: "cancelled", d3: "cancelled" });
+    // What a person stopped has not failed.
+    expect(live.tallies[1]!.view(null)).toMatchObject({ total: 3, cancelled: 3, failed: 0, updating: 0 });
     expect([...world.devices.values()].map(({ running }) => running!.version)).toEqual([2, 1, 1, 1]);
     expect(live.restoring.size).toBe(0);
   });

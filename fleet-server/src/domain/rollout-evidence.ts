@@ -96,9 +96,9 @@ function earlierWaves(live: LiveRollout, wave: RolloutWave): GateEvidence["earli
   for (const { wave: number } of live.waves) {
     if (number >= wave.wave) continue;
     const tally = live.tallies[number - 1]!;
-    count += tally.active + tally.updating + tally.failed + tally.silent;
+    count += tally.active + tally.updating + tally.lost + tally.silent;
     // A device may have failed within its own wave and within the allowed share; both are counted against the same share.
-    failed += tally.failed;
+    failed += tally.lost;
   }
   return { count, failed };
 }

@@ -159,9 +159,9 @@ function check(world: World): void {
 function checkCounts(live: LiveRollout): void {
   for (const [at, tally] of live.tallies.entries()) {
     const members = [...live.members[at]!];
-    const { total, waiting, updating, active, failed, silent, skipped } = tally.view(null);
+    const { total, waiting, updating, active, failed, cancelled, silent, skipped } = tally.view(null);
     expect(total).toBe(members.length);
-    expect(waiting + updating + active + failed + silent + skipped).toBe(total);
+    expect(waiting + updating + active + failed + cancelled + silent + skipped).toBe(total);
     expect(active).toBe(members.filter(({ state }) => state === "active").length);
   }
 }

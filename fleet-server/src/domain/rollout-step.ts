@@ -144,12 +144,12 @@ function runWave(
 ): void {
   if (isUnhealthy(live, wave, context, source)) return;
   const tally = live.tallies[wave.wave - 1]!;
-  const asked = tally.active + tally.updating + tally.failed + tally.silent;
+  const asked = tally.active + tally.updating + tally.lost + tally.silent;
   // Nobody of it could be asked so far: others may have come within reach meanwhile.
   if (asked === 0) fillWave(live, wave, context);
   const waits = offerWave(live, wave, context, budget);
   if (waits || tally.updating > 0) return;
-  if (tally.active + tally.failed + tally.silent === 0) passOver(live, wave, context.now);
+  if (tally.active + tally.lost + tally.silent === 0) passOver(live, wave, context.now);
   else live.moveWave(wave, "soaking", ENGINE, context.now);
 }
 

@@ -8,6 +8,7 @@ export class Tally {
   updating = 0;
   active = 0;
   failed = 0;
+  cancelled = 0;
   silent = 0;
   skipped = 0;
   restoring = 0;
@@ -15,6 +16,11 @@ export class Tally {
   readonly holds = new Map<HoldReason, number>();
   /** Devices that were left to a newer rollout, by its id. */
   readonly superseders = new Map<string, number>();
+
+  /** Asked, and without the version: what a gate counts as failed. */
+  get lost(): number {
+    return this.failed + this.cancelled;
+  }
 
   /** @param by 1 to count a device as it is, -1 to take it out again before it changes */
   add(entry: RolloutDevice, by: number): void {
@@ -33,7 +39,8 @@ export class Tally {
 
   /** @param unheld why the waiting devices that nothing was found against still wait */
   view(unheld: HoldReason | null): RolloutDeviceCounts {
-    const { total, waiting, updating, active, failed, silent, skipped, restoring, restored } = this;
+    const { total, waiting, updating, active, failed, cancelled, silent, skipped, restoring, restored } =
+      this;
     const holds: Partial<Record<HoldReason, number>> = {};
     let held = 0;
     for (const [reason, count] of this.holds) {
@@ -41,14 +48,18 @@ export class Tally {
       held += count;
     }
     if (unheld && waiting > held) holds[unheld] = (holds[unheld] ?? 0) + waiting - held;
-    return { total, waiting, updating, active, failed, silent, skipped, restoring, restored, holds };
+    return {
+      ...{ total, waiting, updating, active, failed, cancelled, silent, skipped },
+      ...{ restoring, restored, holds },
+    };
   }
 }
 
-type Group = "waiting" | "updating" | "active" | "failed" | "silent" | "skipped";
+type Group = "waiting" | "updating" | "active" | "failed" | "cancelled" | "silent" | "skipped";
 
 function groupOf({ state }: RolloutDevice): Group {
   if (state === "waiting" || state === "active" || state === "silent" || state === "skipped") return state;
+  if (state === "cancelled") return state;
   return hasFailed(state) ? "failed" : "updating";
 }
 
@@ -60,6 +71,7 @@ export function sumDeviceCounts(parts: readonly RolloutDeviceCounts[]): RolloutD
     updating: 0,
     active: 0,
     failed: 0,
+    cancelled: 0,
     silent: 0,
     skipped: 0,
     restoring: 0,

@@ -440,8 +440,9 @@ export class RolloutService {
   }
 }
 
-/** What a person looks for first: what failed, then what is silent, then what moves, then what is done, then what waits. */
+/** What a person looks for first: what failed, then what is silent, then what moves or was stopped, then what is done, then what waits. */
 function worstRank(state: RolloutDeviceState): number {
+  if (state === "cancelled") return 2;
   if (hasFailed(state)) return 0;
   if (state === "silent") return 1;
   if (state === "active") return 3;

@@ -25,7 +25,7 @@ export const rolloutSubjectSchema = z.discriminatedUnion("kind", [
 ]);
 export type RolloutSubject = z.output<typeof rolloutSubjectSchema>;
 
-/** Where a number of devices are; the six groups leave none out. */
+/** Where a number of devices are; the seven groups leave none out. */
 export const deviceCountsSchema = z.object({
   total: countSchema,
   /** Not asked yet; `holds` says why. */
@@ -34,8 +34,10 @@ export const deviceCountsSchema = z.object({
   updating: countSchema,
   /** Proven by the device itself to run it. */
   active: countSchema,
-  /** Rejected, failed, timed out, rolled back or cancelled. */
+  /** Rejected, failed, timed out or rolled back. */
   failed: countSchema,
+  /** Its offer was withdrawn while it was on its way: the rollout was aborted or taken back. */
+  cancelled: countSchema,
   /** Asked, and not heard of since. */
   silent: countSchema,
   /** Left out for good: left the target, or belongs to a rollout that goes first. */

@@ -13,7 +13,7 @@ interface Format {
   formatRelative(at: number, now: number): string;
 }
 interface Rollouts {
-  consequences(action: "abort" | "roll_back" | "pause", rollout: RolloutView): string[];
+  consequences(action: "abort" | "roll_back" | "pause" | "retry", rollout: RolloutView): string[];
   allowedActions(rollout: RolloutView): string[];
   describeTest(test: GateTest): Record<"title" | "value" | "limit" | "interval", string>;
   placeTest(test: GateTest): Record<"value" | "low" | "high" | "limit", number> | undefined;
@@ -60,6 +60,7 @@ describe("an action on a rollout", () => {
     active: 1,
     updating: 1,
     failed: 1,
+    cancelled: 0,
     silent: 0,
     waiting: 2,
     skipped: 0,
@@ -87,6 +88,14 @@ describe("an action on a rollout", () => {
       "An aborted rollout can’t be resumed.",
     ]);
     expect(rollouts.consequences("roll_back", rollout)[0]).toBe("Return from parts@7 to parts@6: 1 device.");
+  });
+
+  it("counts what a person stopped apart from what failed", () => {
+    const stopped = { ...counts, active: 0, updating: 0, failed: 0, cancelled: 2 };
+    expect(rollouts.consequences("retry", { ...rollout, counts: stopped })).toEqual([
+      "Asked for parts@7 once more: 2 devices.",
+    ]);
+    expect(rollouts.allowedActions({ ...rollout, counts: stopped })).toContain("roll_back");
   });
 
   it("is offered only where the server allows it", () => {

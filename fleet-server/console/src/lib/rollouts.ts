@@ -9,7 +9,15 @@ import type {
 import { formatCount, formatNumber, formatPercent, formatPoints } from "./format.js";
 
 /** The groups of a bar: they leave no device out. */
-export const DEVICE_GROUPS = ["active", "updating", "silent", "failed", "skipped", "waiting"] as const;
+export const DEVICE_GROUPS = [
+  "active",
+  "updating",
+  "silent",
+  "failed",
+  "cancelled",
+  "skipped",
+  "waiting",
+] as const;
 
 /** The first wave that has not passed. */
 export function currentWave(rollout: RolloutView): WaveView | undefined {
@@ -37,7 +45,7 @@ export function allowedActions(rollout: RolloutView): Action[] {
   const applies: Partial<Record<Action, boolean>> = {
     approve_wave: wave?.state === "pending" && wave.approval?.given === null,
     resume: !failed,
-    retry: rollout.counts.failed + rollout.counts.silent > 0,
+    retry: rollout.counts.failed + rollout.counts.cancelled + rollout.counts.silent > 0,
     next_wave: wave !== undefined && wave.state !== "pending",
     roll_back: asked(rollout.counts) > 0,
   };
@@ -47,7 +55,7 @@ export function allowedActions(rollout: RolloutView): Action[] {
 }
 
 function asked(counts: RolloutDeviceCounts): number {
-  return counts.active + counts.updating + counts.failed + counts.silent;
+  return counts.active + counts.updating + counts.failed + counts.cancelled + counts.silent;
 }
 
 export const ACTION_TITLE: Record<Action, string> = {
@@ -96,7 +104,7 @@ export function beforeText(rollout: RolloutView): string {
 
 /** What the action does to each group of devices, said before it is done. */
 export function consequences(action: Action, rollout: RolloutView): string[] {
-  const { active, updating, waiting, silent, failed } = rollout.counts;
+  const { active, updating, waiting, silent, failed, cancelled } = rollout.counts;
   const { title } = rollout;
   const said = (count: number, what: string, more = "") =>
     count > 0 ? [`${what}: ${devices(count)}.${more}`] : [];
@@ -119,7 +127,7 @@ export function consequences(action: Action, rollout: RolloutView): string[] {
         "The wave in progress gets its whole time again.",
       ];
     case "retry":
-      return said(failed + silent, `Asked for ${title} once more`);
+      return said(failed + cancelled + silent, `Asked for ${title} once more`);
     case "next_wave":
       return [
         "The open wave passes, whatever its gate says; your reason is kept with it.",

@@ -103,7 +103,7 @@ function Rollout({ rollout }: { rollout: RolloutView }) {
               <small> / {formatCount(counts.total)}</small>
             </>
           }
-          note={`${formatCount(counts.updating)} updating, ${formatCount(counts.waiting)} waiting`}
+          note={`${formatCount(counts.updating)} updating, ${formatCount(counts.waiting)} waiting${counts.cancelled > 0 ? `, ${formatCount(counts.cancelled)} cancelled` : ""}`}
         />
         <Tile
           title="Failed or rolled back"
