@@ -1,8 +1,14 @@
 import { stripVTControlCharacters } from "node:util";
-import { rolloutRequestSchema, type GateTest, type RolloutView, type WaveView } from "@fieldloop/protocol";
+import {
+  rolloutRequestSchema,
+  type GateTest,
+  type RolloutDeviceView,
+  type RolloutView,
+  type WaveView,
+} from "@fieldloop/protocol";
 import { describe, expect, it } from "vitest";
 import { countsText, drawRollout, duration, withProgress } from "./draw.js";
-import { listRows, showRows } from "./tables.js";
+import { deviceRows, listRows, showRows } from "./tables.js";
 
 const NOW = Date.UTC(2026, 10, 27, 12);
 const NO_COUNTS = {
@@ -203,5 +209,28 @@ describe("a rollout whose devices a newer one took", () => {
     expect(listRows([superseded])[1]!.at(-1)).toBe("superseded by parts@8 (rol_2) on 3 devices");
     expect(showRows(superseded)).toContainEqual(["superseded by", "parts@8 (rol_2) on 3 devices"]);
     expect(listRows([VIEW])[1]!.at(-1)).toBe("");
+  });
+});
+
+describe("deviceRows", () => {
+  const DEVICE: RolloutDeviceView = {
+    ...{ device: "cam-1", wave: 1, control: false, joined: false, state: "active", hold: null, attempt: 1 },
+    ...{ deployment: null, errorCode: null, errorMessage: null, offered: NOW, updated: NOW, previous: null },
+    ...{ restore: "none", restoreDetail: null },
+  };
+  const hold = { reason: "superseded", detail: "rollout rol_2 says what it has" } as const;
+  const cancelled = { errorCode: "cancelled", errorMessage: "the rollout was rolled back" };
+
+  it.each<[Partial<RolloutDeviceView>, string]>([
+    [{}, ""],
+    [{ hold: { reason: "rate", detail: "" } }, "rate"],
+    [{ hold, state: "skipped" }, "superseded: rollout rol_2 says what it has"],
+    [
+      { restore: "impossible", restoreDetail: "it had nothing before" },
+      "restore impossible: it had nothing before",
+    ],
+    [{ ...cancelled, restore: "done" }, "cancelled: the rollout was rolled back; restore done"],
+  ])("%j says why: %s", (change, why) => {
+    expect(deviceRows([{ ...DEVICE, ...change }])[1]!.at(-1)).toBe(why);
   });
 });

@@ -70,10 +70,18 @@ export function deviceRows(devices: readonly RolloutDeviceView[]): string[][] {
   ];
 }
 
-function whyOf({ hold, errorCode, errorMessage, restore }: RolloutDeviceView): string {
-  if (restore !== "none") return `restore ${restore}`;
-  if (errorCode !== null) return `${errorCode}: ${errorMessage ?? ""}`;
-  return hold ? `${hold.reason}: ${hold.detail}` : "";
+/** What went wrong or holds it up, and how far its return is: `cancelled: the rollout was rolled back; restore done`. */
+function whyOf({ hold, errorCode, errorMessage, restore, restoreDetail }: RolloutDeviceView): string {
+  const why =
+    errorCode === null
+      ? hold && withDetail(hold.reason, hold.detail)
+      : withDetail(errorCode, errorMessage ?? "");
+  const back = restore === "none" ? null : withDetail(`restore ${restore}`, restoreDetail ?? "");
+  return [why, back].filter((text) => text !== null).join("; ");
+}
+
+function withDetail(text: string, detail: string): string {
+  return detail === "" ? text : `${text}: ${detail}`;
 }
 
 export function verdictRows(verdicts: readonly RolloutVerdict[]): string[][] {

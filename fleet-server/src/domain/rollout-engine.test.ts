@@ -354,6 +354,9 @@ describe("people", () => {
       world.advance(60);
       expect([...world.devices.values()].map(({ running }) => running)).toEqual([null, null]);
       expect(states(live)["d0"]).toBe("cancelled");
+      const left = what === "abort" ? "none" : "impossible";
+      const restoreDetail = what === "abort" ? null : "it had nothing before";
+      expect(live.devices.get("d0")).toMatchObject({ restore: left, restoreDetail });
     },
   );
 
@@ -390,6 +393,25 @@ describe("people", () => {
       expect(live.record.reason).toContain("3 devices restored");
       expect([...world.devices.values()].every(({ running }) => running!.version === 1)).toBe(true);
     }
+  });
+
+  it("say of each device that does not return why", () => {
+    const world = fleetOf(3);
+    const live = world.create({ waves: [{ percent: 100 }], gate: { soakSeconds: 0, silenceSeconds: 5 } });
+    expect(world.until(live, ended)).toBe("succeeded");
+    world.change("d1", {
+      running: { ...world.devices.get("d1")!.running!, version: 9, packageSha256: "f".repeat(64) },
+    });
+    world.change("d2", { online: false });
+    act(world, live, "roll_back");
+    expect(world.until(live, ({ state }) => state === "rolled_back")).toBe("rolled_back");
+    const devices = ["d0", "d1", "d2"].map((device) => live.devices.get(device)!);
+    expect(devices.map(({ restore, restoreDetail }) => [restore, restoreDetail])).toEqual([
+      ["done", null],
+      ["impossible", "it runs parts@9 by now"],
+      ["silent", "nothing heard for 5 s; it goes back when it can"],
+    ]);
+    expect(live.record.reason).toContain("1 had something else by then, or were gone");
   });
 
   it("retry what failed: the wave goes on", () => {

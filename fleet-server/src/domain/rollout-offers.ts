@@ -122,6 +122,7 @@ function offer(live: LiveRollout, entry: RolloutDevice, device: FleetDevice, now
     retryAt: null,
     previous,
     restore: "none",
+    restoreDetail: null,
     restoreOffered: null,
     watch: null,
     word: null,

@@ -4,6 +4,7 @@ import { isNewer } from "./rollout-holds.js";
 import { ENGINE } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
 import {
+  GONE,
   hasFailed,
   isInProgress,
   mayFollow,
@@ -215,9 +216,10 @@ function noteSilence(live: LiveRollout, entry: RolloutDevice, seconds: number, n
 /** A device that was deleted can neither be asked nor report. */
 export function noteGone(live: LiveRollout, entry: RolloutDevice, now: number): void {
   if (isInProgress(entry.state) || entry.state === "waiting") {
-    const hold = { reason: "left", detail: "the device is not known any more" } as const;
+    const hold = { reason: "left", detail: GONE } as const;
     live.change(entry, { state: "skipped", hold, updated: now });
     live.note("skipped", ENGINE, entry);
   }
-  if (entry.restore === "offered") live.change(entry, { restore: "impossible", updated: now });
+  if (entry.restore === "offered")
+    live.change(entry, { restore: "impossible", restoreDetail: GONE, updated: now });
 }

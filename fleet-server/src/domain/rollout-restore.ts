@@ -1,4 +1,4 @@
-import { DEPLOYMENT, isFinal } from "@fieldloop/protocol";
+import { DEPLOYMENT, formatModelVersion, isFinal } from "@fieldloop/protocol";
 import type { FleetDevice } from "./fleet.js";
 import { mayRestore, type StepContext } from "./rollout-holds.js";
 import { ENGINE } from "./rollout-journal.js";
@@ -20,7 +20,7 @@ export function restoreDevices(live: LiveRollout, context: StepContext, budget: 
   const { now } = context;
   for (const entry of live.restoring) {
     const outcome = restoreOutcome(live, entry, context.fleet.get(entry.device), now);
-    if (outcome) live.change(entry, { restore: outcome, updated: now });
+    if (outcome) live.change(entry, { ...outcome, updated: now });
   }
   if (live.state !== "rolling_back") return;
   let rate = Math.min(live.pace.left(now), budget.left);
@@ -31,9 +31,10 @@ export function restoreDevices(live: LiveRollout, context: StepContext, budget: 
     if (entry.state === "waiting") endWaiting(live, entry, ROLLED_BACK, now);
     if (entry.restore !== "none" || entry.offered === null) continue;
     const device = context.fleet.get(entry.device);
-    if (!canReturn(live, entry, device)) {
+    const restoreDetail = noReturn(live, entry, device);
+    if (restoreDetail !== undefined) {
       if (entry.previous === null && isUnfinished(live, entry)) withdraw(live, entry, ROLLED_BACK, now);
-      live.change(entry, { restore: "impossible", updated: now });
+      live.change(entry, { restore: "impossible", restoreDetail, updated: now });
       continue;
     }
     open = true;
@@ -47,15 +48,22 @@ export function restoreDevices(live: LiveRollout, context: StepContext, budget: 
 }
 
 /**
- * Not a device that had the version before this rollout, or nothing: there is no way back to offer. Nor one that has something else
- * by now: that is not this rollout's to take away.
+ * Why a device cannot return; undefined where it can. Not one that had the version before this rollout, or nothing: there is no way
+ * back to offer. Nor one that has something else by now: that is not this rollout's to take away.
  */
-function canReturn(live: LiveRollout, entry: RolloutDevice, device: FleetDevice | undefined): boolean {
+function noReturn(
+  live: LiveRollout,
+  entry: RolloutDevice,
+  device: FleetDevice | undefined,
+): string | undefined {
   const { previous, state, hold } = entry;
-  if (previous === null || (state === "skipped" && hold?.reason === "superseded")) return false;
-  if (!device || hasSubject(device, live.record.subject) || hasPrevious(device, previous)) return true;
+  if (previous === null) return "it had nothing before";
+  if (state === "skipped" && hold?.reason === "superseded") return hold.detail;
+  if (!device || hasSubject(device, live.record.subject) || hasPrevious(device, previous)) return undefined;
+  if (previous.kind === "config") return "it has another configuration by now";
+  const running = device.runningOf(previous.model);
   // It runs nothing now: its way back is still this one.
-  return previous.kind === "package" && device.runningOf(previous.model) === null;
+  return running ? `it runs ${formatModelVersion(running.model, running.version)} by now` : undefined;
 }
 
 /** Another rollout is at it; that ends by itself. */
@@ -112,26 +120,31 @@ function restoreOutcome(
   entry: RolloutDevice,
   device: FleetDevice | undefined,
   now: number,
-): "done" | "silent" | undefined {
-  if (device && entry.previous && hasPrevious(device, entry.previous)) return "done";
+): Pick<RolloutDevice, "restore" | "restoreDetail"> | undefined {
+  if (device && entry.previous && hasPrevious(device, entry.previous))
+    return { restore: "done", restoreDetail: null };
   // Its desired state is retained: it goes back whenever it returns; the rollout need not wait for ever.
   const offered = entry.restoreOffered ?? now;
   const { silenceSeconds, waveTimeoutSeconds } = live.record.request.gate;
   const silent = now - Math.max(device?.lastSeen ?? 0, offered) > silenceSeconds * 1000;
   const late = now - offered > waveTimeoutSeconds * 1000;
-  return silent || late ? "silent" : undefined;
+  if (!silent && !late) return undefined;
+  const what = silent ? `nothing heard for ${silenceSeconds} s` : `not back within ${waveTimeoutSeconds} s`;
+  return { restore: "silent", restoreDetail: `${what}; it goes back when it can` };
 }
 
 function restoreSummary(live: LiveRollout): string {
-  const counts = { done: 0, silent: 0, impossible: 0 };
-  for (const { restore } of live.devices.values()) {
-    if (restore === "done" || restore === "silent" || restore === "impossible") counts[restore]++;
+  const counts = { done: 0, silent: 0, nothing: 0, other: 0 };
+  for (const { restore, previous } of live.devices.values()) {
+    if (restore === "done" || restore === "silent") counts[restore]++;
+    if (restore === "impossible") counts[previous === null ? "nothing" : "other"]++;
   }
   const parts = [
     live.record.reason ?? "rolled back",
     `${counts.done} ${counts.done === 1 ? "device" : "devices"} restored`,
   ];
   if (counts.silent > 0) parts.push(`${counts.silent} did not confirm it and will go back when they return`);
-  if (counts.impossible > 0) parts.push(`${counts.impossible} ran nothing to return to`);
+  if (counts.nothing > 0) parts.push(`${counts.nothing} ran nothing to return to`);
+  if (counts.other > 0) parts.push(`${counts.other} had something else by then, or were gone`);
   return parts.join("; ");
 }

@@ -109,6 +109,8 @@ export interface RolloutDevice {
   retryAt: number | null;
   previous: Previous | null;
   restore: "none" | "offered" | "done" | "silent" | "impossible";
+  /** Why it is silent or impossible. */
+  restoreDetail: string | null;
   restoreOffered: number | null;
   watch: Watch | null;
   /** Latest word on its latest deployment; in memory only, the deployment itself is stored. */
@@ -121,6 +123,9 @@ export interface DeploymentWord {
   readonly errorCode: ErrorCode | null;
   readonly errorMessage: string | null;
 }
+
+/** Its device was deleted. */
+export const GONE = "the device is not known any more";
 
 /** Left out: the rollout `by` says what the device has from now on. */
 export function supersededHold(by: string): Hold {
@@ -211,6 +216,7 @@ export function newRolloutDevice(
     retryAt: null,
     previous: null,
     restore: "none",
+    restoreDetail: null,
     restoreOffered: null,
     watch: null,
     word: null,

@@ -121,8 +121,8 @@ export function viewProgress(live: LiveRollout, time: number): RolloutProgress {
 export function viewDevice(live: LiveRollout, entry: RolloutDevice): RolloutDeviceView {
   const wave = live.waves[entry.wave - 1]!;
   const unheld = entry.state === "waiting" && !entry.hold ? unheldReason(live, wave) : null;
-  const { device, control, joined, state, attempt, errorCode, errorMessage, offered, updated, restore } =
-    entry;
+  const { device, control, joined, state, attempt, errorCode, errorMessage, offered, updated } = entry;
+  const { restore, restoreDetail } = entry;
   const deployment = attempt === 0 ? null : deploymentId(live.id, device, "offer", attempt);
   return {
     device,
@@ -144,6 +144,7 @@ export function viewDevice(live: LiveRollout, entry: RolloutDevice): RolloutDevi
       ...withoutKind(entry.previous),
     },
     restore,
+    restoreDetail,
   };
 }
 

@@ -323,7 +323,8 @@ export class RolloutService {
   /** The device was deleted meanwhile, or suspended before the offer: no report will ever come. */
   #refuse(live: LiveRollout, device: string, error: FieldloopError, now: number): void {
     const entry = live.devices.get(device)!;
-    if (entry.restore === "offered") live.change(entry, { restore: "impossible", updated: now });
+    if (entry.restore === "offered")
+      live.change(entry, { restore: "impossible", restoreDetail: error.message, updated: now });
     else
       live.change(entry, {
         state: "rejected",

@@ -87,6 +87,16 @@ export const ROLLOUT_CREATOR_MIGRATION: Migration = {
   ],
 };
 
+/** Until here a device that did not return had no reason. */
+export const ROLLOUT_RESTORE_MIGRATION: Migration = {
+  name: "loop_0013_rollout_restore_detail",
+  statements: () => [
+    "alter table rollout_devices add column restore_detail text",
+    `update rollout_devices set restore_detail = 'it had nothing before'
+      where restore = 'impossible' and previous is null`,
+  ],
+};
+
 export interface StoredRollout {
   readonly record: RolloutRecord;
   readonly waves: RolloutWave[];
@@ -140,7 +150,7 @@ const waveColumns =
   verdict, looks, next_look as "nextLook", approved, forced`);
 const deviceColumns = sql.raw(`device, wave, position, control, joined, state, hold_reason as "holdReason",
   hold_detail as "holdDetail", hold_by as "holdBy", attempt, error_code as "errorCode", error_message as "errorMessage", offered, updated,
-  retry_at as "retryAt", previous, restore, restore_offered as "restoreOffered", watch`);
+  retry_at as "retryAt", previous, restore, restore_detail as "restoreDetail", restore_offered as "restoreOffered", watch`);
 
 /** Devices written in one statement. */
 const DEVICES_PER_INSERT = 200;
@@ -264,7 +274,7 @@ export class RolloutStore {
       hold_reason = ${one.hold?.reason ?? null}, hold_detail = ${one.hold?.detail ?? null}, hold_by = ${one.hold?.by ?? null}, attempt = ${one.attempt},
       error_code = ${one.errorCode}, error_message = ${one.errorMessage}, offered = ${one.offered}, updated = ${one.updated},
       retry_at = ${one.retryAt}, previous = ${one.previous && JSON.stringify(one.previous)}, restore = ${one.restore},
-      restore_offered = ${one.restoreOffered}, watch = ${one.watch && JSON.stringify(one.watch)}
+      restore_detail = ${one.restoreDetail}, restore_offered = ${one.restoreOffered}, watch = ${one.watch && JSON.stringify(one.watch)}
       where rollout = ${rollout} and device = ${one.device}`);
   }
 

@@ -142,6 +142,8 @@ export const rolloutDeviceViewSchema = z.object({
     })
     .nullable(),
   restore: z.enum(["none", "offered", "done", "silent", "impossible"]),
+  /** Why it is silent or impossible; null for the others. */
+  restoreDetail: z.string().nullable(),
 });
 export type RolloutDeviceView = z.output<typeof rolloutDeviceViewSchema>;
 

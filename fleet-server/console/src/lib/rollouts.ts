@@ -2,6 +2,7 @@ import type {
   GateTest,
   RolloutActionName,
   RolloutDeviceCounts,
+  RolloutDeviceView,
   RolloutState,
   RolloutView,
   WaveView,
@@ -147,6 +148,23 @@ export function consequences(action: Action, rollout: RolloutView): string[] {
         ...untouched,
         "A roll-back can’t be resumed.",
       ];
+  }
+}
+
+/** How far a device's return is; empty where it was not asked to. */
+export function restoreText({ restore, restoreDetail }: RolloutDeviceView): string {
+  const why = restoreDetail === null ? "" : `: ${restoreDetail}`;
+  switch (restore) {
+    case "none":
+      return "";
+    case "offered":
+      return "asked to return";
+    case "done":
+      return "returned to what it had";
+    case "silent":
+      return `asked to return${why}`;
+    case "impossible":
+      return `cannot return${why}`;
   }
 }
 

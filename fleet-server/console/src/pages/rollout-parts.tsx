@@ -5,7 +5,7 @@ import { useResource } from "../api/resource.js";
 import { now } from "../lib/clock.js";
 import { formatCount, formatDuration, plural, words } from "../lib/format.js";
 import { DEPLOYMENT_KIND, WAVE_KIND } from "../lib/kinds.js";
-import { DEVICE_GROUPS } from "../lib/rollouts.js";
+import { DEVICE_GROUPS, restoreText } from "../lib/rollouts.js";
 import { devicePath, rolloutPath } from "../lib/url.js";
 import { Badge, Dot } from "../ui/atoms.js";
 import { Loaded } from "../ui/layout.js";
@@ -151,7 +151,8 @@ function WaveDevices({ rollout, wave }: { rollout: string; wave: WaveView }) {
 
 function DeviceChip({ device }: { device: RolloutDeviceView }) {
   const why = device.errorCode ?? (device.hold ? device.hold.reason : words(device.state));
-  const more = device.errorMessage ?? device.hold?.detail ?? "";
+  const said = [device.errorMessage ?? device.hold?.detail ?? "", restoreText(device)];
+  const more = said.filter((text) => text !== "").join("; ");
   return (
     <Link
       class="chip"
