@@ -386,6 +386,20 @@ describe("routes of the loop", () => {
     expect(await server.api.as(undefined).refused(method, path)).toEqual([401, "unauthenticated"]);
   });
 
+  it("pages the audit log by time and id: nothing is left out, nothing twice", async () => {
+    type Entries = Page<{ entry: string }>;
+    const whole = await server.api.ok<Entries>("GET", "/api/v1/audit?limit=500");
+    const read: string[] = [];
+    let next: string | null = "";
+    while (next !== null) {
+      const page: Entries = await server.api.ok<Entries>("GET", `/api/v1/audit?limit=5${next}`);
+      read.push(...page.items.map(({ entry }) => entry));
+      next = page.next === null ? null : `&cursor=${page.next}`;
+    }
+    expect(read.length).toBeGreaterThan(2);
+    expect(read).toEqual(whole.items.map(({ entry }) => entry));
+  });
+
   it.each([
     ["POST", "/api/v1/models/shapes/versions", { manifestSha256: hash }, "labeler"],
     [
@@ -493,6 +507,8 @@ describe("routes of the loop", () => {
     ["GET", "/api/v1/samples?order=best", undefined, 400, "invalid_argument"],
     ["GET", "/api/v1/samples?cursor=!!!", undefined, 400, "invalid_argument"],
     ["GET", "/api/v1/samples?cursor=WzEsMl0", undefined, 400, "invalid_argument"],
+    ["GET", "/api/v1/rollouts?cursor=1800000000000", undefined, 400, "invalid_argument"],
+    ["GET", "/api/v1/audit?cursor=1800000000000.aud_A", undefined, 400, "invalid_argument"],
     ["GET", "/api/v1/samples?after=yesterday", undefined, 400, "invalid_argument"],
     ["GET", "/api/v1/samples/smp_00000000none", undefined, 404, "not_found"],
     ["GET", "/api/v1/samples/smp_00000000none/payload", undefined, 404, "not_found"],

@@ -12,6 +12,7 @@ import { isValidationSample } from "../domain/split.js";
 import { AuditStore } from "../store/audit.js";
 import type { Database } from "../store/database.js";
 import { EvaluationStore } from "../store/evaluations.js";
+import type { Behind } from "../store/newest.js";
 import type { StoredVersion } from "../store/registry.js";
 import { TrainerChild, type TrainerLimits } from "../training/child.js";
 import type { EvaluationBody } from "../training/job.js";
@@ -68,7 +69,7 @@ export class EvaluationService {
 
   /** Newest first. */
   async list(
-    options: { model?: string; candidate?: number; before?: number; limit?: number } = {},
+    options: { model?: string; candidate?: number; before?: Behind; limit?: number } = {},
   ): Promise<Evaluation[]> {
     return this.#store.list({ ...options, limit: Math.min(options.limit ?? 50, LIST_MAX) });
   }

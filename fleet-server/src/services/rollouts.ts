@@ -27,6 +27,7 @@ import { AuditStore } from "../store/audit.js";
 import type { Database } from "../store/database.js";
 import type { DeploymentStore } from "../store/deployments.js";
 import type { DesiredStore } from "../store/desired.js";
+import type { Behind } from "../store/newest.js";
 import type { StoredVersion } from "../store/registry.js";
 import { RolloutStore, type StoredRollout } from "../store/rollouts.js";
 import type { FleetFeed } from "./fleet-feed.js";
@@ -197,7 +198,7 @@ export class RolloutService {
   }
 
   async list(
-    options: { model?: string; state?: RolloutState; before?: number; limit?: number } = {},
+    options: { model?: string; state?: RolloutState; before?: Behind; limit?: number } = {},
   ): Promise<RolloutView[]> {
     const limit = Math.min(options.limit ?? 50, LIST_MAX);
     const views: RolloutView[] = [];

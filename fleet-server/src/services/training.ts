@@ -17,6 +17,7 @@ import type { BlobStore } from "../blob/blob.js";
 import type { Clock, Logger } from "../context.js";
 import { AuditStore } from "../store/audit.js";
 import type { Database } from "../store/database.js";
+import type { Behind } from "../store/newest.js";
 import { SampleStore } from "../store/samples-annotations.js";
 import { TrainingStore } from "../store/training.js";
 import { TrainerChild, type TrainerLimits } from "../training/child.js";
@@ -141,7 +142,7 @@ export class TrainingService {
     return stored;
   }
 
-  async list(options: { model?: string; before?: number; limit?: number } = {}): Promise<TrainingRun[]> {
+  async list(options: { model?: string; before?: Behind; limit?: number } = {}): Promise<TrainingRun[]> {
     return this.#store.list({ ...options, limit: Math.min(options.limit ?? 50, LIST_MAX) });
   }
 

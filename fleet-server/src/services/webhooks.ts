@@ -2,7 +2,6 @@ import { randomBytes } from "node:crypto";
 import {
   FieldloopError,
   WEBHOOK_PING_TYPE,
-  type Page,
   type Webhook,
   type WebhookChange,
   type WebhookDelivery,
@@ -12,6 +11,7 @@ import type { Clock } from "../context.js";
 import { SERVER_LIMITS } from "../limits.js";
 import { AuditStore } from "../store/audit.js";
 import type { Database } from "../store/database.js";
+import type { Behind } from "../store/newest.js";
 import { WebhookStore, type StoredWebhook } from "../store/webhooks.js";
 import type { NewId } from "./ids.js";
 import type { WebhookOutbox } from "./webhook-outbox.js";
@@ -138,18 +138,10 @@ export class WebhookService {
   /** Newest first. @throws FieldloopError `not_found` */
   async deliveries(
     webhook: string,
-    options: { state?: WebhookDelivery["state"]; cursor?: string; limit: number },
-  ): Promise<Page<WebhookDelivery>> {
+    options: { state?: WebhookDelivery["state"]; before?: Behind; limit: number },
+  ): Promise<WebhookDelivery[]> {
     await this.#require(webhook);
-    const { cursor, limit, state } = options;
-    const [created, delivery] = cursor?.split(".") ?? [];
-    const items = await this.#store.deliveries(webhook, {
-      ...(state === undefined ? {} : { state }),
-      ...(created === undefined ? {} : { before: { created: Number(created), delivery: delivery ?? "" } }),
-      limit,
-    });
-    const last = items.at(-1);
-    return { items, next: items.length === limit && last ? `${last.created}.${last.delivery}` : null };
+    return this.#store.deliveries(webhook, options);
   }
 
   /** Tries one that was given up again, from the first attempt on. @throws FieldloopError `not_found`, `conflict` */

@@ -1,5 +1,8 @@
 import { sql } from "drizzle-orm";
 import type { Database, Migration } from "./database.js";
+import { newestFirst, type Behind } from "./newest.js";
+
+const NEWEST = newestFirst("time", "entry");
 
 export const AUDIT_MIGRATION: Migration = {
   name: "loop_0001_audit",
@@ -35,13 +38,13 @@ export class AuditStore {
       values (${entry}, ${time}, ${actor}, ${action}, ${subject}, ${JSON.stringify(detail)})`);
   }
 
-  /** Newest first; `before` is the time of the last one read. */
-  async list(options: { subject?: string; before?: number; limit: number }): Promise<AuditEntry[]> {
+  /** Newest first, behind `before`. */
+  async list(options: { subject?: string; before?: Behind; limit: number }): Promise<AuditEntry[]> {
     const subject = options.subject === undefined ? sql`` : sql` and subject = ${options.subject}`;
     const rows = await this.#database.all<Omit<AuditEntry, "detail"> & { detail: string }>(sql`
       select entry, time, actor, action, subject, detail from audit
-      where time < ${options.before ?? Number.MAX_SAFE_INTEGER}${subject}
-      order by time desc, entry desc limit ${options.limit}`);
+      where ${NEWEST.behind(options.before)}${subject}
+      order by ${NEWEST.order} limit ${options.limit}`);
     return rows.map((row) => ({ ...row, detail: JSON.parse(row.detail) as Record<string, unknown> }));
   }
 }

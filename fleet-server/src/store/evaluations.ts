@@ -1,6 +1,9 @@
 import type { Evaluation } from "@fieldloop/protocol";
 import { sql } from "drizzle-orm";
 import type { Database, Migration } from "./database.js";
+import { newestFirst, type Behind } from "./newest.js";
+
+const NEWEST = newestFirst("created", "evaluation");
 
 export const EVALUATIONS_MIGRATION: Migration = {
   name: "loop_0004_evaluations",
@@ -32,11 +35,11 @@ export class EvaluationStore {
     return row && (JSON.parse(row.json) as Evaluation);
   }
 
-  /** Newest first. */
+  /** Newest first, behind `before`. */
   async list(options: {
     model?: string;
     candidate?: number;
-    before?: number;
+    before?: Behind;
     limit: number;
   }): Promise<Evaluation[]> {
     const model = options.model === undefined ? sql`` : sql` and model = ${options.model}`;
@@ -44,8 +47,8 @@ export class EvaluationStore {
     const rows = await this.#database.all<{
       json: string;
     }>(sql`select evaluation_json as json from evaluations
-      where created < ${options.before ?? Number.MAX_SAFE_INTEGER}${model}${candidate}
-      order by created desc, evaluation desc limit ${options.limit}`);
+      where ${NEWEST.behind(options.before)}${model}${candidate}
+      order by ${NEWEST.order} limit ${options.limit}`);
     return rows.map(({ json }) => JSON.parse(json) as Evaluation);
   }
 

@@ -13,6 +13,7 @@ import { sql, type SQL } from "drizzle-orm";
 import type { JournalEntry } from "../domain/rollout-journal.js";
 import type { Previous, RolloutDevice, RolloutRecord, RolloutWave, Watch } from "../domain/rollout.js";
 import type { Database, Migration } from "./database.js";
+import { newestFirst, type Behind } from "./newest.js";
 
 export const ROLLOUTS_MIGRATION: Migration = {
   name: "loop_0003_rollouts",
@@ -152,6 +153,8 @@ const deviceColumns = sql.raw(`device, wave, position, control, joined, state, h
   hold_detail as "holdDetail", hold_by as "holdBy", attempt, error_code as "errorCode", error_message as "errorMessage", offered, updated,
   retry_at as "retryAt", previous, restore, restore_detail as "restoreDetail", restore_offered as "restoreOffered", watch`);
 
+const NEWEST = newestFirst("created", "rollout");
+
 /** Devices written in one statement. */
 const DEVICES_PER_INSERT = 200;
 
@@ -199,18 +202,18 @@ export class RolloutStore {
     return (await this.#load(sql`where rollout = ${rollout}`))[0];
   }
 
-  /** Newest first. */
+  /** Newest first, behind `before`. */
   async list(options: {
     model?: string;
     state?: RolloutState;
-    before?: number;
+    before?: Behind;
     limit: number;
   }): Promise<StoredRollout[]> {
     const model = options.model === undefined ? sql`` : sql` and model = ${options.model}`;
     const state = options.state === undefined ? sql`` : sql` and state = ${options.state}`;
-    const before = options.before ?? Number.MAX_SAFE_INTEGER;
+    const { before, limit } = options;
     return this.#load(
-      sql`where created < ${before}${model}${state} order by created desc limit ${options.limit}`,
+      sql`where ${NEWEST.behind(before)}${model}${state} order by ${NEWEST.order} limit ${limit}`,
     );
   }
 

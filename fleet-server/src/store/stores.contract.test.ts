@@ -1,7 +1,9 @@
-import type { DeviceState } from "@fieldloop/protocol";
+import { rolloutRequestSchema, type DeviceState } from "@fieldloop/protocol";
 import { sql } from "drizzle-orm";
 import { describe, expect, it } from "vitest";
+import { newRolloutWave, type RolloutRecord } from "../domain/rollout.js";
 import { FACTS } from "../kit.test.support.js";
+import { AuditStore } from "./audit.js";
 import { AuthStore } from "./auth.js";
 import { describeDatabases } from "./databases.test.support.js";
 import { DeploymentStore } from "./deployments.js";
@@ -10,6 +12,8 @@ import { DeviceStore } from "./devices.js";
 import { EventStore } from "./events.js";
 import { SqlIdempotencyStore } from "./idempotency.js";
 import { LabelStore } from "./labels.js";
+import type { Behind } from "./newest.js";
+import { RolloutStore } from "./rollouts.js";
 import { SampleIngestStore, floatsOf } from "./samples.js";
 import { TelemetryStore } from "./telemetry.js";
 
@@ -439,3 +443,62 @@ describeDatabases("samples, events and labels", (database) => {
     expect(await store.get("m", 2)).toBeUndefined();
   });
 });
+
+const TIME = 1_800_000_000_000;
+/** Three of one millisecond, and one before it; not in the order of their ids. */
+const WRITTEN: readonly (readonly [id: string, time: number])[] = [
+  ["b", TIME],
+  ["a", TIME],
+  ["d", TIME - 1],
+  ["c", TIME],
+];
+
+/** Ids in the order of the list, read in pages of two. */
+async function paged(
+  list: (options: { before?: Behind; limit: number }) => Promise<Behind[]>,
+): Promise<string[]> {
+  const ids: string[] = [];
+  let before: Behind | undefined;
+  for (;;) {
+    const page = await list({ limit: 2, ...(before ? { before } : {}) });
+    ids.push(...page.map(({ id }) => id));
+    if (page.length < 2) return ids;
+    before = page.at(-1)!;
+  }
+}
+
+describeDatabases("lists that are newest first", (database) => {
+  describe("what shares a millisecond across the border of two pages is left out of neither", () => {
+    it("audit", async () => {
+      const store = new AuditStore(database());
+      for (const [entry, time] of WRITTEN)
+        await store.add({ entry, time, actor: "ann", action: "x", subject: "s", detail: {} });
+      const list = async (options: { before?: Behind; limit: number }): Promise<Behind[]> =>
+        (await store.list({ subject: "s", ...options })).map(({ entry, time }) => ({ id: entry, time }));
+      expect(await paged(list)).toEqual(["c", "b", "a", "d"]);
+    });
+
+    it("rollouts", async () => {
+      const store = new RolloutStore(database());
+      for (const [rollout, created] of WRITTEN)
+        await store.add(recordOf(rollout, created), [newRolloutWave(1, null)], []);
+      const list = async (options: { before?: Behind; limit: number }): Promise<Behind[]> =>
+        (await store.list({ model: "parts", ...options })).map(({ record }) => ({
+          id: record.rollout,
+          time: record.created,
+        }));
+      expect(await paged(list)).toEqual(["c", "b", "a", "d"]);
+    });
+  });
+});
+
+function recordOf(rollout: string, created: number): RolloutRecord {
+  const change = { kind: "package", model: "parts", version: 1 } as const;
+  return {
+    ...{ rollout, created, createdBy: "ann", creator: "ann", from: null },
+    subject: { ...change, packageSha256: "a".repeat(64) },
+    request: rolloutRequestSchema.parse({ change, target: { group: "all" } }),
+    ...{ state: "draft", reason: null, started: null, finished: null, approved: null },
+    ...{ current: false, supersededBy: null, revision: 1 },
+  };
+}

@@ -1,6 +1,9 @@
 import type { ErrorCode, TrainingRun, TrainingSettings } from "@fieldloop/protocol";
 import { sql, type SQL } from "drizzle-orm";
 import type { Database, Migration } from "./database.js";
+import { newestFirst, type Behind } from "./newest.js";
+
+const NEWEST = newestFirst("created", "run");
 
 export const TRAINING_MIGRATION: Migration = {
   name: "loop_0007_training",
@@ -38,13 +41,11 @@ export class TrainingStore {
     return (await this.#load(sql`where run = ${run}`))[0];
   }
 
-  /** Newest first. */
-  async list(options: { model?: string; before?: number; limit: number }): Promise<TrainingRun[]> {
+  /** Newest first, behind `before`. */
+  async list(options: { model?: string; before?: Behind; limit: number }): Promise<TrainingRun[]> {
     const model = options.model === undefined ? sql`` : sql` and model = ${options.model}`;
-    const before = options.before ?? Number.MAX_SAFE_INTEGER;
-    return this.#load(
-      sql`where created < ${before}${model} order by created desc, run desc limit ${options.limit}`,
-    );
+    const { before, limit } = options;
+    return this.#load(sql`where ${NEWEST.behind(before)}${model} order by ${NEWEST.order} limit ${limit}`);
   }
 
   /** Oldest first. */

@@ -46,7 +46,7 @@ describeDatabases("webhooks", (database) => {
     const page = await store.deliveries("whk_1", { limit: 2 });
     expect(page.map((one) => one.delivery)).toEqual(["msg_4", "msg_3"]);
     const { created, delivery: last } = page[1]!;
-    const rest = await store.deliveries("whk_1", { limit: 9, before: { created, delivery: last } });
+    const rest = await store.deliveries("whk_1", { limit: 9, before: { time: created, id: last } });
     expect(rest.map((one) => one.delivery)).toEqual(["msg_2", "msg_1"]);
     expect(rest[1]).toMatchObject({ state: "delivered", status: 204, finished: 1_800_000_000_009 });
   });

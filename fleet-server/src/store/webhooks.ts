@@ -1,6 +1,7 @@
 import type { DeliveredType, Webhook, WebhookDelivery, WebhookRequest } from "@fieldloop/protocol";
 import { sql } from "drizzle-orm";
 import type { Database, Migration } from "./database.js";
+import { newestFirst, type Behind } from "./newest.js";
 
 export const WEBHOOKS_MIGRATION: Migration = {
   name: "loop_0009_webhooks",
@@ -67,6 +68,7 @@ interface Row extends Omit<StoredWebhook, "events" | "enabled"> {
   enabled: number;
 }
 
+const NEWEST = newestFirst("created", "delivery");
 const COLUMNS = sql.raw(`webhook, url, events, description, enabled, created, created_by as "createdBy",
   previous_until as "previousSecretUntil"`);
 const DELIVERY_COLUMNS = sql.raw(`delivery, webhook, type, subject, created, state, attempts,
@@ -166,22 +168,19 @@ export class WebhookStore {
         ${pending ? one.created : null}, ${pending ? null : one.created}, ${one.error})`);
   }
 
-  /** Newest first, behind `before` (`{created}.{delivery}` of the last one read). */
+  /** Newest first, behind `before`. */
   async deliveries(
     webhook: string,
     options: {
       state?: WebhookDelivery["state"];
-      before?: { created: number; delivery: string };
+      before?: Behind;
       limit: number;
     },
   ): Promise<WebhookDelivery[]> {
-    const { before } = options;
+    const { before, limit } = options;
     const state = options.state === undefined ? sql`` : sql` and state = ${options.state}`;
-    const behind = before
-      ? sql` and (created < ${before.created} or (created = ${before.created} and delivery < ${before.delivery}))`
-      : sql``;
     return this.#database.all(sql`select ${DELIVERY_COLUMNS} from webhook_deliveries
-      where webhook = ${webhook}${state}${behind} order by created desc, delivery desc limit ${options.limit}`);
+      where webhook = ${webhook}${state} and ${NEWEST.behind(before)} order by ${NEWEST.order} limit ${limit}`);
   }
 
   async delivery(delivery: string): Promise<WebhookDelivery | undefined> {

@@ -3,7 +3,7 @@ import { createRoute, z } from "@hono/zod-openapi";
 import type { AuditStore } from "../../store/audit.js";
 import type { App } from "../env.js";
 import { requireRole } from "../guards.js";
-import { pageAnswer, pageQuerySchema } from "../schemas.js";
+import { behindCursor, newestCursorSchema, newestPage, pageAnswer, pageQuerySchema } from "../schemas.js";
 
 const entrySchema = z.object({
   entry: z.string(),
@@ -23,7 +23,7 @@ const listRoute = createRoute({
     query: pageQuerySchema.extend({
       /** `rollout:rol_…`, `version:parts@2`, `sample:smp_…`, … */
       subject: z.string().max(200).optional(),
-      cursor: z.coerce.number().pipe(timeSchema).optional(),
+      cursor: newestCursorSchema,
     }),
   },
   responses: { 200: pageAnswer(entrySchema, "Audit entries") },
@@ -34,15 +34,10 @@ export function registerAuditRoutes(app: App, audit: AuditStore): void {
     const { subject, cursor, limit } = c.req.valid("query");
     const items = await audit.list({
       ...(subject === undefined ? {} : { subject }),
-      ...(cursor === undefined ? {} : { before: cursor }),
+      ...behindCursor(cursor),
       limit,
     });
-    return c.json(
-      {
-        items: items.map((item) => ({ ...item })),
-        next: items.length === limit ? String(items.at(-1)!.time) : null,
-      },
-      200,
-    );
+    const page = newestPage(items, limit, ({ time, entry }) => ({ time, id: entry }));
+    return c.json({ ...page, items: page.items.map((item) => ({ ...item })) }, 200);
   });
 }

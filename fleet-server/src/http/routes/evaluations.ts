@@ -1,22 +1,23 @@
-import {
-  evaluationSchema,
-  modelNameSchema,
-  sha256Schema,
-  timeSchema,
-  versionSchema,
-} from "@fieldloop/protocol";
+import { evaluationSchema, modelNameSchema, sha256Schema, versionSchema } from "@fieldloop/protocol";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { EvaluationService } from "../../services/evaluation.js";
 import type { App } from "../env.js";
 import { currentPrincipal, principalName, requireRole } from "../guards.js";
-import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";
+import {
+  behindCursor,
+  jsonAnswer,
+  jsonBody,
+  newestCursorSchema,
+  newestPage,
+  pageAnswer,
+} from "../schemas.js";
 
 const tags = ["evaluations"];
 const params = z.object({ evaluation: z.string().regex(/^evl_[0-9a-z]{1,40}$/) });
 const querySchema = z.object({
   model: modelNameSchema.optional(),
   candidate: z.coerce.number().pipe(versionSchema).optional(),
-  cursor: z.coerce.number().pipe(timeSchema).optional(),
+  cursor: newestCursorSchema,
 });
 const requestSchema = z.object({
   model: modelNameSchema,
@@ -63,10 +64,13 @@ export function registerEvaluationRoutes(app: App, evaluations: EvaluationServic
     const items = await evaluations.list({
       ...(model === undefined ? {} : { model }),
       ...(candidate === undefined ? {} : { candidate }),
-      ...(cursor === undefined ? {} : { before: cursor }),
+      ...behindCursor(cursor),
       limit: PAGE,
     });
-    return c.json({ items, next: items.length === PAGE ? String(items.at(-1)!.created) : null }, 200);
+    return c.json(
+      newestPage(items, PAGE, ({ created, evaluation }) => ({ time: created, id: evaluation })),
+      200,
+    );
   });
   app.openapi(getRoute, async (c) => c.json(await evaluations.get(c.req.valid("param").evaluation), 200));
   app.openapi(runRoute, async (c) =>

@@ -8,7 +8,6 @@ import {
   rolloutRequestSchema,
   rolloutVerdictSchema,
   rolloutViewSchema,
-  timeSchema,
 } from "@fieldloop/protocol";
 import { createRoute, z } from "@hono/zod-openapi";
 import { streamSSE } from "hono/streaming";
@@ -18,7 +17,14 @@ import type { RolloutService } from "../../services/rollouts.js";
 import type { App } from "../env.js";
 import { currentActor, currentPrincipal, principalName, requireRole } from "../guards.js";
 import { validationError } from "../problem.js";
-import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";
+import {
+  behindCursor,
+  jsonAnswer,
+  jsonBody,
+  newestCursorSchema,
+  newestPage,
+  pageAnswer,
+} from "../schemas.js";
 
 const tags = ["rollouts"];
 const params = z.object({ rollout: z.string().regex(/^rol_[0-9a-z]{1,40}$/) });
@@ -38,7 +44,7 @@ const routes = {
       query: z.object({
         model: modelNameSchema.optional(),
         state: z.enum(ROLLOUT_STATES).optional(),
-        cursor: z.coerce.number().pipe(timeSchema).optional(),
+        cursor: newestCursorSchema,
       }),
     },
     responses: { 200: pageAnswer(rolloutViewSchema, "Rollouts") },
@@ -127,10 +133,13 @@ export function registerRolloutRoutes(app: App, rollouts: RolloutService, live: 
     const items = await rollouts.list({
       ...(model === undefined ? {} : { model }),
       ...(state === undefined ? {} : { state }),
-      ...(cursor === undefined ? {} : { before: cursor }),
+      ...behindCursor(cursor),
       limit: PAGE,
     });
-    return c.json({ items, next: items.length === PAGE ? String(items.at(-1)!.created) : null }, 200);
+    return c.json(
+      newestPage(items, PAGE, ({ created, rollout }) => ({ time: created, id: rollout })),
+      200,
+    );
   });
   app.openapi(routes.create, async (c) =>
     c.json(await rollouts.create(c.req.valid("json"), currentActor(c)), 201),

@@ -1,14 +1,16 @@
-import {
-  modelNameSchema,
-  timeSchema,
-  trainingRunRequestSchema,
-  trainingRunSchema,
-} from "@fieldloop/protocol";
+import { modelNameSchema, trainingRunRequestSchema, trainingRunSchema } from "@fieldloop/protocol";
 import { createRoute, z } from "@hono/zod-openapi";
 import type { TrainingService } from "../../services/training.js";
 import type { App } from "../env.js";
 import { currentPrincipal, principalName, requireRole } from "../guards.js";
-import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";
+import {
+  behindCursor,
+  jsonAnswer,
+  jsonBody,
+  newestCursorSchema,
+  newestPage,
+  pageAnswer,
+} from "../schemas.js";
 
 const tags = ["training"];
 const params = z.object({ run: z.string().regex(/^trn_[0-9a-z]{1,40}$/) });
@@ -23,7 +25,7 @@ const listRoute = createRoute({
   request: {
     query: z.object({
       model: modelNameSchema.optional(),
-      cursor: z.coerce.number().pipe(timeSchema).optional(),
+      cursor: newestCursorSchema,
     }),
   },
   responses: { 200: pageAnswer(trainingRunSchema, "Training runs") },
@@ -63,10 +65,13 @@ export function registerTrainingRoutes(app: App, training: TrainingService): voi
     const { model, cursor } = c.req.valid("query");
     const items = await training.list({
       ...(model === undefined ? {} : { model }),
-      ...(cursor === undefined ? {} : { before: cursor }),
+      ...behindCursor(cursor),
       limit: PAGE,
     });
-    return c.json({ items, next: items.length === PAGE ? String(items.at(-1)!.created) : null }, 200);
+    return c.json(
+      newestPage(items, PAGE, ({ created, run }) => ({ time: created, id: run })),
+      200,
+    );
   });
   app.openapi(createRunRoute, async (c) =>
     c.json(await training.create(c.req.valid("json"), principalName(currentPrincipal(c))), 201),

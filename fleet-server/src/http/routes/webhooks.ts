@@ -9,7 +9,14 @@ import { SERVER_LIMITS } from "../../limits.js";
 import type { WebhookService } from "../../services/webhooks.js";
 import type { App } from "../env.js";
 import { currentPrincipal, principalName, requireRole } from "../guards.js";
-import { jsonAnswer, jsonBody, pageAnswer } from "../schemas.js";
+import {
+  behindCursor,
+  jsonAnswer,
+  jsonBody,
+  newestCursorSchema,
+  newestPage,
+  pageAnswer,
+} from "../schemas.js";
 
 const tags = ["webhooks"];
 const params = z.object({ webhook: z.string().regex(/^whk_[0-9a-z]{1,40}$/) });
@@ -82,10 +89,7 @@ const routes = {
       query: z.object({
         state: webhookDeliverySchema.shape.state.optional(),
         limit: z.coerce.number().int().min(1).max(SERVER_LIMITS.listItemsMax).default(100),
-        cursor: z
-          .string()
-          .regex(/^\d{1,16}\.msg_[0-9a-z]{1,40}$/)
-          .optional(),
+        cursor: newestCursorSchema,
       }),
     },
     responses: { 200: pageAnswer(webhookDeliverySchema, "Deliveries") },
@@ -125,8 +129,12 @@ export function registerWebhookRoutes(app: App, webhooks: WebhookService): void 
   );
   app.openapi(routes.deliveries, async (c) => {
     const { state, cursor, limit } = c.req.valid("query");
-    const options = { ...(state ? { state } : {}), ...(cursor === undefined ? {} : { cursor }), limit };
-    return c.json(await webhooks.deliveries(c.req.valid("param").webhook, options), 200);
+    const options = { ...(state ? { state } : {}), ...behindCursor(cursor), limit };
+    const items = await webhooks.deliveries(c.req.valid("param").webhook, options);
+    return c.json(
+      newestPage(items, limit, ({ created, delivery }) => ({ time: created, id: delivery })),
+      200,
+    );
   });
   app.openapi(routes.resend, async (c) => {
     const { webhook, delivery } = c.req.valid("param");
