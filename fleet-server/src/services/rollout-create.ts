@@ -1,10 +1,10 @@
 import {
   FieldloopError,
   formatModelVersion,
-  sha256Hex,
   type RolloutRequest,
   type RolloutSubject,
 } from "@fieldloop/protocol";
+import { configIdOf } from "../domain/config-id.js";
 import type { Fleet, FleetDevice } from "../domain/fleet.js";
 import { EVERY_DEVICE, targetTest } from "../domain/groups.js";
 import { previousOf } from "../domain/rollout-reports.js";
@@ -56,12 +56,6 @@ export async function resolveRequest(
   const subject: RolloutSubject = { kind: "package", model, version, packageSha256 };
   if (request.forceReason === undefined) refuseOtherModels(target, model);
   return { subject, target, from: fromOf(target, subject), evidence };
-}
-
-/** The same for the same content. */
-function configIdOf(policy: object): string {
-  const sorted = Object.fromEntries(Object.entries(policy).sort(([a], [b]) => (a < b ? -1 : 1)));
-  return `cfg_${sha256Hex(new TextEncoder().encode(JSON.stringify(sorted))).slice(0, 16)}`;
 }
 
 function resolveTarget({ target }: RolloutRequest, fleet: Fleet): FleetDevice[] {
