@@ -45,6 +45,7 @@ import { openSqlite } from "./store/sqlite.js";
 import { BUCKET_MS, TelemetryStore } from "./store/telemetry.js";
 import { DeviceStatsStore } from "./store/device-stats.js";
 import { FleetStore } from "./store/fleet.js";
+import { WebhookStore } from "./store/webhooks.js";
 import { DirectorKeys } from "./trust/director.js";
 import { KeyRing } from "./trust/key-ring.js";
 import { TrustService } from "./trust/service.js";
@@ -527,6 +528,37 @@ describe.each([
       await expect(kit.rollouts.create(unforced, ANN)).rejects.toMatchObject({
         code: "rollout_needs_evidence",
       });
+    });
+
+    it("tells webhooks of a gate what is new, and keeps every look", async () => {
+      const type = "io.fieldloop.rollout.verdict";
+      const webhooks = new WebhookStore(kit.database);
+      const about = { webhook: "whk_1", url: "https://a.example/", description: "", events: [type] as const };
+      const made = { enabled: true, created: kit.now, createdBy: "ann", previousSecretUntil: null };
+      await webhooks.add({ ...about, events: [...about.events], ...made }, "whsec_x");
+      await kit.publishBase();
+      const { rollout } = await kit.rollouts.create(request(), ANN);
+      await step();
+      await reach(rollout, ["cam-a"], 1, pkg.packageSha256);
+      const watch = async (seconds: number): Promise<void> => {
+        for (let second = 0; second < seconds; second++) {
+          await kit.report("cam-a", 1, pkg.packageSha256);
+          await step();
+        }
+      };
+      // Without predictions it waits, look after look; then it has them and passes.
+      await watch(30);
+      await kit.predictions("cam-a", 1, 40, 40);
+      await watch(5);
+      const verdicts = (await kit.rollouts.verdicts(rollout)).items.map(({ verdict }) => verdict.verdict);
+      expect(verdicts.length).toBeGreaterThan(5);
+      const told = (await webhooks.deliveries("whk_1", { limit: 99 })).map((one) => one.delivery);
+      const streamed = (await kit.rollouts.events(rollout, 0)).filter((one) => one.type === "verdict");
+      expect([new Set(verdicts), streamed.length, told.length]).toEqual([
+        new Set(["inconclusive", "pass"]),
+        verdicts.length,
+        2,
+      ]);
     });
 
     it("goes wave by wave to the end, and writes down who and why", async () => {

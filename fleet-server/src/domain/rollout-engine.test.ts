@@ -138,9 +138,18 @@ describe("a rollout", () => {
     expect(world.until(live, ended)).toBe("paused");
     expect(live.record.reason).toContain("wave 1 is inconclusive");
     expect(live.waves[0]!.looks).toBeLessThan(60);
+    // Every look is kept; that the gate still waits is news once a watch.
+    const looks = (): [all: number, news: number] => {
+      const all = world.journals.flatMap(({ journal }) => journal.lines().map((line) => ({ line, journal })));
+      const judged = all.filter(({ line }) => line.type === "verdict");
+      return [judged.length, judged.filter(({ line, journal }) => !journal.repeats.has(line)).length];
+    };
+    expect(live.waves[0]!.looks).toBeGreaterThan(5);
+    expect(looks()).toEqual([live.waves[0]!.looks, 1]);
     act(world, live, "resume");
     expect(live.state).toBe("running");
     expect(world.until(live, ended)).toBe("paused");
+    expect(looks()).toEqual([live.waves[0]!.looks, 2]);
   });
 });
 

@@ -56,6 +56,8 @@ export class Journal {
   /** Of the offers, those whose devices are looked at by the gate: their counts so far are to be remembered too. */
   readonly watched: RolloutDevice[] = [];
   readonly entries: JournalEntry[] = [];
+  /** Of the entries, looks at a gate that say what the one before said: stored and streamed, but webhooks are not told. */
+  readonly repeats = new Set<JournalEntry>();
   readonly #groups = new Map<string, Extract<JournalEntry, { type: "devices" }>>();
 
   get empty(): boolean {

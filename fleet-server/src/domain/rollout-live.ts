@@ -8,6 +8,7 @@ import {
   type WaveState,
 } from "@fieldloop/protocol";
 import type { Fleet, FleetDevice } from "./fleet.js";
+import { isNews } from "./gate-news.js";
 import { GATE, Journal, type DevicesWhat } from "./rollout-journal.js";
 import { Pace } from "./rollout-pace.js";
 import { Round } from "./round.js";
@@ -211,11 +212,14 @@ export class LiveRollout {
 
   /** A look at the gate, kept for ever. */
   judged(wave: RolloutWave, verdict: GateVerdict, nextLook: number): void {
+    const repeats = !isNews(verdict, wave.verdict, wave.watchedSince);
     wave.looks++;
     wave.verdict = verdict;
     wave.nextLook = nextLook;
     this.journal.waves.add(wave);
-    this.journal.write({ type: "verdict", actor: GATE, wave: wave.wave, look: wave.looks, verdict });
+    const entry = { type: "verdict", actor: GATE, wave: wave.wave, look: wave.looks, verdict } as const;
+    this.journal.write(entry);
+    if (repeats) this.journal.repeats.add(entry);
   }
 
   /** Hands over what changed since the last call. */

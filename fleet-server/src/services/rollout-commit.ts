@@ -76,7 +76,7 @@ export class RolloutCommit {
       if (entry.type === "verdict") await store.addVerdict(rollout, entry.wave, entry.look, entry.verdict);
       if (isHistory(entry)) {
         await store.addEvent(rollout, { seq: ++seq, time, entry });
-        told.push(rolloutEvent(rollout, seq, time, entry));
+        if (!journal.repeats.has(entry)) told.push(rolloutEvent(rollout, seq, time, entry));
       }
       await this.#audit(tx, rollout, time, entry);
     }
