@@ -114,7 +114,7 @@ export class SecretBox {
     if (!known)
       throw new FieldloopError(
         "secret_key_missing",
-        `Open the secret of ${about}: its key "${id}" is not in "${this.#options.folder}"; put "${id}${ENDING}" back from a backup of the data folder, or make a new secret`,
+        `Open the secret of ${about}: put its key "${id}${ENDING}" back from a backup of the data folder, or make a new secret; it is not in "${this.#options.folder}"`,
       );
     try {
       const cipher = createDecipheriv("aes-256-gcm", known.key, Buffer.from(nonce, "base64url"), {
