@@ -109,6 +109,22 @@ export const AGENT_LIMITS = {
   /** Hosts that a version is activated in, where something else may have ended the one before. */
   hostActivationsMax: 4,
 
+  // Where a model runs: in the host's own thread or in one of its own (docs/adr/0015)
+  /** Below it the two hops between threads cost more than the loop can be kept from its other work, whatever else it has to do. */
+  quickRunMsMax: 0.5,
+  /**
+   * The same where one lane is all that the host serves: its next frame waits for the run in either thread. The hops, 0.3 to 0.9 ms with
+   * what a frame and a thread that slept meet cold, are 5 % of such a run.
+   */
+  loneRunMsMax: 20,
+  /** Files up to this size open in some milliseconds, and on so few values no run takes long: tried in the host's own thread at once. */
+  quickFileBytesMax: 1024 * 1024,
+  quickInputValuesMax: 128 * 1024,
+  /** Files up to this size open in at most 50 ms, which the host's own thread can be kept from its other work once. */
+  hostFileBytesMax: 4 * 1024 * 1024,
+  /** Between the steps of opening, and before the model that it replaces is released: a frame that runs meanwhile meets one at most. */
+  openStepPauseMs: 25,
+
   // Trust
   /** Between two refreshes of the trust metadata; the first is within so long after the start. */
   trustRefreshMs: 6 * 3_600_000,

@@ -8,11 +8,12 @@ import {
   tagsOf,
   type FleetOptions,
 } from "../commands/fleet-options.js";
+import { isBody, type Body } from "./body.js";
 
 /** What `rollout create` was given; everything that is left out is as `--from` says, or has the server's default. */
 export interface CreateOptions extends FleetOptions {
   name?: string;
-  config?: Record<string, unknown>;
+  config?: Body;
   devices?: string[];
   group?: string;
   select?: Record<string, string>;
@@ -187,11 +188,10 @@ function daysOf(text: string): number[] {
   });
 }
 
-function readConfig(text: string): Record<string, unknown> {
+function readConfig(text: string): Body {
   try {
     const value: unknown = JSON.parse(text);
-    if (typeof value === "object" && value !== null && !Array.isArray(value))
-      return value as Record<string, unknown>;
+    if (isBody(value)) return value;
   } catch {
     // Said below, with what was given.
   }

@@ -1,7 +1,7 @@
 import { createReadStream } from "node:fs";
 import { FieldloopError, LIMITS, rolloutRequestSchema, type RolloutRequest } from "@fieldloop/protocol";
 import type { z } from "zod";
-import { isBody, type Body } from "./request.js";
+import { isBody, type Body } from "./body.js";
 
 /**
  * The request in a file, or what standard input says where the path is `-`; as it stands, not checked.

@@ -1,9 +1,7 @@
 import { FieldloopError } from "@fieldloop/protocol";
 import { readModelVersion } from "../commands/fleet-options.js";
+import { isBody, type Body } from "./body.js";
 import type { CreateOptions } from "./options.js";
-
-/** A request, or a part of one, that no schema has seen yet. */
-export type Body = Readonly<Record<string, unknown>>;
 
 /**
  * What `rollout create` asks for: its options over the request that `--from` gave.
@@ -63,10 +61,6 @@ function within(from: Body, name: string, given: Body, fresh: Body = {}): Body |
   if (Object.values(given).every((value) => value === undefined)) return undefined;
   const part = from[name];
   return over(isBody(part) ? part : fresh, given);
-}
-
-export function isBody(value: unknown): value is Body {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function changeOf(version: string | undefined, { config }: CreateOptions, from: Body): Body | undefined {

@@ -113,7 +113,6 @@ export class DeltaFetch {
       const both = AbortSignal.any([signal, AbortSignal.timeout(AGENT_LIMITS.deltaAskTimeoutMs)]);
       const headers = { authorization: `Bearer ${credential}` };
       const answer = await options.fetch(url, { method: "HEAD", headers, signal: both });
-      answer.cancel();
       if (answer.status === 202 && clock.monotonic() < until) {
         const seconds = Number(answer.headers.get("retry-after") ?? "5") || 5;
         await sleep(Math.min(seconds * 1_000, this.#waitMs), signal);

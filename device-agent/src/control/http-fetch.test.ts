@@ -119,6 +119,19 @@ describe("httpFetch", () => {
     await closed;
   });
 
+  it("keeps the connection of an answer that has no body", async () => {
+    const sockets = new Set<unknown>();
+    const url = await serve((request, response) => {
+      sockets.add(request.socket);
+      response.writeHead(200, { "content-length": "1000" }).end();
+    });
+    for (let request = 0; request < 3; request++) {
+      expect((await httpFetch(url, { method: "HEAD" })).status).toBe(200);
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    expect(sockets.size).toBe(1);
+  });
+
   it("says why nobody answers", async () => {
     await expect(httpFetch("http://127.0.0.1:1/")).rejects.toThrow("ECONNREFUSED");
     await expect(httpFetch("ftp://127.0.0.1/")).rejects.toThrow("Protocol");

@@ -11,7 +11,7 @@ export interface HttpRequest {
   readonly signal?: AbortSignal;
 }
 
-/** The answer's head; its body comes as it is read. Whoever does not read it to its end cancels it. */
+/** The answer's head; its body comes as it is read. Whoever does not read it to its end cancels it; after HEAD there is none. */
 export interface HttpAnswer {
   readonly status: number;
   readonly headers: { get(name: string): string | null };

@@ -12,7 +12,6 @@ import { Lane } from "./lane.js";
 import { LocalRuns } from "./local-runs.js";
 import { ModelPool } from "./model-pool.js";
 import { NumberBlocks } from "./numbers.js";
-import { LONE_RUN_MS_MAX, QUICK_RUN_MS_MAX } from "./placement.js";
 import type { Send } from "./reporter.js";
 import { Scheduler, type Task } from "./scheduler.js";
 
@@ -46,7 +45,7 @@ export class Inference {
     const { threadCount } = start;
     // Every lane may run at once within the budget; with more lanes than threads they take turns.
     const perModel = Math.max(1, Math.floor(threadCount / start.lanes.length));
-    const runMsMax = start.lanes.length === 1 ? LONE_RUN_MS_MAX : QUICK_RUN_MS_MAX;
+    const runMsMax = start.lanes.length === 1 ? AGENT_LIMITS.loneRunMsMax : AGENT_LIMITS.quickRunMsMax;
     const pool = new ModelPool(perModel, runMsMax, ({ code, message }) => {
       void send({ kind: "warning", failure: { code, message }, active: true });
     });

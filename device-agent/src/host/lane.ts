@@ -15,7 +15,6 @@ import { LaneSource } from "./lane-source.js";
 import type { HostModel } from "./model.js";
 import type { ModelPool } from "./model-pool.js";
 import type { NumberBlocks } from "./numbers.js";
-import { STEP_PAUSE_MS } from "./placement.js";
 import { placesFor } from "./queue-places.js";
 import { RateGate } from "./rate-gate.js";
 import type { Send } from "./reporter.js";
@@ -282,7 +281,7 @@ export class Lane implements Task {
       this.#target = target;
       this.#queueMax = placesFor(next.manifest, this.#options.lane.spec.batch);
       swapGapMs = await this.#swap(next);
-      if (old) await sleep(STEP_PAUSE_MS);
+      if (old) await sleep(AGENT_LIMITS.openStepPauseMs);
       // That the old one does not end in order, as where its driver died, is no failure of the new one.
       if (old)
         await this.#options.pool.release(old).catch((error: unknown) => this.#warn(toFieldloopError(error)));

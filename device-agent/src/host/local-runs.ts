@@ -13,7 +13,6 @@ import { AGENT_LIMITS } from "../limits.js";
 import { tensorBytes } from "../tensor-size.js";
 import { type LocalRun, LocalTask } from "./local-task.js";
 import type { HostModel } from "./model.js";
-import { QUICK_RUN_MS_MAX } from "./placement.js";
 import type { ModelPool } from "./model-pool.js";
 import type { Task } from "./scheduler.js";
 
@@ -71,7 +70,7 @@ export class LocalRuns {
           `Load model: ${this.#loaded.size} are loaded on demand, at most ${AGENT_LIMITS.localModelsMax}; unload one`,
         );
       }
-      this.#loaded.set(packageSha256, await this.#options.pool.acquire(target, QUICK_RUN_MS_MAX));
+      this.#loaded.set(packageSha256, await this.#options.pool.acquire(target, AGENT_LIMITS.quickRunMsMax));
     });
   }
 

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { encodeModel, float32Tensor, GraphBuilder } from "@fieldloop/runtime";
 import { writePackage } from "@fieldloop/runtime/node";
+import { AGENT_LIMITS } from "../limits.js";
 import { openPlaced } from "./placement.js";
 
 /** So much that every run on any machine takes less, and so little that none does. */
@@ -31,6 +32,20 @@ describe("a model is opened", () => {
     } finally {
       await opened.worker.stop();
     }
+  });
+
+  it("in steps with time between them where frames run in the same thread", async () => {
+    const directory = await writeDense(join(folder, "busy"), 8);
+    const options = { threadCount: 1, runMsMax: EVERY_RUN };
+    const openedAfter = async (isBusy: boolean): Promise<number> => {
+      const begin = performance.now();
+      const { worker } = await openPlaced(directory, { ...options, isBusy });
+      await worker.stop();
+      return performance.now() - begin;
+    };
+    await openedAfter(false);
+    // Reading, checking, opening and two runs: a timer never ends early.
+    expect(await openedAfter(true)).toBeGreaterThan(4 * AGENT_LIMITS.openStepPauseMs);
   });
 });
 

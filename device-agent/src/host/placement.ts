@@ -3,25 +3,10 @@ import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { MANIFEST_FILE, inputExtent, parseManifest } from "@fieldloop/runtime";
 import { ModelWorker, type LoadedInfo, type WorkerModelOptions } from "@fieldloop/runtime/node";
+import { AGENT_LIMITS } from "../limits.js";
 
 /** Where {@link ModelWorker} has the model. */
 export const SLOT = "model";
-/** Files up to this size open in some milliseconds, and on so few values no run of theirs takes long: tried in the host's own thread at once. */
-const QUICK_FILE_BYTES_MAX = 1024 * 1024;
-const QUICK_INPUT_VALUES_MAX = 128 * 1024;
-/** Files up to this size open in at most 50 ms, which the host's own thread can be kept from its other work once. */
-const HOST_FILE_BYTES_MAX = 4 * 1024 * 1024;
-/** Below it the two hops between threads cost more than the loop can be kept from its other work, whatever else it has to do. */
-export const QUICK_RUN_MS_MAX = 0.5;
-/**
- * The same where one lane is all that the host serves: its next frame waits for the run in either thread. The hops, 0.3 to 0.9 ms with what a
- * frame and a thread that slept meet cold, are 5 % of such a run.
- */
-export const LONE_RUN_MS_MAX = 20;
-
-/** Between the steps of opening, and before the model that it replaces is released: a frame that runs meanwhile meets one of them at most. */
-export const STEP_PAUSE_MS = 25;
-
 export interface Opened {
   readonly worker: ModelWorker;
   readonly info: LoadedInfo;
@@ -45,7 +30,7 @@ export async function openPlaced(
   directory: string,
   { runMsMax, isBusy, ...options }: PlacementOptions,
 ): Promise<Opened> {
-  const optionsHere = isBusy ? { ...options, stepPauseMs: STEP_PAUSE_MS } : options;
+  const optionsHere = isBusy ? { ...options, stepPauseMs: AGENT_LIMITS.openStepPauseMs } : options;
   const mayBeHere = runMsMax > 0 && (options.executionProvider ?? "cpu") === "cpu";
   if (mayBeHere && (await isQuickToTry(directory))) {
     const here = await openHere(directory, optionsHere);
@@ -54,7 +39,8 @@ export async function openPlaced(
     return openBeside(directory, options);
   }
   const beside = await openBeside(directory, options);
-  if (!mayBeHere || bytesOf(beside.info) > HOST_FILE_BYTES_MAX || !isQuick(beside, runMsMax)) return beside;
+  if (!mayBeHere || bytesOf(beside.info) > AGENT_LIMITS.hostFileBytesMax || !isQuick(beside, runMsMax))
+    return beside;
   await beside.worker.stop();
   return openHere(directory, optionsHere);
 }
@@ -92,7 +78,7 @@ async function isQuickToTry(directory: string): Promise<boolean> {
   const parts = [manifest, ...manifest.nodes];
   const bytes = parts.flatMap(({ variants }) => variants).reduce((sum, variant) => sum + variant.bytes, 0);
   const values = parts.flatMap(({ inputs }) => inputs).reduce((sum, input) => sum + inputExtent(input), 0);
-  return bytes <= QUICK_FILE_BYTES_MAX && values <= QUICK_INPUT_VALUES_MAX;
+  return bytes <= AGENT_LIMITS.quickFileBytesMax && values <= AGENT_LIMITS.quickInputValuesMax;
 }
 
 /** Of what is open; of a pipeline, at most. */

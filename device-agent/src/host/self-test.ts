@@ -4,7 +4,6 @@ import type { ControlRequest, SelfTest, WireFailure } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { likelyAccelerators } from "./accelerators.js";
 import { HostModel } from "./model.js";
-import { QUICK_RUN_MS_MAX } from "./placement.js";
 
 type SelfTestRequest = Extract<ControlRequest, { kind: "self_test" }>;
 /** Of the processes in which providers are tried: drivers are found by it. */
@@ -20,7 +19,7 @@ export async function selfTest(request: SelfTestRequest, environment: Environmen
   const before = process.memoryUsage.rss();
   const model = await HostModel.load(
     request.package,
-    { threadCount: request.threadCount, runMsMax: QUICK_RUN_MS_MAX, isBusy: false },
+    { threadCount: request.threadCount, runMsMax: AGENT_LIMITS.quickRunMsMax, isBusy: false },
     found?.providers?.[0],
   );
   try {

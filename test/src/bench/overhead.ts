@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { AGENT_LIMITS } from "@fieldloop/device-agent";
 import { packagePath } from "@fieldloop/models";
 import type { ImageInput, ManifestInput } from "@fieldloop/protocol";
 import { GraphBuilder, encodeModel, float32Tensor, headOutputs } from "@fieldloop/runtime";
@@ -21,9 +22,6 @@ const BLOCK_RUNS = 20;
 const ROUNDS = { tiny: 150, small: 25, large: 8, heavy: 3 } as const;
 const CAMERA = { width: 640, height: 480, quality: 85 } as const;
 const THREADS = 1;
-/** As the host has it: below it a small model runs in the host's own thread, where it serves one lane and where it serves several. */
-const LONE_RUN_MS_MAX = 20;
-const QUICK_RUN_MS_MAX = 0.5;
 
 interface Net {
   readonly id: string;
@@ -141,8 +139,8 @@ async function measureNet(net: Net): Promise<Figure[]> {
     });
     // A lane alone has its model in the host's own thread up to so long a run; one of several lanes only where the run is shorter than the
     // way between threads. Frames that wait go two at a time.
-    const isHere = tensors.bare < LONE_RUN_MS_MAX;
-    const isQuick = tensors.bare < QUICK_RUN_MS_MAX;
+    const isHere = tensors.bare < AGENT_LIMITS.loneRunMsMax;
+    const isQuick = tensors.bare < AGENT_LIMITS.quickRunMsMax;
     const alone = isQuick ? "" : isHere ? ", one lane" : ", no lane";
     const beside = isQuick ? ", no lane" : isHere ? ", one of several lanes" : "";
     const bareRun = { what: "ms bare ONNX Runtime", ms: tensors.bare };
