@@ -23,6 +23,7 @@ export {
 } from "./control/trust/trust-client.js";
 export { AGENT_LIMITS, AGENT_VERSION } from "./limits.js";
 export { createAgentLog, type LogOptions } from "./log.js";
+export { whoLeaves, type ThreadShare } from "./host/thread-shares.js";
 export { readSource, type ReadWants } from "./host/sources/read.js";
 export type { SourceFrame, WindowShape } from "./host/sources/source.js";
 export { LANE_FORM, parseLaneSpec, parseLaneSpecs, type LaneSpec } from "./lane-spec.js";

@@ -117,6 +117,14 @@ export const AGENT_LIMITS = {
    * what a frame and a thread that slept meet cold, are 5 % of such a run.
    */
   loneRunMsMax: 20,
+  /**
+   * The same where several lanes share the thread, to begin with: at 10 frames a second each they wait less for one another than the way
+   * between threads takes. What they really do is looked at so often.
+   */
+  sharedRunMsMax: 8,
+  sharedLookMs: 5_000,
+  /** The way to another thread and back, with what a frame and a thread that slept meet cold. */
+  betweenThreadsMs: 0.4,
   /** Files up to this size open in some milliseconds, and on so few values no run takes long: tried in the host's own thread at once. */
   quickFileBytesMax: 1024 * 1024,
   quickInputValuesMax: 128 * 1024,

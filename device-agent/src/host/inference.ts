@@ -14,6 +14,7 @@ import { ModelPool } from "./model-pool.js";
 import { NumberBlocks } from "./numbers.js";
 import type { Send } from "./reporter.js";
 import { Scheduler, type Task } from "./scheduler.js";
+import { ThreadSharing } from "./thread-sharing.js";
 
 export interface InferenceOptions {
   readonly start: StartMessage;
@@ -35,6 +36,7 @@ export class Inference {
   readonly #lanes: readonly Lane[];
   readonly #scheduler: Scheduler;
   readonly #governing: Governing;
+  readonly #sharing: ThreadSharing;
   #profileIntervalMs: number;
   #timers: NodeJS.Timeout[] = [];
 
@@ -45,10 +47,11 @@ export class Inference {
     const { threadCount } = start;
     // Every lane may run at once within the budget; with more lanes than threads they take turns.
     const perModel = Math.max(1, Math.floor(threadCount / start.lanes.length));
-    const runMsMax = start.lanes.length === 1 ? AGENT_LIMITS.loneRunMsMax : AGENT_LIMITS.quickRunMsMax;
-    const pool = new ModelPool(perModel, runMsMax, ({ code, message }) => {
+    const onTrouble = ({ code, message }: FieldloopError): void =>
       void send({ kind: "warning", failure: { code, message }, active: true });
-    });
+    const isShared = start.lanes.length > 1;
+    const pool = new ModelPool({ threadCount: perModel, isShared, onProviderFailed: onTrouble });
+    this.#sharing = new ThreadSharing({ models: () => pool.models, clock, onTrouble });
     const blocks = new NumberBlocks(start.nextBlock);
     const sampling = partOf(start.sampling, start.lanes.length);
     const onWaiting = (): void => this.#scheduler.wake();
@@ -69,6 +72,7 @@ export class Inference {
       setInterval(() => this.#tick(), TICK_MS),
     ];
     this.#governing.start();
+    this.#sharing.start();
     return Promise.all(
       this.#start.lanes.map(async ({ spec, package: target }) => ({
         lane: spec.name,
@@ -82,7 +86,7 @@ export class Inference {
     for (const timer of this.#timers) clearInterval(timer);
     this.#governing.stop();
     this.local.close();
-    await Promise.all(this.#lanes.map((lane) => lane.close()));
+    await Promise.all([...this.#lanes.map((lane) => lane.close()), this.#sharing.stop()]);
     await this.#scheduler.stop();
     await Promise.all([...this.#lanes.map((lane) => lane.finish()), this.local.finish()]);
   }

@@ -1,5 +1,6 @@
 import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
 import type { PackageToRun, ProviderToRun } from "../ipc.js";
+import { AGENT_LIMITS } from "../limits.js";
 import { HostModel } from "./model.js";
 
 interface Entry {
@@ -7,21 +8,28 @@ interface Entry {
   users: number;
 }
 
+export interface ModelPoolOptions {
+  /** Of each model. */
+  readonly threadCount: number;
+  /** Several lanes run their models beside one another. */
+  readonly isShared: boolean;
+  readonly onProviderFailed: (error: FieldloopError) => void;
+}
+
 /** Open models: lanes that run the same package on the same execution provider share one. */
 export class ModelPool {
-  readonly #threadCount: number;
-  readonly #laneRunMsMax: number;
-  readonly #onProviderFailed: (error: FieldloopError) => void;
+  readonly #options: ModelPoolOptions;
   readonly #entries = new Map<string, Entry>();
   readonly #keys = new Map<HostModel, string>();
   /** Execution providers that did not open a package, or failed while running it: not tried again by this host. */
   readonly #failed = new Set<string>();
 
-  /** `threadCount` is that of each model; `laneRunMsMax`: a lane's model whose run takes longer gets a thread of its own. */
-  constructor(threadCount: number, laneRunMsMax: number, onProviderFailed: (error: FieldloopError) => void) {
-    this.#threadCount = threadCount;
-    this.#laneRunMsMax = laneRunMsMax;
-    this.#onProviderFailed = onProviderFailed;
+  constructor(options: ModelPoolOptions) {
+    this.#options = options;
+  }
+
+  get models(): readonly HostModel[] {
+    return [...this.#keys.keys()];
   }
 
   /**
@@ -36,7 +44,7 @@ export class ModelPool {
         return await this.#open(target, provider, runMsMax);
       } catch (error) {
         this.#failed.add(key);
-        this.#onProviderFailed(providerFailed(provider.executionProvider, error));
+        this.#options.onProviderFailed(providerFailed(provider.executionProvider, error));
       }
     }
     return this.#open(target, undefined, runMsMax);
@@ -52,7 +60,7 @@ export class ModelPool {
     const { executionProvider, variant } = model;
     if (executionProvider === "cpu") return false;
     this.#failed.add(keyOf(target, { executionProvider, variant }));
-    this.#onProviderFailed(providerFailed(executionProvider, error));
+    this.#options.onProviderFailed(providerFailed(executionProvider, error));
     return true;
   }
 
@@ -74,18 +82,21 @@ export class ModelPool {
     await model.close();
   }
 
+  get #laneRunMsMax(): number {
+    return this.#options.isShared ? AGENT_LIMITS.sharedRunMsMax : AGENT_LIMITS.loneRunMsMax;
+  }
+
   async #open(
     target: PackageToRun,
     provider: ProviderToRun | undefined,
     runMsMax: number,
   ): Promise<HostModel> {
     const key = keyOf(target, provider);
+    const { threadCount, isShared } = this.#options;
+    const carryingRunMsMax = isShared ? Math.min(runMsMax, AGENT_LIMITS.quickRunMsMax) : runMsMax;
+    const options = { threadCount, runMsMax, carryingRunMsMax, isBusy: this.#keys.size > 0 };
     const entry = this.#entries.get(key) ?? {
-      opening: HostModel.load(
-        target,
-        { threadCount: this.#threadCount, runMsMax, isBusy: this.#keys.size > 0 },
-        provider,
-      ),
+      opening: HostModel.load(target, options, provider),
       users: 0,
     };
     this.#entries.set(key, entry);

@@ -12,10 +12,12 @@ import {
 import type { ModelWorker } from "@fieldloop/runtime/node";
 import type { PredictionOrigin } from "../control/prediction-batcher.js";
 import type { PackageToRun, ProviderToRun, SelfTest } from "../ipc.js";
-import { openPlaced, type PlacementOptions, SLOT } from "./placement.js";
+import { carries, openBeside, type Opened, openPlaced, type PlacementOptions, SLOT } from "./placement.js";
 
 interface Loaded {
-  readonly worker: ModelWorker;
+  readonly opened: Opened;
+  /** Opens the same in a thread of its own. */
+  readonly openBeside: () => Promise<Opened>;
   readonly manifest: Manifest;
   readonly variant: string;
   readonly executionProvider: string;
@@ -28,12 +30,22 @@ interface Loaded {
   readonly outputs: readonly TensorInfo[];
 }
 
-export type HostModelOptions = Pick<PlacementOptions, "threadCount" | "runMsMax" | "isBusy">;
+/** Frames, and inferences that programs asked for; how long the fastest of them took, milliseconds. */
+export interface RunsTaken {
+  readonly frames: number;
+  readonly fastestMs: number;
+}
+
+const NO_RUNS: RunsTaken = { frames: 0, fastestMs: Number.POSITIVE_INFINITY };
+
+export type HostModelOptions = Pick<
+  PlacementOptions,
+  "threadCount" | "runMsMax" | "carryingRunMsMax" | "isBusy"
+>;
 
 /**
- * An open model in a worker thread of its own, so that loading one never blocks the runs of another. A small one whose runs are over
- * before a thread would wake up runs in the host's own: without the hops, and without the memory of another JavaScript heap. Serves
- * several lanes.
+ * An open model in a worker thread of its own, so that loading one never blocks the runs of another. A small one of short runs runs in the
+ * host's own: without the hops, and without the memory of another JavaScript heap. Serves several lanes.
  */
 export class HostModel {
   readonly origin: PredictionOrigin;
@@ -48,12 +60,24 @@ export class HostModel {
   /** Of the graph itself. */
   readonly inputs: readonly TensorInfo[];
   readonly outputs: readonly TensorInfo[];
-  readonly #worker: ModelWorker;
+  /** Milliseconds of a run when it was opened. */
+  readonly warmRunMs: number;
+  /** What it says of a frame hangs on the frames before. */
+  readonly carries: boolean;
+  readonly #openBeside: Loaded["openBeside"];
+  #worker: ModelWorker;
+  #isHere: boolean;
+  #moving: Promise<void> | undefined;
+  #runs: RunsTaken = NO_RUNS;
 
   private constructor(loaded: Loaded) {
-    const { manifest, packageSha256 } = loaded;
+    const { manifest, packageSha256, opened } = loaded;
     const { model, version, signals } = manifest;
-    this.#worker = loaded.worker;
+    this.#worker = opened.worker;
+    this.#isHere = opened.isHere;
+    this.#openBeside = loaded.openBeside;
+    this.warmRunMs = opened.info.warmRunMs ?? 0;
+    this.carries = carries(manifest);
     this.manifest = manifest;
     this.origin = { model, version, packageSha256, signalNames: signals };
     this.variant = loaded.variant;
@@ -80,14 +104,17 @@ export class HostModel {
       executionProvider: provider.executionProvider,
       variant: provider.variant,
     };
-    const { worker, info } = await openPlaced(target.directory, { ...options, ...chosen });
+    const { threadCount } = options;
+    const opened = await openPlaced(target.directory, { ...options, ...chosen });
+    const { worker, info } = opened;
     try {
       const { manifest, packageSha256, executionProvider } = info;
       const baseline =
         manifest.baseline &&
         decodeBaseline(new Uint8Array(await readFile(join(target.directory, manifest.baseline.file))));
       return new HostModel({
-        worker,
+        opened,
+        openBeside: () => openBeside(target.directory, { threadCount, ...chosen }),
         manifest,
         variant: info.variant.name,
         executionProvider,
@@ -96,7 +123,7 @@ export class HostModel {
         packageSha256,
         baseline,
         loadMs: performance.now() - begin,
-        threadCount: options.threadCount,
+        threadCount,
         inputs: info.inputs,
         outputs: info.outputs,
       });
@@ -106,16 +133,58 @@ export class HostModel {
     }
   }
 
+  /** In the host's own thread. */
+  get isHere(): boolean {
+    return this.#isHere;
+  }
+
+  /** What it ran since the call before. */
+  takeRuns(): RunsTaken {
+    const runs = this.#runs;
+    this.#runs = NO_RUNS;
+    return runs;
+  }
+
+  /**
+   * To a thread of its own, between two runs. What it carries of its streams begins anew. @throws FieldloopError as {@link load}, with all
+   * as it was
+   */
+  moveBeside(): Promise<void> {
+    this.#moving ??= this.#moveBeside().finally(() => {
+      this.#moving = undefined;
+    });
+    return this.#moving;
+  }
+
+  async #moveBeside(): Promise<void> {
+    if (!this.#isHere) return;
+    const { worker } = await this.#openBeside();
+    const here = this.#worker;
+    this.#worker = worker;
+    this.#isHere = false;
+    await here.stop();
+  }
+
   /**
    * Frames of one stream, together where there are several; `fresh` where the first of them follows on nothing. They are copied: the
    * sampler may still want them. Never rejects.
    */
   async predict(frames: readonly Frame[], stream: string, fresh: boolean): Promise<readonly BatchItem[]> {
     const options = { keep: true, stream };
+    const worker = this.#worker;
+    const begin = performance.now();
     try {
-      if (fresh) await this.#worker.resetStream(SLOT, stream);
-      if (frames.length > 1) return await this.#worker.predictBatch(SLOT, frames, options);
-      return [{ ok: true, prediction: await this.#worker.predict(SLOT, frames[0]!, options) }];
+      // Both are asked at once: whoever stops a thread lets it finish what it was asked before.
+      const reset = fresh ? worker.resetStream(SLOT, stream) : undefined;
+      const items =
+        frames.length > 1
+          ? worker.predictBatch(SLOT, frames, options)
+          : worker
+              .predict(SLOT, frames[0]!, options)
+              .then((prediction): readonly BatchItem[] => [{ ok: true, prediction }]);
+      const [, answered] = await Promise.all([reset, items]);
+      this.#ran(frames.length, begin);
+      return answered;
     } catch (error) {
       const coded = toFieldloopError(error);
       return frames.map(() => ({ ok: false, error: coded }));
@@ -123,16 +192,28 @@ export class HostModel {
   }
 
   /** The graph itself, on tensors as they are. @throws FieldloopError `tensor_invalid`, `model_run_failed` */
-  runTensors(
+  async runTensors(
     feeds: Readonly<Record<string, Tensor>>,
     fetches?: readonly string[],
   ): Promise<Record<string, Tensor>> {
-    return this.#worker.runTensors(SLOT, feeds, fetches);
+    const begin = performance.now();
+    const outputs = await this.#worker.runTensors(SLOT, feeds, fetches);
+    this.#ran(1, begin);
+    return outputs;
   }
 
   /** The graph on an image file, made ready as the manifest says. @throws FieldloopError as {@link runTensors}, and those of images */
-  runImage(bytes: Uint8Array, fetches?: readonly string[]): Promise<Record<string, Tensor>> {
-    return this.#worker.runFrame(SLOT, { kind: "encoded", bytes }, fetches);
+  async runImage(bytes: Uint8Array, fetches?: readonly string[]): Promise<Record<string, Tensor>> {
+    const begin = performance.now();
+    const outputs = await this.#worker.runFrame(SLOT, { kind: "encoded", bytes }, fetches);
+    this.#ran(1, begin);
+    return outputs;
+  }
+
+  #ran(count: number, begin: number): void {
+    const { frames, fastestMs } = this.#runs;
+    const tookMs = (performance.now() - begin) / count;
+    this.#runs = { frames: frames + count, fastestMs: Math.min(fastestMs, tookMs) };
   }
 
   /** @throws FieldloopError `golden_case_failed`, `model_run_failed` */
@@ -151,6 +232,7 @@ export class HostModel {
 
   /** After the last run. */
   async close(): Promise<void> {
+    await this.#moving?.catch(() => undefined);
     await this.#worker.stop();
   }
 }

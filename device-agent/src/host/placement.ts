@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setImmediate as nextTurn } from "node:timers/promises";
+import type { Manifest } from "@fieldloop/protocol";
 import { MANIFEST_FILE, inputExtent, parseManifest } from "@fieldloop/runtime";
 import { ModelWorker, type LoadedInfo, type WorkerModelOptions } from "@fieldloop/runtime/node";
 import { AGENT_LIMITS } from "../limits.js";
@@ -17,6 +18,8 @@ export interface Opened {
 export interface PlacementOptions extends WorkerModelOptions {
   /** A model whose warm run takes longer, milliseconds, runs in a thread of its own; 0 for every one. */
   readonly runMsMax: number;
+  /** The same of a model that carries something from frame to frame: it cannot move to another thread later. `runMsMax` by default. */
+  readonly carryingRunMsMax?: number | undefined;
   /** Frames run in this thread. */
   readonly isBusy: boolean;
 }
@@ -28,18 +31,19 @@ export interface PlacementOptions extends WorkerModelOptions {
  */
 export async function openPlaced(
   directory: string,
-  { runMsMax, isBusy, ...options }: PlacementOptions,
+  { isBusy, runMsMax, carryingRunMsMax, ...options }: PlacementOptions,
 ): Promise<Opened> {
+  const limits = { runMsMax, carryingRunMsMax };
   const optionsHere = isBusy ? { ...options, stepPauseMs: AGENT_LIMITS.openStepPauseMs } : options;
   const mayBeHere = runMsMax > 0 && (options.executionProvider ?? "cpu") === "cpu";
   if (mayBeHere && (await isQuickToTry(directory))) {
     const here = await openHere(directory, optionsHere);
-    if (isQuick(here, runMsMax)) return here;
+    if (isQuick(here, limits)) return here;
     await here.worker.stop();
     return openBeside(directory, options);
   }
   const beside = await openBeside(directory, options);
-  if (!mayBeHere || bytesOf(beside.info) > AGENT_LIMITS.hostFileBytesMax || !isQuick(beside, runMsMax))
+  if (!mayBeHere || bytesOf(beside.info) > AGENT_LIMITS.hostFileBytesMax || !isQuick(beside, limits))
     return beside;
   await beside.worker.stop();
   return openHere(directory, optionsHere);
@@ -50,7 +54,8 @@ async function openHere(directory: string, options: WorkerModelOptions): Promise
   return openIn(new ModelWorker({ thread: false }), directory, options, true);
 }
 
-function openBeside(directory: string, options: WorkerModelOptions): Promise<Opened> {
+/** In a thread of its own. @throws FieldloopError as {@link ModelWorker.load} */
+export function openBeside(directory: string, options: WorkerModelOptions): Promise<Opened> {
   return openIn(new ModelWorker(), directory, options, false);
 }
 
@@ -69,8 +74,18 @@ async function openIn(
   }
 }
 
-function isQuick({ info }: Opened, runMsMax: number): boolean {
-  return (info.warmRunMs ?? Number.POSITIVE_INFINITY) <= runMsMax;
+function isQuick(
+  { info }: Opened,
+  { runMsMax, carryingRunMsMax = runMsMax }: Pick<PlacementOptions, "runMsMax" | "carryingRunMsMax">,
+): boolean {
+  const most = carries(info.manifest) ? carryingRunMsMax : runMsMax;
+  return (info.warmRunMs ?? Number.POSITIVE_INFINITY) <= most;
+}
+
+/** Whether what it says of a frame hangs on the frames before. */
+export function carries(manifest: Manifest): boolean {
+  const inputs = [manifest, ...manifest.nodes].flatMap((part) => part.inputs);
+  return inputs.some((input) => input.kind === "state" || (input.kind === "window" && input.context > 0));
 }
 
 async function isQuickToTry(directory: string): Promise<boolean> {

@@ -3,18 +3,18 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { AGENT_LIMITS } from "@fieldloop/device-agent";
 import { packagePath } from "@fieldloop/models";
-import type { ImageInput, ManifestInput } from "@fieldloop/protocol";
-import { GraphBuilder, encodeModel, float32Tensor, headOutputs } from "@fieldloop/runtime";
+import type { ImageInput } from "@fieldloop/protocol";
+import { GraphBuilder, float32Tensor, headOutputs } from "@fieldloop/runtime";
 import {
   ModelWorker,
   bareDecode,
   encodeJpeg,
   openModel,
   openPackage,
-  writePackage,
   type ModelPackage,
 } from "@fieldloop/runtime/node";
 import { BareWorker, openBare } from "./bare-worker.js";
+import { writeClassifier, writeNet } from "./nets.js";
 import { progress, type Figure } from "./report.js";
 
 /** Runs of each way, in turns of a block each: a machine that slows down slows all of them, and each way meets its own memory warm. */
@@ -137,16 +137,23 @@ async function measureNet(net: Net): Promise<Figure[]> {
       hereQueued: () => here.predictBatch("model", [image, image]),
       queued: () => worker.predictBatch("model", [image, image], { keep: true }),
     });
-    // A lane alone has its model in the host's own thread up to so long a run; one of several lanes only where the run is shorter than the
-    // way between threads. Frames that wait go two at a time.
+    // A lane alone has its model in the host's own thread up to so long a run; several share the thread while they hardly wait for one another,
+    // as `lanes` shows. Frames that wait go two at a time.
     const isHere = tensors.bare < AGENT_LIMITS.loneRunMsMax;
+    const isShared = tensors.bare < AGENT_LIMITS.sharedRunMsMax;
     const isQuick = tensors.bare < AGENT_LIMITS.quickRunMsMax;
-    const alone = isQuick ? "" : isHere ? ", one lane" : ", no lane";
-    const beside = isQuick ? ", no lane" : isHere ? ", one of several lanes" : "";
+    const alone = isShared ? "" : isHere ? ", one lane" : ", no lane";
+    const beside = isQuick
+      ? ", no lane"
+      : isShared
+        ? ", one of busy lanes"
+        : isHere
+          ? ", one of several lanes"
+          : "";
     const bareRun = { what: "ms bare ONNX Runtime", ms: tensors.bare };
     const inThread = { what: "ms bare ONNX Runtime in a thread of its own", ms: tensors.bareWorker };
     const pairInThread = { what: `${inThread.what}, of two runs`, ms: tensors.bareQueued / 2 };
-    // Where the host takes a worker because several lanes run beside one another, less than a bare thread cannot be had.
+    // A lane that leaves the thread because others would wait longer for it has no less than a bare thread; it is compared, and `lanes` judges.
     const peerOf = (bareThread: Peer): Peer => (isHere && !isQuick ? bareThread : bareRun);
     const ways: readonly (readonly [Way, string, string, boolean, Peer])[] = [
       ["here", "here", `in the host's own thread${alone}`, isHere, bareRun],
@@ -157,12 +164,12 @@ async function measureNet(net: Net): Promise<Figure[]> {
         isHere,
         bareRun,
       ],
-      ["worker", "worker", `through the host's worker${beside}`, !isQuick, peerOf(inThread)],
+      ["worker", "worker", `through the host's worker${beside}`, !isShared, peerOf(inThread)],
       [
         "queued",
         "queued",
         `through the host's worker${beside}, per frame of a queue`,
-        !isQuick,
+        !isShared,
         peerOf(pairInThread),
       ],
     ];
@@ -291,42 +298,6 @@ async function cameraFrame(): Promise<Uint8Array> {
   return encodeJpeg({ kind: "pixels", data, width, height, channels: 3 }, quality);
 }
 
-interface NetShape {
-  readonly name: string;
-  /** Pixels of a side. */
-  readonly size: number;
-  readonly channels: number;
-  readonly blocks: number;
-}
-
-/** A classifier of 3×3 convolutions with ReLU and a global mean, four classes. */
-async function writeNet(folder: string, shape: NetShape): Promise<ModelPackage> {
-  const { name, size, channels, blocks } = shape;
-  const graph = new GraphBuilder();
-  let at = graph.input("image", "float32", [1, 3, size, size]);
-  for (let block = 0; block < blocks; block++) {
-    const from = block === 0 ? 3 : channels;
-    const weight = Float32Array.from({ length: channels * from * 9 }, (_, index) => Math.sin(index) / 9);
-    const kernel = graph.initializer(float32Tensor(`w${block}`, [channels, from, 3, 3], weight));
-    [at] = graph.node("Conv", [at, kernel], { pads: { ints: [1, 1, 1, 1] } }) as [string];
-    [at] = graph.node("Relu", [at]) as [string];
-  }
-  [at] = graph.node("GlobalAveragePool", [at]) as [string];
-  [at] = graph.node("Flatten", [at], { axis: { i: 1 } }) as [string];
-  const dense = Float32Array.from({ length: channels * 4 }, (_, index) => Math.cos(index));
-  graph.node("Gemm", [at, graph.initializer(float32Tensor("dense", [channels, 4], dense))], {}, ["logits"]);
-  graph.output("logits", "float32", [1, 4]);
-  const image = {
-    width: size,
-    height: size,
-    colour: "rgb",
-    resize: "stretch",
-    layout: "nchw",
-    range: "unit",
-  } as const;
-  return writeClassifier(folder, name, graph, { kind: "image", name: "image", ...image });
-}
-
 /** Four columns to four classes, over a dynamic number of rows. */
 async function writeRowNet(folder: string): Promise<ModelPackage> {
   const graph = new GraphBuilder();
@@ -345,39 +316,4 @@ async function writeRowNet(folder: string): Promise<ModelPackage> {
   graph.output("logits", "float32", ["n", 4]);
   const columns = ["a", "b", "c", "d"].map((name) => ({ name, encoding: { kind: "number" } as const }));
   return writeClassifier(folder, "rows", graph, { kind: "table", name: "rows", columns, dims: [0, 4] });
-}
-
-async function writeClassifier(
-  folder: string,
-  name: string,
-  graph: GraphBuilder,
-  input: ManifestInput["inputs"][number],
-): Promise<ModelPackage> {
-  return writePackage(
-    join(folder, name),
-    {
-      schema: 1,
-      model: name,
-      version: 1,
-      created: "2026-11-20T00:00:00Z",
-      task: "classification",
-      licence: "Apache-2.0",
-      inputs: [input],
-      heads: [
-        {
-          name: "class",
-          kind: "classification",
-          output: "logits",
-          labels: ["a", "b", "c", "d"],
-          values: "logits",
-        },
-      ],
-      signals: ["margin", "entropy", "energy", "brightness", "instability"],
-      variants: [
-        { name: "fp32", file: "model.onnx", precision: "fp32", opset: 17, executionProviders: ["cpu"] },
-      ],
-      lineage: { base: null, snapshot: null, trainer: "by hand", settings: {}, libraries: {}, metrics: {} },
-    },
-    { "model.onnx": encodeModel(graph.build({ opset: 17 })) },
-  );
 }

@@ -1,5 +1,6 @@
 import { measureBackends } from "./backends.js";
 import { measureConformance } from "./conformance.js";
+import { measureLanes } from "./lanes.js";
 import { measureOverhead } from "./overhead.js";
 import { measurePipelines } from "./pipelines.js";
 import type { Figure } from "./report.js";
@@ -8,6 +9,7 @@ import type { Figure } from "./report.js";
 export async function runRuntimeSuite(): Promise<Figure[]> {
   return [
     ...(await measureOverhead()),
+    ...(await measureLanes()),
     ...(await measurePipelines()),
     ...(await measureBackends()),
     ...(await measureConformance(process.env["FIELDLOOP_TEST_DATA"] ?? "")),
