@@ -232,6 +232,12 @@ export const AGENT_LIMITS = {
   /** Whether one execution provider works at all, and what this machine is altogether. */
   providerCheckTimeoutMs: 20_000,
   factsTimeoutMs: 120_000,
+  /**
+   * A scratch host has what others leave of the machine. After this share of its time it is looked at whether they left anything: where they
+   * kept all cores busy for more than this share of it, it starts again and has its part of them.
+   */
+  scratchIdleTimeShare: 1 / 3,
+  scratchStarvedShare: 0.9,
   hostRestartMinMs: 200,
   hostRestartMaxMs: 30_000,
   hostHealthyMs: 60_000,

@@ -111,7 +111,9 @@ export function registerAgentCommand(program: Command): void {
 /** Ends at SIGINT or SIGTERM: the run in hand ends, what is left is written and sent. */
 async function runAgent(options: AgentCommandOptions): Promise<void> {
   // Loaded here, so that other commands do not pay for it.
-  const { createAgentLog, ServiceNotifier, startAgent } = await import("@fieldloop/device-agent/start");
+  const { createAgentLog, lowerHelperThreads, ServiceNotifier, startAgent } = await import(
+    "@fieldloop/device-agent/start"
+  );
   if (!options.source) throw new FieldloopError("invalid_argument", "Start agent: --source is wanted");
   const { FIELDLOOP_ENROLL: _token, NOTIFY_SOCKET, WATCHDOG_USEC, ...inherited } = process.env;
   const env = await withVendorLibrary(inherited);
@@ -146,6 +148,7 @@ async function runAgent(options: AgentCommandOptions): Promise<void> {
     ...(options.uplinkKbps === undefined ? {} : { uplinkBytesPerSecond: options.uplinkKbps * 1024 }),
   });
   announce(agent, json);
+  await lowerHelperThreads();
   await service.ready(`${agent.device}, boot ${agent.boot}, ${agent.localUrl}`);
   await stopped;
   log.info("stopping");

@@ -1,9 +1,9 @@
 import { type ChildProcess, fork } from "node:child_process";
-import { constants, setPriority } from "node:os";
 import { FieldloopError, type ErrorCode } from "@fieldloop/protocol";
 import { AGENT_LIMITS } from "../limits.js";
 import { cancelled } from "./download.js";
 import { HOST_ENVIRONMENT, HOST_V8_FLAGS } from "./footprint.js";
+import { lowerPriority } from "./priority.js";
 
 /** What is to be rebuilt, and from what. */
 export interface RebuildJob {
@@ -48,7 +48,7 @@ export const rebuildInProcess: Rebuild = async (job, signal, sink) => {
   signal.addEventListener("abort", kill, { once: true });
   try {
     const ended = endOf(child);
-    yieldTo(child);
+    lowerPriority(child.pid);
     child.send(job, () => undefined);
     try {
       for await (const chunk of child.stdout!) await sink(chunk as Buffer);
@@ -80,13 +80,4 @@ function endOf(child: ChildProcess): Promise<RebuildEnd> {
     child.on("error", (error) => died(error.message));
     child.on("close", (code, signal) => died(signal ?? `exit ${code ?? 0}`));
   });
-}
-
-function yieldTo(child: ChildProcess): void {
-  if (child.pid === undefined) return;
-  try {
-    setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
-  } catch {
-    // A system that does not let it is none the worse for it.
-  }
 }

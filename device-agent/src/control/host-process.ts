@@ -1,14 +1,16 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { writeFile } from "node:fs/promises";
 import type { Socket } from "node:net";
-import { constants, setPriority } from "node:os";
 import { createInterface } from "node:readline";
 import { FieldloopError } from "@fieldloop/protocol";
 import type { Logger } from "pino";
 import { SHADOW_SOCKET_FD } from "../ipc-shadow.js";
+import { BusyMeter } from "../host/readings.js";
 import type { ControlMessage, ControlRequest, ControlResponses, HostMessage } from "../ipc.js";
 import type { LaneSpec } from "../lane-spec.js";
+import { AGENT_LIMITS } from "../limits.js";
 import { HOST_ENVIRONMENT, HOST_V8_FLAGS } from "./footprint.js";
+import { launcherWhenIdle, lowerPriority } from "./priority.js";
 
 export interface HostProcessOptions {
   /** An empty folder: a native library that reads relative paths finds nothing there. */
@@ -19,6 +21,8 @@ export interface HostProcessOptions {
   readonly entry?: URL;
   /** `inherit` where a source reads the agent's own standard input. */
   readonly stdin?: "ignore" | "inherit" | undefined;
+  /** Command that the program is started by; none by default. */
+  readonly launcher?: readonly string[];
   /** A socket to it beside the channel of messages, for whoever is given {@link HostProcess.socket}. */
   readonly hasSocket?: boolean;
 }
@@ -50,9 +54,11 @@ export class HostProcess {
   readonly ended: Promise<string>;
 
   constructor(options: HostProcessOptions) {
+    const [execPath, ...execArgv] = [...(options.launcher ?? []), process.execPath, ...HOST_V8_FLAGS];
     this.#child = fork(options.entry ?? ENTRY, [], {
       serialization: "advanced",
-      execArgv: [...HOST_V8_FLAGS],
+      execPath: execPath!,
+      execArgv,
       cwd: options.workingDirectory,
       env: { ...options.env, ...HOST_ENVIRONMENT },
       stdio: options.hasSocket === true ? [...STDIO, "pipe"] : STDIO,
@@ -140,13 +146,8 @@ export class HostProcess {
   }
 
   /** Lets whoever serves frames go first, and what it starts itself with it. */
-  yieldToOthers(log: Logger): void {
-    if (this.#child.pid === undefined) return;
-    try {
-      setPriority(this.#child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
-    } catch (error) {
-      log.debug({ error }, "priority of the scratch host not lowered");
-    }
+  yieldToOthers(): void {
+    lowerPriority(this.#child.pid);
   }
 
   /** Where the system runs out of memory it is to end this process, and no other of the agent's. Linux only. */
@@ -191,15 +192,46 @@ export function stdinOf(lanes: readonly LaneSpec[]): "ignore" | "inherit" {
   return lanes.some(reads) ? "inherit" : "ignore";
 }
 
-/** Runs one request in a host process of its own, which then ends: what a bad package does, it does there. */
-export async function inScratchHost<Kind extends "facts" | "self_test">(
+/**
+ * Runs one request in a host process of its own, which then ends: what a bad package does, it does there. The process has what frames and
+ * other programs leave of the machine; where they leave nothing it starts again, below them in priority.
+ */
+export async function inScratchHost<Kind extends ScratchKind>(
   options: HostProcessOptions,
   request: Extract<ControlRequest, { kind: Kind }>,
   timeoutMs: number,
   signal?: AbortSignal,
 ): Promise<ControlResponses[Kind]> {
-  const host = new HostProcess(options);
-  host.yieldToOthers(options.log);
+  const begin = performance.now();
+  const host = new HostProcess({ ...options, launcher: await launcherWhenIdle() });
+  host.yieldToOthers();
+  const others = new BusyMeter();
+  others.read();
+  let starved = false;
+  const timer = setTimeout(() => {
+    starved = (others.read() ?? 0) > AGENT_LIMITS.scratchStarvedShare;
+    if (starved) host.kill();
+  }, timeoutMs * AGENT_LIMITS.scratchIdleTimeShare);
+  try {
+    return await askOnce(host, request, timeoutMs, signal);
+  } catch (error) {
+    if (!starved || signal?.aborted === true) throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+  const again = new HostProcess(options);
+  again.yieldToOthers();
+  return askOnce(again, request, timeoutMs - (performance.now() - begin), signal);
+}
+
+type ScratchKind = "facts" | "self_test";
+
+async function askOnce<Kind extends ScratchKind>(
+  host: HostProcess,
+  request: Extract<ControlRequest, { kind: Kind }>,
+  timeoutMs: number,
+  signal: AbortSignal | undefined,
+): Promise<ControlResponses[Kind]> {
   const kill = (): void => host.kill();
   signal?.addEventListener("abort", kill, { once: true });
   try {

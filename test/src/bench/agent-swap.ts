@@ -1,14 +1,13 @@
 import { cp, readFile, writeFile } from "node:fs/promises";
-import { Agent, request } from "node:http";
-import { constants, setPriority } from "node:os";
+import { type ChildProcess, execFile, fork } from "node:child_process";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import type { ModelVersion } from "@fieldloop/protocol";
-import { encodeJpeg, openPackage, type ModelPackage } from "@fieldloop/runtime/node";
-import { createPartsScene } from "@fieldloop/runtime/simulate";
+import { openPackage, type ModelPackage } from "@fieldloop/runtime/node";
 import { AgentProgram, type ServerProgram } from "../kit/fleet.js";
 import { freePort } from "../kit/proxy.js";
-import { until } from "../kit/wait.js";
 import { progress, type Figure } from "./report.js";
+import type { CameraNews, CameraOrder, CameraReport, Frame } from "./swap-camera.js";
 
 const FPS = 60;
 const SWAPS = 10;
@@ -18,7 +17,10 @@ const STEADY_MS = 3_000;
 /** What a start leaves to do (compiling what is used often, the first full collection of garbage) is over by then. */
 const WARM_MS = 15_000;
 const STEP_MS = 90_000;
-const SOCKETS = 8;
+/** A timer is late by one or two, and a kernel in the middle of something keeps even a real-time thread waiting for some. */
+const STALL_MS = 5;
+
+type Phase = "warm" | "steady" | "swapping";
 
 interface SwapOptions {
   readonly folder: string;
@@ -41,42 +43,42 @@ export async function measureSwaps(options: SwapOptions): Promise<Figure[]> {
   const agent = new AgentProgram({ folder, device, source: `http:${port}` });
   await agent.start();
   // A server is another machine: here it takes the time that is left over.
-  setPriority(server.pid, constants.priority.PRIORITY_LOW);
+  await schedule(["--all-tasks", "--idle"], 0, server.pid);
+  // Programs of different sessions share the processor as groups, sched(7): the policy of one counts among its own only.
+  await writeFile(`/proc/${server.pid}/autogroup`, "19").catch(() => undefined);
   const next = await server.publish(await nextVersion(folder, made));
-  const images = await frames();
-  await until("the source is open", () => post(port, images[0]!).catch(() => false), { timeoutMs: STEP_MS });
-  const camera = new Camera(port, images);
-  camera.start();
+  const camera = await CameraProcess.start(port);
   await sleep(WARM_MS);
-  const steady: number[] = [];
-  const swapping: number[] = [];
-  camera.into(steady);
-  let lostSwapping = 0;
   const swaps = quick ? QUICK_SWAPS : SWAPS;
   for (let swap = 1; swap <= swaps; swap++) {
     progress(`swap ${swap} of ${swaps} at ${FPS} frames a second`);
+    camera.phase("steady");
     await sleep(STEADY_MS);
-    camera.into(swapping);
-    const before = camera.lost;
+    camera.phase("swapping");
     await rollOut(swap % 2 === 1 ? next : version);
-    lostSwapping += camera.lost - before;
-    camera.into(steady);
   }
-  await camera.stop();
+  const { phases } = await camera.stop();
   await agent.stop();
+  const stalls = camera.isPunctual ? stallsOf(Object.values(phases).flatMap(({ frames }) => frames)) : [];
+  const steady = latenciesOf(phases["steady"]!.frames, stalls);
+  const swapping = latenciesOf(phases["swapping"]!.frames, stalls);
+  const inStalls = phases["swapping"]!.frames.length - swapping.length;
+  const longest = Math.max(0, ...stalls.map(({ due, sent }) => sent - due));
+  const aside =
+    inStalls === 0 ? "" : `; ${inStalls} more met the machine standing still, up to ${longest.toFixed(0)} ms`;
   const p99 = quantile(steady, 0.99);
   return [
     {
       id: "swap_frames_lost",
       what: `frames without a prediction during ${swaps} swaps at ${FPS} fps`,
-      value: lostSwapping,
+      value: phases["swapping"]!.lost,
       unit: "",
-      peer: { what: `between swaps, of ${camera.sent} in all`, value: camera.lost - lostSwapping },
+      peer: { what: `between swaps, of ${phases["steady"]!.frames.length}`, value: phases["steady"]!.lost },
       bar: { at: "most", value: 0 },
     },
     {
       id: "swap_worst_frame",
-      what: `longest of ${swapping.length} frames while a version was fetched, tested, loaded and swapped: due → answered`,
+      what: `longest of ${swapping.length} frames while a version was fetched, tested, loaded and swapped: due → answered${aside}`,
       value: Math.max(...swapping),
       unit: "ms",
       peer: { what: `ms between swaps, 99th percentile of ${steady.length}`, value: p99 },
@@ -98,81 +100,82 @@ export async function measureSwaps(options: SwapOptions): Promise<Figure[]> {
   }
 }
 
-/** Sends a frame each time that one is due, without waiting for the answers. */
-class Camera {
-  readonly #port: number;
-  readonly #frames: readonly Uint8Array[];
-  readonly #sockets = new Agent({ keepAlive: true, maxSockets: SOCKETS });
-  readonly #open = new Set<Promise<void>>();
-  #latencies: number[] = [];
-  #timer: NodeJS.Timeout | undefined;
-  #from = 0;
-  sent = 0;
-  lost = 0;
+/**
+ * Frames that a camera of real-time priority sent late: from due to sent the machine itself stood still (a virtual one whose host had other
+ * things to do), and no program could have been on time.
+ */
+function stallsOf(frames: readonly Frame[]): Frame[] {
+  return frames.filter(({ due, sent }) => sent - due > STALL_MS);
+}
 
-  constructor(port: number, images: readonly Uint8Array[]) {
-    this.#port = port;
-    this.#frames = images;
+/** Milliseconds from due to answered, of the frames during which the machine itself did not stand still. */
+function latenciesOf(frames: readonly Frame[], stalls: readonly Frame[]): number[] {
+  const isStalled = (frame: Frame): boolean =>
+    stalls.some(({ due, sent }) => due < frame.answered && sent > frame.due);
+  return frames.filter((frame) => !isStalled(frame)).map(({ due, answered }) => answered - due);
+}
+
+/** The camera in a process of its own, as {@link CameraOrder} tells it. */
+class CameraProcess {
+  /** No other program can make it late. */
+  readonly isPunctual: boolean;
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess, isPunctual: boolean) {
+    this.#child = child;
+    this.isPunctual = isPunctual;
   }
 
-  start(): void {
-    this.#from = performance.now();
-    this.#next();
+  /** Resolves when it shoots. */
+  static async start(port: number): Promise<CameraProcess> {
+    const child = fork(new URL("./swap-camera.js", import.meta.url));
+    await heard(child, (news) => news === "ready");
+    // A camera is hardware and waits for nobody's processor.
+    const camera = new CameraProcess(child, await schedule(["--fifo"], 1, child.pid!));
+    camera.phase("warm");
+    camera.#tell({ kind: "shoot", port, fps: FPS });
+    await heard(child, (news) => news === "shooting");
+    return camera;
   }
 
-  /** Where the latencies of frames go that are due from now on. */
-  into(latencies: number[]): void {
-    this.#latencies = latencies;
+  phase(phase: Phase): void {
+    this.#tell({ kind: "phase", phase });
   }
 
-  async stop(): Promise<void> {
-    clearTimeout(this.#timer);
-    await Promise.all(this.#open);
-    this.#sockets.destroy();
+  async stop(): Promise<CameraReport> {
+    this.#tell({ kind: "stop" });
+    return (await heard(this.#child, (news) => typeof news === "object")) as CameraReport;
   }
 
-  #next(): void {
-    const dueMs = this.#from + (this.sent * 1000) / FPS;
-    this.#timer = setTimeout(
-      () => {
-        const sending = this.#send(dueMs, this.#latencies).finally(() => this.#open.delete(sending));
-        this.#open.add(sending);
-        this.#next();
-      },
-      Math.max(0, dueMs - performance.now()),
-    );
-  }
-
-  async #send(dueMs: number, latencies: number[]): Promise<void> {
-    const body = this.#frames[this.sent++ % this.#frames.length]!;
-    const isPredicted = await post(this.#port, body, this.#sockets).catch(() => false);
-    if (isPredicted) latencies.push(performance.now() - dueMs);
-    else this.lost++;
+  #tell(order: CameraOrder): void {
+    this.#child.send(order);
   }
 }
 
-/** True where the answer is a prediction. */
-function post(port: number, body: Uint8Array, agent?: Agent): Promise<boolean> {
+function heard(camera: ChildProcess, wanted: (news: CameraNews) => boolean): Promise<CameraNews> {
   return new Promise((resolve, reject) => {
-    const headers = { "content-type": "image/jpeg", "content-length": body.length };
-    const call = request({ host: "127.0.0.1", port, method: "POST", agent, headers }, (response) => {
-      response.resume();
-      response.once("error", reject);
-      response.once("end", () => resolve(response.statusCode === 200));
-    });
-    call.once("error", reject);
-    call.end(body);
+    const ended = (code: number | null): void => reject(new Error(`The camera ended with code ${code}`));
+    const hear = (news: CameraNews): void => {
+      if (!wanted(news)) return;
+      camera.off("message", hear);
+      camera.off("exit", ended);
+      resolve(news);
+    };
+    camera.on("message", hear);
+    camera.once("exit", ended);
   });
 }
 
-async function frames(): Promise<Uint8Array[]> {
-  const scene = createPartsScene({ seed: 7 });
-  const images: Uint8Array[] = [];
-  for (let at = 0; at < 32; at++) {
-    const { pixels, width, height } = scene.next();
-    images.push(await encodeJpeg({ kind: "pixels", data: pixels, width, height, channels: 3 }, 90));
+/** Gives a process another scheduling policy by chrt(1); false where the system does not let us. */
+async function schedule(policy: readonly string[], priority: number, pid: number): Promise<boolean> {
+  const args = [...policy, "--pid", String(priority), String(pid)];
+  try {
+    await promisify(execFile)("chrt", args);
+    return true;
+  } catch {
+    progress(`measured without chrt ${args.join(" ")}: what else runs here counts as well`);
+    return false;
   }
-  return images;
 }
 
 /** The same package under the next number. */

@@ -61,7 +61,7 @@ export class ShadowSession {
     process.onMessage = (message) => {
       if (message.kind === "shadow_beat") watched.heard(message);
     };
-    process.yieldToOthers(log);
+    process.yieldToOthers();
     process.makeExpendable(log);
     void process.ended.then((reason) => watched.ended(reason));
     // Until it is handed on: a process that ends takes its end with it.
