@@ -15,6 +15,13 @@ async function scheduling(path: string): Promise<{ nice: number; policy: number 
   return { nice: Number(fields[16]), policy: Number(fields[38]) };
 }
 
+/** In a process of its own, with what the module exports. */
+function runModule(program: string, env: NodeJS.ProcessEnv = process.env): Promise<{ stdout: string }> {
+  const module = JSON.stringify(new URL("./priority.js", import.meta.url).href);
+  const text = `const { launcherWhenIdle, lowerHelperThreads } = await import(${module});\n${program}`;
+  return run(process.execPath, ["--input-type=module", "--eval", text], { env });
+}
+
 describe.runIf(isLinux)("a process that makes way for frames", () => {
   it("and what it starts run where nobody else wants to", async () => {
     const launcher = await launcherWhenIdle();
@@ -34,9 +41,13 @@ describe.runIf(isLinux)("a process that makes way for frames", () => {
     }
   });
 
+  it("is started as any other where the system has no such thing", async () => {
+    const { stdout } = await runModule("console.log(JSON.stringify(await launcherWhenIdle()))", { PATH: "" });
+    expect(JSON.parse(stdout)).toEqual([]);
+  });
+
   it("lowers the threads that help it, not itself and what it starts", async () => {
-    const program = `
-      const { lowerHelperThreads } = await import(${JSON.stringify(new URL("./priority.js", import.meta.url).href)});
+    const { stdout } = await runModule(`
       await lowerHelperThreads();
       const { readFileSync, readdirSync } = await import("node:fs");
       const { execFileSync } = await import("node:child_process");
@@ -44,8 +55,7 @@ describe.runIf(isLinux)("a process that makes way for frames", () => {
       const threads = readdirSync("/proc/self/task").filter((thread) => Number(thread) !== process.pid);
       const helpers = threads.map((thread) => nice(readFileSync("/proc/self/task/" + thread + "/stat", "utf8")));
       const child = nice(execFileSync("cat", ["/proc/self/stat"], { encoding: "utf8" }));
-      console.log(JSON.stringify({ own: nice(readFileSync("/proc/self/stat", "utf8")), child, helpers }));`;
-    const { stdout } = await run(process.execPath, ["--input-type=module", "--eval", program]);
+      console.log(JSON.stringify({ own: nice(readFileSync("/proc/self/stat", "utf8")), child, helpers }));`);
     const { own, child, helpers } = JSON.parse(stdout) as { own: number; child: number; helpers: number[] };
     const before = (await scheduling("/proc/self")).nice;
     expect([own, child]).toEqual([before, before]);
