@@ -170,6 +170,8 @@ class PostgresDatabase extends PostgresQueries implements Database {
 
   async close(): Promise<void> {
     await this.#source.close();
+    // One that is not in use any more would be carried on to every promise of the process.
+    this.#inside.disable();
   }
 
   /** With one connection it would wait for ever; with a pool it would not see what the unit of work wrote. */

@@ -168,6 +168,8 @@ class SqliteDatabase extends SqliteQueries implements Database {
       this.#reader.raw.close();
       this.#writer.raw.close();
     });
+    // One that is not in use any more would be carried on to every promise of the process.
+    this.#inside.disable();
   }
 
   #isRead(query: SQL): boolean {
