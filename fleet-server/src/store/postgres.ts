@@ -139,6 +139,7 @@ function bindable(value: unknown): unknown {
 class PostgresDatabase extends PostgresQueries implements Database {
   readonly #source: SessionSource;
   readonly #inside = new AsyncLocalStorage<PostgresTransaction>();
+  #transactions = 0;
 
   constructor(source: SessionSource) {
     super(source.shared);
@@ -155,6 +156,7 @@ class PostgresDatabase extends PostgresQueries implements Database {
     return this.#source.exclusive(async (session) => {
       const tx = new PostgresTransaction(session);
       await session.query("begin", []);
+      this.#transactions++;
       try {
         const result = await this.#inside.run(tx, () => work(tx));
         await session.query("commit", []);
@@ -164,14 +166,14 @@ class PostgresDatabase extends PostgresQueries implements Database {
         throw error;
       } finally {
         tx.open = false;
+        // Else every promise of the process carries it on from now on, which up to Node 22 is work for each.
+        if (--this.#transactions === 0) this.#inside.disable();
       }
     });
   }
 
   async close(): Promise<void> {
     await this.#source.close();
-    // One that is not in use any more would be carried on to every promise of the process.
-    this.#inside.disable();
   }
 
   /** With one connection it would wait for ever; with a pool it would not see what the unit of work wrote. */

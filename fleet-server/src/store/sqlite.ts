@@ -159,6 +159,8 @@ class SqliteDatabase extends SqliteQueries implements Database {
         throw error;
       } finally {
         tx.open = false;
+        // Else every promise of the process carries it on from now on, which up to Node 22 is work for each.
+        this.#inside.disable();
       }
     });
   }
@@ -168,8 +170,6 @@ class SqliteDatabase extends SqliteQueries implements Database {
       this.#reader.raw.close();
       this.#writer.raw.close();
     });
-    // One that is not in use any more would be carried on to every promise of the process.
-    this.#inside.disable();
   }
 
   #isRead(query: SQL): boolean {
