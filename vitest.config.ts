@@ -16,7 +16,8 @@ export default defineConfig({
     exclude: ["**/node_modules/**", "fleet-server/dist/console*/**"],
     pool: "forks",
     // Node loads them as it does for people: vite would rewrite each of a thousand files in every run.
-    server: { deps: { external: [/\/dist\/(?!.*\.test\.js$)/] } },
+    server: { deps: { external: [/\/dist\/(?!.*\.(test|setup)\.js$)/] } },
+    setupFiles: [new URL("./test/dist/kit/driver.setup.js", import.meta.url).pathname],
     // One more than two processors: half of the tests wait for something now and then.
     maxWorkers: 3,
     sequence: { sequencer: LongestFirst },
