@@ -7,7 +7,10 @@ delete process.env["FORCE_COLOR"];
 process.env["NO_COLOR"] = "1";
 // Where tests write, unless somebody names a place.
 const folder = process.env["TMPDIR"] === undefined ? memoryFolder() : undefined;
-if (folder !== undefined) process.env["TMPDIR"] = folder;
+if (folder !== undefined) {
+  process.env["TMPDIR"] = folder;
+  process.env["FIELDLOOP_TEST_RUN_FOLDER"] = folder;
+}
 
 /** Tests run as compiled JavaScript, and the worker threads and child processes of what they test are the ones that ship. */
 export default defineConfig({
