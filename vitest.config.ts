@@ -7,7 +7,10 @@ delete process.env["FORCE_COLOR"];
 process.env["NO_COLOR"] = "1";
 // Where tests write, unless somebody names a place.
 const folder = process.env["TMPDIR"] === undefined ? memoryFolder() : undefined;
-if (folder !== undefined) process.env["TMPDIR"] = folder;
+if (folder !== undefined) {
+  process.env["TMPDIR"] = folder;
+  process.env["FIELDLOOP_TEST_RUN_FOLDER"] = folder;
+}
 
 /** Tests run as compiled JavaScript, and the worker threads and child processes of what they test are the ones that ship. */
 export default defineConfig({
@@ -16,7 +19,8 @@ export default defineConfig({
     exclude: ["**/node_modules/**", "fleet-server/dist/console*/**"],
     pool: "forks",
     // Node loads them as it does for people: vite would rewrite each of a thousand files in every run.
-    server: { deps: { external: [/\/dist\/(?!.*\.test\.js$)/] } },
+    server: { deps: { external: [/\/dist\/(?!.*\.(test|setup)\.js$)/] } },
+    setupFiles: [new URL("./test/dist/kit/driver.setup.js", import.meta.url).pathname],
     // One more than two processors: half of the tests wait for something now and then.
     maxWorkers: 3,
     sequence: { sequencer: LongestFirst },

@@ -51,9 +51,7 @@ if (!work) {
 }
 try {
   checkNode();
-  await install();
-  await build();
-  process.exitCode = (await work()) ?? 0;
+  process.exitCode = (await setUpFor(command, work)) ?? 0;
 } catch (error) {
   if (!(error instanceof CommandFailed)) process.stderr.write(`${error.stack ?? error}\n`);
   process.exitCode = error instanceof CommandFailed ? error.code : 1;
@@ -68,19 +66,55 @@ function checkNode() {
   }
 }
 
-/** `npm ci`, unless node_modules was made from this very lock file by this Node. */
+/**
+ * Sets up and does the work of the command. The SQLite driver, a minute of one processor, is compiled while the other one builds; tests
+ * begin then with those that do without it (`test/src/kit/driver.ts`).
+ */
+async function setUpFor(command, work) {
+  const installed = await install();
+  const driver = compileDriver(installed);
+  const ready = ["test", "check"].includes(command) ? build() : both(driver, build());
+  const [, code] = await both(
+    driver,
+    ready.then(() => work()),
+  );
+  return code;
+}
+
+/** Both results; where one of the two fails, when both are over. */
+async function both(...promises) {
+  const results = await Promise.allSettled(promises);
+  for (const { status, reason } of results) if (status === "rejected") throw reason;
+  return results.map(({ value }) => value);
+}
+
+/** Where and what to note when all is done; undefined where node_modules was made from this very lock file by this Node. */
 async function install() {
   const stampPath = join(root, "node_modules", ".fieldloop-installed");
   const lock = readFileSync(join(root, "package-lock.json"));
   const stamp = `${createHash("sha256").update(lock).digest("hex")} ${process.platform} ${process.arch} ${process.versions.modules}\n`;
-  if (existsSync(stampPath) && readFileSync(stampPath, "utf8") === stamp) return;
-  say("Setting up: installing packages (a minute or two the first time: the SQLite driver is compiled here)");
+  if (existsSync(stampPath) && readFileSync(stampPath, "utf8") === stamp) return undefined;
+  say("Setting up: installing packages (half a minute or more the first time)");
   await withTicks("still installing", () =>
-    run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], {
-      env: { ...process.env, ONNXRUNTIME_NODE_INSTALL: "skip" },
-    }),
+    run("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]),
   );
-  writeFileSync(stampPath, stamp);
+  return { path: stampPath, stamp };
+}
+
+/** The one package whose own script is wanted after an installation (`allowScripts` in package.json). */
+async function compileDriver(installed) {
+  if (installed === undefined) return;
+  const mark = join(root, "node_modules", ".fieldloop-compiling");
+  writeFileSync(mark, String(process.pid));
+  say("Setting up: compiling the SQLite driver (about a minute)");
+  try {
+    await run("npm", ["rebuild", "better-sqlite3", "--loglevel=error"], {
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+  } finally {
+    rmSync(mark, { force: true });
+  }
+  writeFileSync(installed.path, installed.stamp);
 }
 
 /** TypeScript, then what is made of it and the console; each only when its sources changed. */

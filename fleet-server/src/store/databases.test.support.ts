@@ -1,7 +1,9 @@
 import { randomBytes } from "node:crypto";
-import { mkdtemp, rm } from "node:fs/promises";
+import { existsSync, mkdirSync } from "node:fs";
+import { mkdtemp, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { sql } from "drizzle-orm";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, it } from "vitest";
 import type { Database } from "./database.js";
@@ -37,10 +39,14 @@ export function describeDatabases(name: string, cases: (database: () => Database
 }
 
 let pglite: Promise<Database> | undefined;
+/** The folder of this run of the tests (`vitest.config.ts`), where it has one. */
+const RUN_FOLDER = process.env.FIELDLOOP_TEST_RUN_FOLDER;
+/** Three times what making a database takes on a machine with much to do. */
+const MAKE_TIMEOUT_MS = 30_000;
 
-/** PostgreSQL in this process: starting it takes five seconds of a processor, so all tests in it share one, which lives on when closed. */
+/** PostgreSQL in this process: starting it takes seconds of a processor, so all tests in it share one, which lives on when closed. */
 export async function sharedPglite(): Promise<Database> {
-  pglite ??= openPglite();
+  pglite ??= firstOrCopy();
   const database = await pglite;
   return {
     dialect: database.dialect,
@@ -50,6 +56,30 @@ export async function sharedPglite(): Promise<Database> {
     transaction: (work) => database.transaction(work),
     close: () => Promise.resolve(),
   };
+}
+
+/** The first process of a run that wants one makes it, and the others begin with a copy. */
+async function firstOrCopy(): Promise<Database> {
+  if (RUN_FOLDER === undefined) return (await openPglite()).database;
+  const path = join(RUN_FOLDER, "pglite.tar");
+  if (!isFirst(`${path}.making`)) {
+    const deadline = Date.now() + MAKE_TIMEOUT_MS;
+    while (!existsSync(path) && Date.now() < deadline) await setTimeout(50);
+    return (await openPglite(existsSync(path) ? new Blob([await readFile(path)]) : undefined)).database;
+  }
+  const made = await openPglite();
+  await writeFile(`${path}.new`, (await made.copy()).stream());
+  await rename(`${path}.new`, path);
+  return made.database;
+}
+
+function isFirst(mark: string): boolean {
+  try {
+    mkdirSync(mark);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** The newest tables of PostgreSQL, without a row. Where they are there already only rows go: a tenth of the work of making them anew. */

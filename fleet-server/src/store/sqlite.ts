@@ -159,6 +159,8 @@ class SqliteDatabase extends SqliteQueries implements Database {
         throw error;
       } finally {
         tx.open = false;
+        // Else every promise of the process carries it on from now on, which up to Node 22 is work for each.
+        this.#inside.disable();
       }
     });
   }

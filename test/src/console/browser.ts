@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs";
 import { type Browser, type BrowserContextOptions, type Page, chromium } from "playwright-core";
+import { dropPromiseContexts } from "../kit/promise-contexts.js";
 
 const CHROMIUM = "/usr/bin/chromium";
 const ARGUMENTS = [
@@ -18,6 +19,11 @@ export const whyNoBrowser = existsSync(CHROMIUM) ? undefined : `${CHROMIUM} is n
 
 export function openBrowser(): Promise<Browser> {
   return chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS });
+}
+
+export async function closeBrowser(browser: Browser | undefined): Promise<void> {
+  await browser?.close();
+  dropPromiseContexts();
 }
 
 /** A page that keeps what went wrong in it: errors of scripts, of the content policy, and refused requests. */

@@ -8,7 +8,15 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { randomOf, testSeed } from "../kit/random.js";
 import { isThorough } from "../kit/thorough.js";
 import { until } from "../kit/wait.js";
-import { emptied, openBrowser, openPage, overflowOf, type WatchedPage, whyNoBrowser } from "./browser.js";
+import {
+  closeBrowser,
+  emptied,
+  openBrowser,
+  openPage,
+  overflowOf,
+  type WatchedPage,
+  whyNoBrowser,
+} from "./browser.js";
 import {
   allSamples,
   consoleDir,
@@ -58,7 +66,7 @@ let browser: Browser;
 beforeAll(async () => {
   if (skipped === undefined) browser = await openBrowser();
 }, 120_000);
-afterAll(() => browser?.close());
+afterAll(() => closeBrowser(browser));
 
 describe.skipIf(skipped !== undefined)("the console", { timeout: 300_000 }, () => {
   let fleet: Fleet;

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { Page as Items, Webhook } from "@fieldloop/protocol";
 import type { Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openBrowser, openPage, overflowOf, whyNoBrowser } from "./browser.js";
+import { closeBrowser, openBrowser, openPage, overflowOf, whyNoBrowser } from "./browser.js";
 import { consoleDir, type Fleet, startFleet } from "./seed.js";
 
 const skipped =
@@ -27,7 +27,7 @@ describe.skipIf(skipped !== undefined)("the webhooks page", { timeout: 60_000 },
     fleet = await startFleet({ webhooks: { allowPrivate: true, retryMs: 10, attemptsMax: 2 } });
   }, 30_000);
   afterAll(async () => {
-    await browser?.close();
+    await closeBrowser(browser);
     await fleet?.end();
     receiver.close();
   });

@@ -1,7 +1,7 @@
 import { chromium, type Browser } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { CONTRACT_CASES, type ContractResult } from "@fieldloop/runtime/contract";
-import { whyNoBrowser } from "../console/browser.js";
+import { closeBrowser, whyNoBrowser } from "../console/browser.js";
 import { servePage } from "./page-server.js";
 import type { ContractPage } from "./page.js";
 import { NO_HALF_FLOATS, expectHeld } from "./results.js";
@@ -34,7 +34,7 @@ describe.skipIf(whyNoBrowser !== undefined)("backend contract in Chromium", () =
     ]);
   }, 120_000);
   afterAll(async () => {
-    await browser?.close();
+    await closeBrowser(browser);
     await server?.stop();
   });
 

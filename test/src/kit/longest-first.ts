@@ -1,5 +1,6 @@
 import type { TestSpecification } from "vitest/node";
 import { BaseSequencer } from "vitest/node";
+import { isDriverCompiling, wantsDriver } from "./driver.js";
 
 /** Files that take more than ten seconds, the longest first: left to the end, one of them has the other workers wait for it. */
 const LONGEST = [
@@ -54,9 +55,12 @@ const LONGEST = [
 /** Order of the test files: a fresh clone has no times of a run before to go by, as vitest has them. */
 export class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    // What would wait for the SQLite driver comes behind the other long ones.
+    const isCompiling = isDriverCompiling();
     const rank = ({ moduleId }: TestSpecification): number => {
       const at = LONGEST.findIndex((file) => moduleId.endsWith(`/${file}`));
-      return at < 0 ? LONGEST.length : at;
+      if (at < 0) return 2 * LONGEST.length;
+      return isCompiling && wantsDriver(moduleId) ? LONGEST.length + at : at;
     };
     return (await super.sort(files)).sort((a, b) => rank(a) - rank(b));
   }
