@@ -192,6 +192,8 @@ export const AGENT_LIMITS = {
   predictionBlock: 1_024,
   /** A lane that waits gains one level of priority in this time: even the lowest runs after two seconds. */
   laneAgeingMs: 20,
+  /** What a lane runs one after the other in one turn, as long as more of it waits. */
+  laneTurnMs: 5,
 
   // Governor
   governorIntervalMs: 1_000,
@@ -235,6 +237,8 @@ export const AGENT_LIMITS = {
   /** Windows of a signal that wait: what comes in this time, and no more than so many. */
   frameQueueWindowMs: 500,
   frameQueueWindowsMax: 32,
+  /** Rows of a table that wait: they take no memory to speak of, and their models next to no time. */
+  frameQueueRowsMax: 32,
   /** While a model is loaded beside the running one the processor is busy: these frames wait instead of being dropped. */
   frameQueueSwapMax: 128,
   frameQueueBytesMax: 64 * 1024 * 1024,

@@ -81,7 +81,7 @@ export class Daemon implements AgentHandle {
     this.boot = boot;
     this.#log = options.log;
     this.#clock = options.clock ?? systemClock;
-    this.#warnings = new Warnings(this.#clock, (event) => {
+    this.#warnings = new Warnings(this.#clock, this.#log, (event) => {
       this.#emit(event);
       this.#changed();
     });
@@ -300,7 +300,13 @@ export class Daemon implements AgentHandle {
       predict: (lane, frame, signal) =>
         supervisor.request({ kind: "predict", lane, frame }, AGENT_LIMITS.localInferTimeoutMs, signal),
       metrics: createMetrics(
-        agentMetrics(this.#host, this.#spool, this.#sender, () => this.#uplink?.connected ?? false),
+        agentMetrics(
+          this.#host,
+          this.#spool,
+          this.#sender,
+          this.#warnings,
+          () => this.#uplink?.connected ?? false,
+        ),
       ),
       state: () => this.state(),
       hostPid: this.hostPid,

@@ -1,4 +1,3 @@
-import type { Logger } from "pino";
 import type { Clock } from "../clock.js";
 import { AGENT_LIMITS } from "../limits.js";
 import type { Warnings } from "./warnings.js";
@@ -9,14 +8,12 @@ const MEGABYTE = 2 ** 20;
 export class MemoryCeiling {
   readonly #bytesMax: number;
   readonly #clock: Clock;
-  readonly #log: Logger;
   readonly #warnings: Warnings;
   #exceededAt = Number.NEGATIVE_INFINITY;
 
-  constructor(options: { hostBytesMax: number; clock: Clock; log: Logger; warnings: Warnings }) {
+  constructor(options: { hostBytesMax: number; clock: Clock; warnings: Warnings }) {
     this.#bytesMax = options.hostBytesMax;
     this.#clock = options.clock;
-    this.#log = options.log;
     this.#warnings = options.warnings;
   }
 
@@ -31,7 +28,6 @@ export class MemoryCeiling {
       return false;
     }
     this.#exceededAt = now;
-    this.#log.warn({ residentBytes }, "the inference host is started anew to free its memory");
     this.#warnings.raise("host_memory_exceeded", `${what}: it was started anew`);
     return true;
   }

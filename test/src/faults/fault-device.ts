@@ -138,7 +138,7 @@ export class FaultDevice {
     this.#packages = new PackageStore(directory, durable);
     this.#desired = new DesiredFollower({
       store: new DesiredStore(directory, DEVICE, () => [KEY], durable),
-      warnings: new Warnings(clock, () => undefined),
+      warnings: new Warnings(clock, log, () => undefined),
       floor: () => this.updater.revisionFloor,
       follow: () => this.updater.follow(this.#desired.current!.assignments, this.#desired.revision),
       onRefused: () => undefined,
