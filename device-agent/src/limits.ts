@@ -86,6 +86,8 @@ export const AGENT_LIMITS = {
   storageRetryMaxMs: 60_000,
   /** Of a deployment's loop that ended by something nobody thought of. */
   updaterRetryMs: 10_000,
+  /** How often it is looked at whether all deployments are done, before what runs is looked for a better provider. */
+  providerRenewalPollMs: 2_000,
   /** Trying one execution provider with one variant, and the time after which no further one is tried. */
   probeTimeoutMs: 30_000,
   probesTimeoutMs: 75_000,

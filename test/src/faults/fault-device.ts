@@ -146,7 +146,12 @@ export class FaultDevice {
       retryMinMs: 1,
     });
     this.#bandwidth = await openBandwidth({ directory, durable, clock, bytesPerSecond: 1e9, log, onCorrupt });
-    this.#providers = await ProviderPlans.load(directory, "auto", 1, durable, onCorrupt);
+    this.#providers = await ProviderPlans.load(
+      directory,
+      { option: "auto", threadCount: 1, machine: [] },
+      durable,
+      onCorrupt,
+    );
     this.updater = new Updater({
       directory,
       server: "http://fleet",
