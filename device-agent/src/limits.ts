@@ -219,6 +219,8 @@ export const AGENT_LIMITS = {
   hostRecycleIntervalMs: 60_000,
   heartbeatIntervalMs: 500,
   heartbeatTimeoutMs: 10_000,
+  /** Later than that control was away itself, and the host has as long to say that it is there. */
+  absenceMs: 2_000,
   runTimeoutMinMs: 5_000,
   /** Of a model of which it is not known yet how long it takes. */
   runTimeoutFirstMs: 30_000,
