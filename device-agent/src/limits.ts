@@ -287,6 +287,8 @@ export const AGENT_LIMITS = {
   localBodyBytesMax: 256 * 1024,
   localHeadersTimeoutMs: 5_000,
   localRequestTimeoutMs: 15_000,
+  /** How often connections beyond these times are looked for; Node's own 30 s would make 5 s of them up to 35. */
+  localTimeoutCheckMs: 1_000,
   localConnectionsMax: 64,
   /** Inference requests and answers, and images for `/v1/predict`: they are copied from process to process. */
   localTensorBytesMax: 32 * 1024 * 1024,

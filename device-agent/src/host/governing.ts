@@ -175,7 +175,7 @@ export class Governing {
     const cheaper = [...this.#variants.keys()].map((lane) => `${lane} in its cheaper variant`);
     const done = [...slowed, ...cheaper];
     const why = code === "device_hot" ? `${Math.round(temperatureC ?? Number.NaN)} °C` : "all cores are busy";
-    const message = `${why}: ${done.length > 0 ? done.join(", ") : "no lane gives anything that could be slowed down"}`;
+    const message = `${why}: ${done.length > 0 ? done.join(", ") : "nothing is slowed down yet"}`;
     void this.#send({ kind: "warning", failure: { code, message }, active: true });
   }
 }
