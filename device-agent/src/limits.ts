@@ -215,8 +215,9 @@ export const AGENT_LIMITS = {
   // Host
   /** Above it the host is ended in order and started anew. */
   hostBytesMaxDefault: 1024 * 1024 * 1024,
-  /** A host that is above its ceiling right after a start would be restarted for ever: not more often than this. */
+  /** A host that is above its ceiling right after a start would be restarted for ever: not more often than this, and each time after twice as long. */
   hostRecycleIntervalMs: 60_000,
+  hostRecycleIntervalMaxMs: 3_600_000,
   heartbeatIntervalMs: 500,
   heartbeatTimeoutMs: 10_000,
   /** Later than that control was away itself, and the host has as long to say that it is there. */
