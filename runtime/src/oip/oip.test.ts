@@ -163,6 +163,14 @@ describe("REST form of the Open Inference Protocol", () => {
       ],
       ["an unknown data type", "POST", infer, one({ datatype: "BF16", data: [] }), 400, "tensor_invalid"],
       [
+        "data beside raw data",
+        "POST",
+        infer,
+        one({ data: [1, 2, 3, 4, 5, 6], parameters: { binary_data_size: 24 } }),
+        400,
+        "tensor_invalid",
+      ],
+      [
         "rows of unequal length",
         "POST",
         infer,
