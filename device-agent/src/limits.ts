@@ -86,6 +86,8 @@ export const AGENT_LIMITS = {
   storageRetryMaxMs: 60_000,
   /** Of a deployment's loop that ended by something nobody thought of. */
   updaterRetryMs: 10_000,
+  /** How often it is looked at whether all deployments are done, before what runs is looked for a better provider. */
+  providerRenewalPollMs: 2_000,
   /** Trying one execution provider with one variant, and the time after which no further one is tried. */
   probeTimeoutMs: 30_000,
   probesTimeoutMs: 75_000,
@@ -200,6 +202,8 @@ export const AGENT_LIMITS = {
   predictionBlock: 1_024,
   /** A lane that waits gains one level of priority in this time: even the lowest runs after two seconds. */
   laneAgeingMs: 20,
+  /** What a lane runs one after the other in one turn, as long as more of it waits. */
+  laneTurnMs: 5,
 
   // Governor
   governorIntervalMs: 1_000,
@@ -219,10 +223,13 @@ export const AGENT_LIMITS = {
   // Host
   /** Above it the host is ended in order and started anew. */
   hostBytesMaxDefault: 1024 * 1024 * 1024,
-  /** A host that is above its ceiling right after a start would be restarted for ever: not more often than this. */
+  /** A host that is above its ceiling right after a start would be restarted for ever: not more often than this, and each time after twice as long. */
   hostRecycleIntervalMs: 60_000,
+  hostRecycleIntervalMaxMs: 3_600_000,
   heartbeatIntervalMs: 500,
   heartbeatTimeoutMs: 10_000,
+  /** Later than that control was away itself, and the host has as long to say that it is there. */
+  absenceMs: 2_000,
   runTimeoutMinMs: 5_000,
   /** Of a model of which it is not known yet how long it takes. */
   runTimeoutFirstMs: 30_000,
@@ -249,6 +256,8 @@ export const AGENT_LIMITS = {
   /** Windows of a signal that wait: what comes in this time, and no more than so many. */
   frameQueueWindowMs: 500,
   frameQueueWindowsMax: 32,
+  /** Rows of a table that wait: they take no memory to speak of, and their models next to no time. */
+  frameQueueRowsMax: 32,
   /** While a model is loaded beside the running one the processor is busy: these frames wait instead of being dropped. */
   frameQueueSwapMax: 128,
   frameQueueBytesMax: 64 * 1024 * 1024,
@@ -293,6 +302,8 @@ export const AGENT_LIMITS = {
   localBodyBytesMax: 256 * 1024,
   localHeadersTimeoutMs: 5_000,
   localRequestTimeoutMs: 15_000,
+  /** How often connections beyond these times are looked for; Node's own 30 s would make 5 s of them up to 35. */
+  localTimeoutCheckMs: 1_000,
   localConnectionsMax: 64,
   /** Inference requests and answers, and images for `/v1/predict`: they are copied from process to process. */
   localTensorBytesMax: 32 * 1024 * 1024,

@@ -7,9 +7,10 @@ import {
   type DeviceState,
   type EventData,
 } from "@fieldloop/protocol";
+import { driverStamp } from "@fieldloop/runtime/vendor";
 import type { Logger } from "pino";
 import { type Clock, systemClock } from "../clock.js";
-import { AGENT_LIMITS } from "../limits.js";
+import { AGENT_LIMITS, AGENT_VERSION } from "../limits.js";
 import type { AgentHandle } from "./agent.js";
 import { type Bandwidth, openBandwidth } from "./bandwidth.js";
 import { Commands } from "./commands.js";
@@ -35,6 +36,7 @@ import { PackageStore } from "./package-store.js";
 import { targetTrust } from "./package-trust.js";
 import { PredictionFeed } from "./prediction-feed.js";
 import { ProviderPlans } from "./provider-plans.js";
+import { ProviderRenewal } from "./provider-renewal.js";
 import { Quarantine } from "./quarantine.js";
 import { runCommand } from "./run-command.js";
 import { Sender } from "./sender.js";
@@ -68,6 +70,7 @@ export class Daemon implements AgentHandle {
   #updaters!: LaneUpdaters;
   #host!: HostLink;
   #sender!: Sender;
+  #renewal: ProviderRenewal | undefined;
   #uplink: Uplink | undefined;
   #inference!: LocalInference;
   #localApi!: LocalApi;
@@ -81,7 +84,7 @@ export class Daemon implements AgentHandle {
     this.boot = boot;
     this.#log = options.log;
     this.#clock = options.clock ?? systemClock;
-    this.#warnings = new Warnings(this.#clock, (event) => {
+    this.#warnings = new Warnings(this.#clock, this.#log, (event) => {
       this.#emit(event);
       this.#changed();
     });
@@ -156,6 +159,13 @@ export class Daemon implements AgentHandle {
     this.#trust.follower.start();
     await this.#updaters.resume();
     await this.#desired.followCurrent();
+    this.#renewal = new ProviderRenewal({
+      host: this.#host,
+      providers,
+      updater: (lane) => this.#updaters.of(lane),
+      log: this.#log,
+    });
+    this.#renewal.start();
     this.#tickTimer = setInterval(() => this.#host.forgetOldTroubles(), TICK_MS);
   }
 
@@ -169,6 +179,7 @@ export class Daemon implements AgentHandle {
     await this.#trust.follower.stop();
     await this.#localApi.stop();
     await this.#desired.stop();
+    await this.#renewal?.stop();
     await this.#updaters.stop();
     await this.#host.stop();
     try {
@@ -243,8 +254,13 @@ export class Daemon implements AgentHandle {
   }
 
   #loadProviders(onCorrupt: (message: string) => void): Promise<ProviderPlans> {
-    const { directory, provider } = this.#parts.options;
-    return ProviderPlans.load(directory, provider ?? "cpu", this.#threadCount, this.#durable, onCorrupt);
+    const { options, host } = this.#parts;
+    const terms = {
+      option: options.provider ?? "cpu",
+      threadCount: this.#threadCount,
+      machine: [AGENT_VERSION, ...driverStamp(host.env)],
+    };
+    return ProviderPlans.load(options.directory, terms, this.#durable, onCorrupt);
   }
 
   #makeHost(quarantine: Quarantine, providers: ProviderPlans): HostLink {
@@ -300,7 +316,13 @@ export class Daemon implements AgentHandle {
       predict: (lane, frame, signal) =>
         supervisor.request({ kind: "predict", lane, frame }, AGENT_LIMITS.localInferTimeoutMs, signal),
       metrics: createMetrics(
-        agentMetrics(this.#host, this.#spool, this.#sender, () => this.#uplink?.connected ?? false),
+        agentMetrics(
+          this.#host,
+          this.#spool,
+          this.#sender,
+          this.#warnings,
+          () => this.#uplink?.connected ?? false,
+        ),
       ),
       state: () => this.state(),
       hostPid: this.hostPid,

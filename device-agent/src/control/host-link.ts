@@ -154,7 +154,7 @@ export class HostLink {
       AGENT_LIMITS.selfTestTimeoutMs,
       signal,
     );
-    if (result.providers) await providers.remember(candidate.packageSha256, result.providers);
+    if (search) await providers.remember(candidate.packageSha256, result.providers ?? []);
     const { providerTrouble: trouble } = result;
     if (trouble) this.#options.warnings.raise(trouble.code, trouble.message);
     else this.#options.warnings.clear("provider_unavailable");

@@ -49,6 +49,27 @@ describe("an execution provider", () => {
     stage.expectAllStored();
   }, 120_000);
 
+  it("that is asked for at a later start is looked for then, for what runs already", async () => {
+    stage.fleet.desire([await stage.publish(stage.image(), "d1")]);
+    await stage.start(["simulator:parts?fps=30"]);
+    await stage.isActive("d1");
+    expect(stage.lane("main").running).toMatchObject({ executionProvider: "cpu" });
+    await stage.agent.stop();
+    const url = await serve(join(stage.path, "image-1", "fp32.onnx"), "brightness");
+    await stage.start(["simulator:parts?fps=30"], { provider: url });
+    const provider = `oip+${url}/v2/models/brightness`;
+    await until(() => stage.lane("main").running?.executionProvider === provider, "it runs on the server");
+    await stage.predicts(10, "it predicts there");
+    expect(stage.fleet.deploymentStates("d1").filter((state) => state === "self_testing")).toHaveLength(1);
+    await stage.agent.stop();
+    // Nothing has changed: it is there at once.
+    await stage.start(["simulator:parts?fps=30"], { provider: url });
+    await until(() => stage.lane("main").running !== null, "it runs");
+    expect(stage.lane("main").running?.executionProvider).toBe(provider);
+    await stage.agent.stop();
+    stage.expectAllStored();
+  }, 120_000);
+
   it("that was asked for and is not there is told, and the processor runs the model", async () => {
     stage.fleet.desire([await stage.publish(stage.image(), "d1")]);
     await stage.start(["simulator:parts?fps=30"], { provider: "http://127.0.0.1:9" });

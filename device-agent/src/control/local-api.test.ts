@@ -1,11 +1,13 @@
 import { lstat, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer, type Server } from "node:http";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Registry } from "prom-client";
 import { FieldloopError, type DeviceState } from "@fieldloop/protocol";
 import { SessionService } from "@fieldloop/runtime/oip";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { AGENT_LIMITS } from "../limits.js";
 import { call } from "../testing/local-client.test.kit.js";
 import { type FeedbackItem, unknownPrediction } from "./feedback.js";
 import { LocalApi } from "./local-api.js";
@@ -62,6 +64,21 @@ const post = (path: string, body: string, headers: Record<string, string> = {}):
   });
 
 describe("local interface", () => {
+  it("lets nobody keep its connections by sending slowly, or nothing", async () => {
+    const { port } = new URL(api.url);
+    const begin = performance.now();
+    const sent = ["", "POST /feedback HTTP/1.1\r\nhost: localhost\r\n"].map(async (head) => {
+      const socket = connect(Number(port), "127.0.0.1");
+      socket.on("error", () => undefined).write(head);
+      let answer = "";
+      for await (const chunk of socket as AsyncIterable<Buffer>) answer += chunk.toString("latin1");
+      return answer;
+    });
+    for (const answer of await Promise.all(sent)) expect(answer).toMatch(/^HTTP\/1\.1 408 |^$/);
+    // The time that it may take, and some for a machine with other work; not the half minute that Node takes by itself.
+    expect(performance.now() - begin).toBeLessThan(AGENT_LIMITS.localHeadersTimeoutMs + 10_000);
+  }, 30_000);
+
   it("says how it is", async () => {
     expect(await (await fetch(`${api.url}/healthz`)).json()).toEqual({ status: "ok", reasons: [] });
     healthy = false;

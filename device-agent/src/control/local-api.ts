@@ -88,16 +88,23 @@ export class LocalApi {
   }
 
   #serve(form: LocalAppForm): Server {
-    const { localHeadersTimeoutMs: headersTimeout, localRequestTimeoutMs: requestTimeout } = AGENT_LIMITS;
+    const {
+      localHeadersTimeoutMs: headersTimeout,
+      localRequestTimeoutMs: requestTimeout,
+      localTimeoutCheckMs: connectionsCheckingInterval,
+    } = AGENT_LIMITS;
     let app: Promise<RequestListener> | undefined;
-    const server = createServer({ headersTimeout, requestTimeout }, (request, response) => {
-      if (answerMonitor(this.#options, form, request, response)) return;
-      app ??= import("./local-app.js").then(({ localListener }) => localListener(this.#options, form));
-      app.then(
-        (listener) => listener(request, response),
-        () => response.destroy(),
-      );
-    });
+    const server = createServer(
+      { headersTimeout, requestTimeout, connectionsCheckingInterval },
+      (request, response) => {
+        if (answerMonitor(this.#options, form, request, response)) return;
+        app ??= import("./local-app.js").then(({ localListener }) => localListener(this.#options, form));
+        app.then(
+          (listener) => listener(request, response),
+          () => response.destroy(),
+        );
+      },
+    );
     server.maxConnections = AGENT_LIMITS.localConnectionsMax;
     this.#servers.push(server);
     return server;

@@ -26,10 +26,10 @@ const feedbackItemSchema = z
   .refine((item) => item.label !== undefined || item.correct !== undefined, {
     message: "label or correct is wanted",
   });
-const feedbackSchema = z.union([
-  feedbackItemSchema,
-  z.object({ items: z.array(feedbackItemSchema).min(1).max(LIMITS.feedbackItemsMax) }),
-]);
+const feedbackSchema = z.union(
+  [feedbackItemSchema, z.object({ items: z.array(feedbackItemSchema).min(1).max(LIMITS.feedbackItemsMax) })],
+  { error: 'wanted {"prediction": ID, "label": NAME or "correct": true|false}, or {"items": […]} of such' },
+);
 const returnSchema = z.object({
   /** The first one by default. */
   lane: laneNameSchema.optional(),
@@ -86,7 +86,10 @@ function createLocalApp(options: LocalApiOptions, form: LocalAppForm): Hono<Loca
     return context.json({ prediction, label });
   });
   app.notFound((context) =>
-    problem(context, new FieldloopError("not_found", `No such path "${context.req.path.slice(0, 80)}"`)),
+    problem(
+      context,
+      new FieldloopError("not_found", `There is no ${context.req.method} "${context.req.path.slice(0, 80)}"`),
+    ),
   );
   app.onError((error, context) => problem(context, toFieldloopError(error)));
   return app;

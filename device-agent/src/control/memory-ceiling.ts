@@ -1,4 +1,3 @@
-import type { Logger } from "pino";
 import type { Clock } from "../clock.js";
 import { AGENT_LIMITS } from "../limits.js";
 import type { Warnings } from "./warnings.js";
@@ -9,29 +8,37 @@ const MEGABYTE = 2 ** 20;
 export class MemoryCeiling {
   readonly #bytesMax: number;
   readonly #clock: Clock;
-  readonly #log: Logger;
   readonly #warnings: Warnings;
   #exceededAt = Number.NEGATIVE_INFINITY;
+  #intervalMs: number = AGENT_LIMITS.hostRecycleIntervalMs;
+  /** The host that runs was too large again soon after its start. */
+  #isTooLarge = false;
 
-  constructor(options: { hostBytesMax: number; clock: Clock; log: Logger; warnings: Warnings }) {
+  constructor(options: { hostBytesMax: number; clock: Clock; warnings: Warnings }) {
     this.#bytesMax = options.hostBytesMax;
     this.#clock = options.clock;
-    this.#log = options.log;
     this.#warnings = options.warnings;
   }
 
-  /** True where the host is to be started anew. One that is too large again soon after is told instead: it would never end. */
+  /**
+   * True where the host is to be started anew. One that is too large again soon after is told instead, and started anew after twice the time
+   * of before: where the models simply need more than the ceiling, the device shall predict and not be loading them all day.
+   */
   isExceeded(residentBytes: number): boolean {
     if (residentBytes <= this.#bytesMax) return false;
     const [held, ceiling] = [residentBytes, this.#bytesMax].map((bytes) => Math.round(bytes / MEGABYTE));
     const what = `The inference host held ${held} MB, its ceiling is ${ceiling} MB`;
     const now = this.#clock.monotonic();
-    if (now - this.#exceededAt < AGENT_LIMITS.hostRecycleIntervalMs) {
+    if (now - this.#exceededAt < this.#intervalMs) {
+      this.#isTooLarge = true;
       this.#warnings.raise("host_memory_exceeded", `${what}, soon after a new start: give it more`);
       return false;
     }
+    this.#intervalMs = this.#isTooLarge
+      ? Math.min(2 * this.#intervalMs, AGENT_LIMITS.hostRecycleIntervalMaxMs)
+      : AGENT_LIMITS.hostRecycleIntervalMs;
+    this.#isTooLarge = false;
     this.#exceededAt = now;
-    this.#log.warn({ residentBytes }, "the inference host is started anew to free its memory");
     this.#warnings.raise("host_memory_exceeded", `${what}: it was started anew`);
     return true;
   }

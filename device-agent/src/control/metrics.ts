@@ -1,4 +1,4 @@
-import { STREAMS, type LaneState } from "@fieldloop/protocol";
+import { STREAMS, type DeviceState, type LaneState } from "@fieldloop/protocol";
 import { Counter, Gauge, Registry } from "prom-client";
 
 /** What `/metrics` reads, at the moment it is asked. */
@@ -11,7 +11,8 @@ export interface MetricsSource {
   readonly hostReady: () => boolean;
   readonly hostResidentBytes: () => number;
   readonly lanes: () => readonly LaneState[];
-  /** What a run of the lane usually takes. */
+  readonly warnings: () => DeviceState["warnings"];
+  /** What a run of the lane usually takes, milliseconds. */
   readonly runMs: (lane: string) => number;
   readonly linkUp: () => boolean;
   readonly uplinkBytes: () => number;
@@ -47,6 +48,18 @@ export function createMetrics(source: MetricsSource): Registry {
       },
     });
   };
+  const laneCounter = (name: string, help: string, read: (lane: LaneState) => number): void => {
+    new Counter({
+      name: `fieldloop_lane_${name}_total`,
+      help,
+      labelNames: ["lane"],
+      registers,
+      collect() {
+        this.reset();
+        for (const lane of source.lanes()) this.inc({ lane: lane.name }, read(lane));
+      },
+    });
+  };
   counter("predictions", "Predictions numbered in this boot", source.predictions);
   counter("frames_dropped", "Frames that found no place in the queue", source.framesDropped);
   counter("frames_failed", "Frames on which the model failed", source.framesFailed);
@@ -60,35 +73,75 @@ export function createMetrics(source: MetricsSource): Registry {
   gauge("spool_bytes", "Bytes of the spool on disk", source.spoolBytes);
   gauge("control_resident_bytes", "Resident memory of the control process", () => process.memoryUsage.rss());
   gauge("host_resident_bytes", "Resident memory of the inference host", source.hostResidentBytes);
-  byStream(registers, "spool_records", "Records waiting for the server", source.spoolRecords);
-  byStream(registers, "acknowledged_records", "Records that the server acknowledged", source.acknowledged);
-  byLane(
-    registers,
-    "run_milliseconds",
-    "Running mean of the time of one run",
-    ({ name }) => source.runMs(name),
-    source,
-  );
-  byLane(registers, "lane_frames_seen", "Frames that the source gave", (lane) => lane.framesSeen, source);
-  byLane(
-    registers,
-    "lane_frames_dropped",
-    "Frames that found no place",
-    (lane) => lane.framesDropped,
-    source,
-  );
-  byLane(registers, "lane_frames_skipped", "Frames beyond the rate", (lane) => lane.framesSkipped, source);
-  byLane(registers, "lane_frames_failed", "Frames on which it failed", (lane) => lane.framesFailed, source);
   new Gauge({
-    name: "fieldloop_source_count",
+    name: "fieldloop_spool_records",
+    help: "Records waiting for the server",
+    labelNames: ["stream"],
+    registers,
+    collect() {
+      for (const stream of STREAMS) this.set({ stream }, source.spoolRecords(stream));
+    },
+  });
+  new Counter({
+    name: "fieldloop_acknowledged_records_total",
+    help: "Records of this boot that the server acknowledged",
+    labelNames: ["stream"],
+    registers,
+    collect() {
+      this.reset();
+      for (const stream of STREAMS) this.inc({ stream }, source.acknowledged(stream));
+    },
+  });
+  laneCounter(
+    "frames",
+    "Frames that the source gave, lost and skipped ones with it",
+    (lane) => lane.framesSeen,
+  );
+  laneCounter("frames_dropped", "Frames that found no place in the queue", (lane) => lane.framesDropped);
+  laneCounter("frames_skipped", "Frames beyond the rate", (lane) => lane.framesSkipped);
+  laneCounter("frames_failed", "Frames on which the model failed", (lane) => lane.framesFailed);
+  new Gauge({
+    name: "fieldloop_lane_run_seconds",
+    help: "Running mean of the time of one run",
+    labelNames: ["lane"],
+    registers,
+    collect() {
+      this.reset();
+      for (const { name: lane } of source.lanes()) this.set({ lane }, source.runMs(lane) / 1000);
+    },
+  });
+  new Gauge({
+    name: "fieldloop_lane_rate_max",
+    help: "Frames a second that the governor allows, where it slows the lane down",
+    labelNames: ["lane"],
+    registers,
+    collect() {
+      this.reset();
+      for (const { name: lane, rateMax } of source.lanes()) {
+        if (rateMax !== null) this.set({ lane }, rateMax);
+      }
+    },
+  });
+  new Counter({
+    name: "fieldloop_source_total",
     help: "What the source of a lane counted: rows, malformedRows, gaps, restarts and the like",
     labelNames: ["lane", "what"],
     registers,
     collect() {
       this.reset();
       for (const { name: lane, sourceCounts = {} } of source.lanes()) {
-        for (const [what, count] of Object.entries(sourceCounts)) this.set({ lane, what }, count);
+        for (const [what, count] of Object.entries(sourceCounts)) this.inc({ lane, what }, count);
       }
+    },
+  });
+  new Gauge({
+    name: "fieldloop_warning",
+    help: "1 for each trouble that the device has now",
+    labelNames: ["code", "severity"],
+    registers,
+    collect() {
+      this.reset();
+      for (const { code, severity } of source.warnings()) this.set({ code, severity }, 1);
     },
   });
   new Gauge({
@@ -106,40 +159,4 @@ export function createMetrics(source: MetricsSource): Registry {
     },
   });
   return registry;
-}
-
-function byStream(
-  registers: Registry[],
-  name: string,
-  help: string,
-  read: (stream: (typeof STREAMS)[number]) => number,
-): void {
-  new Gauge({
-    name: `fieldloop_${name}`,
-    help,
-    labelNames: ["stream"],
-    registers,
-    collect() {
-      for (const stream of STREAMS) this.set({ stream }, read(stream));
-    },
-  });
-}
-
-function byLane(
-  registers: Registry[],
-  name: string,
-  help: string,
-  read: (lane: LaneState) => number,
-  source: Pick<MetricsSource, "lanes">,
-): void {
-  new Gauge({
-    name: `fieldloop_${name}`,
-    help,
-    labelNames: ["lane"],
-    registers,
-    collect() {
-      this.reset();
-      for (const lane of source.lanes()) this.set({ lane: lane.name }, read(lane));
-    },
-  });
 }

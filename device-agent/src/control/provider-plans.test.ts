@@ -17,8 +17,8 @@ const TARGET: PackageToRun = { directory: "/", packageSha256: SHA };
 const GPU: ProviderToRun = { executionProvider: "webgpu", variant: "fp32", medianMs: 1 };
 const CPU: ProviderToRun = { executionProvider: "cpu", variant: "int8", medianMs: 2 };
 
-function load(option: string): Promise<ProviderPlans> {
-  return ProviderPlans.load(folder.path, option, 2, new Durable(), (message) => {
+function load(option: string, machine: readonly string[] = []): Promise<ProviderPlans> {
+  return ProviderPlans.load(folder.path, { option, threadCount: 2, machine }, new Durable(), (message) => {
     throw new Error(message);
   });
 }
@@ -32,6 +32,28 @@ describe("the providers of a package", () => {
     expect(plans.planFor(TARGET).providers).toEqual([CPU]);
     expect((await load("auto")).planFor(TARGET).providers).toEqual([GPU, CPU]);
     expect((await load("cpu")).planFor(TARGET)).toBe(TARGET);
+  });
+
+  it("are outdated once they were found out under other terms, and then run only where they are still asked for", async () => {
+    const server = { executionProvider: "oip+http://127.0.0.1:8000/v2/models/parts", variant: "fp32" };
+    const plans = await load("http://127.0.0.1:8000,webgpu");
+    expect(plans.isOutdated(SHA)).toBe(true);
+    await plans.remember(SHA, [server, GPU, CPU]);
+    expect(plans.isOutdated(SHA)).toBe(false);
+    const later = [
+      ["http://127.0.0.1:8000,webgpu", [], false, [server, GPU, CPU]],
+      ["http://127.0.0.1:8000,webgpu", ["another driver"], true, [server, GPU, CPU]],
+      ["http://127.0.0.1:8000", [], true, [server, CPU]],
+      ["http://127.0.0.1:9000", [], true, [CPU]],
+      ["auto", [], true, [GPU, CPU]],
+    ] as const;
+    for (const [option, machine, isOutdated, providers] of later) {
+      const then = await load(option, machine);
+      expect([then.isOutdated(SHA), then.planFor(TARGET).providers]).toEqual([isOutdated, providers]);
+    }
+    expect((await load("cpu")).isOutdated(SHA)).toBe(false);
+    await plans.remember(SHA, []);
+    expect([plans.isOutdated(SHA), plans.planFor(TARGET)]).toEqual([false, TARGET]);
   });
 
   it("are forgotten with what was measured for them, the machine's own are not", async () => {

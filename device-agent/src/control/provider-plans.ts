@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { sha256Schema } from "@fieldloop/protocol";
@@ -14,6 +15,7 @@ export type ProviderOption = "auto" | "cpu" | (string & {});
 /** Stands for the package's model in the name of a provider. */
 export const MODEL_MARK = "{model}";
 
+const FILE = "providers.json";
 const PACKAGES_MAX = 64;
 /** As results are remembered, one file a package. */
 const MEASURED_FILE = /^[0-9a-f]{64}\.json$/;
@@ -24,6 +26,8 @@ const fileSchema = z.object({
     .array(
       z.object({
         packageSha256: sha256Schema,
+        /** What it was found out under; undefined in files of earlier agents. */
+        mark: z.string().max(64).optional(),
         providers: z
           .array(
             z.object({
@@ -40,6 +44,14 @@ const fileSchema = z.object({
 });
 type Plans = z.output<typeof fileSchema>["packages"];
 
+/** What an agent was asked for and what it runs on: other answers may come of others. */
+export interface ProviderTerms {
+  readonly option: ProviderOption;
+  readonly threadCount: number;
+  /** Changes with drivers, runtime and machine; see `driverStamp`. */
+  readonly machine: readonly string[];
+}
+
 /**
  * On what each package runs, best first, as its self test found out. A provider that took the host with it is left out until the next
  * start of the agent.
@@ -48,32 +60,33 @@ export class ProviderPlans {
   readonly search: ProviderSearch | undefined;
   readonly #path: string;
   readonly #durable: Durable;
+  readonly #mark: string;
   readonly #demoted = new Set<string>();
   #plans: Plans;
 
-  private constructor(path: string, plans: Plans, search: ProviderSearch | undefined, durable: Durable) {
-    this.#path = path;
+  private constructor(directory: string, plans: Plans, terms: ProviderTerms, durable: Durable) {
+    this.#path = join(directory, FILE);
     this.#durable = durable;
     this.#plans = plans;
-    this.search = search;
+    this.#mark = createHash("sha256").update(JSON.stringify(terms)).digest("hex");
+    this.search = searchOf(terms.option, join(directory, "providers"), terms.threadCount);
   }
 
   static async load(
     directory: string,
-    option: ProviderOption,
-    threadCount: number,
+    terms: ProviderTerms,
     durable: Durable,
     onCorrupt: (message: string) => void,
   ): Promise<ProviderPlans> {
-    const path = join(directory, "providers.json");
-    const file = await durable.readJson(path, fileSchema, onCorrupt);
-    const search = searchOf(option, join(directory, "providers"), threadCount);
-    return new ProviderPlans(path, file?.packages ?? [], search, durable);
+    const file = await durable.readJson(join(directory, FILE), fileSchema, onCorrupt);
+    return new ProviderPlans(directory, file?.packages ?? [], terms, durable);
   }
 
+  /** `providers` is empty where there was nothing to choose from. */
   async remember(packageSha256: string, providers: readonly ProviderToRun[]): Promise<void> {
     const others = this.#plans.filter((plan) => plan.packageSha256 !== packageSha256);
-    this.#plans = [...others, { packageSha256, providers: [...providers] }].slice(-PACKAGES_MAX);
+    const plan = { packageSha256, mark: this.#mark, providers: [...providers] };
+    this.#plans = [...others, plan].slice(-PACKAGES_MAX);
     await this.#durable.writeJson("providers", this.#path, { packages: this.#plans });
     await this.#forgetOthers();
   }
@@ -89,15 +102,28 @@ export class ProviderPlans {
     }
   }
 
-  /** The package with what it is to be run on; as it is where nothing was searched for. */
+  /** True where it was found out under other terms, or not at all: what is best may be something else. */
+  isOutdated(packageSha256: string): boolean {
+    return this.search !== undefined && this.#planOf(packageSha256)?.mark !== this.#mark;
+  }
+
+  /** The package with what it is to be run on; as it is where nothing was searched for, or nothing was to choose from. */
   planFor(target: PackageToRun): PackageToRun {
-    if (!this.search) return target;
+    const { search } = this;
+    if (!search) return target;
     const { packageSha256 } = target;
-    const plan = this.#plans.find((candidate) => candidate.packageSha256 === packageSha256);
-    const providers = plan?.providers.filter(
-      (provider) => !this.#demoted.has(keyOf(packageSha256, provider)),
+    const isOutdated = this.isOutdated(packageSha256);
+    const providers = this.#planOf(packageSha256)?.providers.filter(
+      (provider) =>
+        !this.#demoted.has(keyOf(packageSha256, provider)) &&
+        // What nobody asks for any more is not run until something better is found.
+        (!isOutdated || isAskedFor(provider.executionProvider, search)),
     );
-    return providers === undefined ? target : { ...target, providers };
+    return providers === undefined || providers.length === 0 ? target : { ...target, providers };
+  }
+
+  #planOf(packageSha256: string): Plans[number] | undefined {
+    return this.#plans.find((candidate) => candidate.packageSha256 === packageSha256);
   }
 
   /** It ended the host: not again in this start. */
@@ -107,8 +133,7 @@ export class ProviderPlans {
 
   /** True where the package runs on what was found best. */
   isBest(packageSha256: string, executionProvider: string): boolean {
-    const plan = this.#plans.find((candidate) => candidate.packageSha256 === packageSha256);
-    const best = plan?.providers[0];
+    const best = this.#planOf(packageSha256)?.providers[0];
     return best === undefined || best.executionProvider === executionProvider;
   }
 }
@@ -124,6 +149,15 @@ function searchOf(
   // What is asked for first; the CPU, by the same tests, to fall back to.
   const executionProviders = names.includes("auto") ? undefined : [...new Set([...names, "cpu"])];
   return { directory, threadCount, executionProviders, endpoints };
+}
+
+function isAskedFor(provider: string, { executionProviders, endpoints }: ProviderSearch): boolean {
+  const asked = executionProviders ?? endpoints;
+  if (executionProviders === undefined && !provider.startsWith("oip+")) return true;
+  return asked.some((name) => {
+    const [before, after] = name.split(MODEL_MARK);
+    return after === undefined ? provider === name : provider.startsWith(before!) && provider.endsWith(after);
+  });
 }
 
 /** A server is named by its address; which of its models is asked for with each package, unless the address says it. */

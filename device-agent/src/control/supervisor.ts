@@ -12,6 +12,7 @@ import type {
   StartMessage,
 } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
+import { Absence } from "./absence.js";
 import { readFrameMark } from "./frame-mark.js";
 import { HostProcess, type HostProcessOptions } from "./host-process.js";
 import { noteHost } from "./process-lock.js";
@@ -80,6 +81,7 @@ export class Supervisor {
   #failuresInRow = 0;
   #startedAt = 0;
   #heartbeatAt = 0;
+  readonly #absence = new Absence(AGENT_LIMITS.heartbeatIntervalMs, AGENT_LIMITS.absenceMs);
   #heartbeat: Heartbeat | undefined;
   #restartTimer: NodeJS.Timeout | undefined;
   #watchTimer: NodeJS.Timeout | undefined;
@@ -204,9 +206,12 @@ export class Supervisor {
   }
 
   #watch(): void {
-    const host = this.#host;
-    if (!host || this.#unresponsive) return;
     const now = this.#options.clock.monotonic();
+    const awayMs = this.#absence.note(now);
+    this.#heartbeatAt += awayMs;
+    this.#startedAt += awayMs;
+    const host = this.#host;
+    if (!host || this.#unresponsive || this.#absence.isGrace(now)) return;
     const silentMs = now - this.#heartbeatAt;
     const silenceMaxMs = this.#ready ? AGENT_LIMITS.heartbeatTimeoutMs : AGENT_LIMITS.hostStartTimeoutMs;
     const stuck = this.#heartbeat?.lanes.find(({ runningMs, expectedMs }) => {

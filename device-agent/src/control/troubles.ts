@@ -46,15 +46,15 @@ export class Troubles {
       this.#warnings.clear("unauthenticated");
       return;
     }
-    this.#log.warn({ code: error.code }, error.message);
     if (error.code === "unauthenticated") this.#warnings.raise(error.code, error.message, "error");
+    else this.#log.warn({ code: error.code }, error.message);
   }
 
   /** `what` of the fleet was not followed. */
   refused(what: string, error: unknown): void {
     const coded = toFieldloopError(error);
-    this.#log.warn({ code: coded.code, what }, coded.message);
     if (TOLD.has(coded.code)) this.#warnings.raise(coded.code, coded.message);
+    else this.#log.warn({ code: coded.code, what }, coded.message);
   }
 
   /** The server knows a newer boot of this device: a copy of its state folder runs elsewhere, or an old one was put back. */

@@ -100,8 +100,10 @@ export class TrustFollower {
     if (this.#raised && this.#raised !== error?.code) warnings.clear(this.#raised);
     this.#raised = undefined;
     if (!error) return;
-    log.warn({ code: error.code }, error.message);
-    if (QUIET.has(error.code)) return;
+    if (QUIET.has(error.code)) {
+      log.warn({ code: error.code }, error.message);
+      return;
+    }
     warnings.raise(error.code, error.message);
     this.#raised = error.code;
   }

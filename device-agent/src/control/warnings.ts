@@ -1,4 +1,5 @@
 import type { DeviceState, ErrorCode, EventData } from "@fieldloop/protocol";
+import type { Logger } from "pino";
 import type { Clock } from "../clock.js";
 import { AGENT_LIMITS } from "../limits.js";
 
@@ -13,14 +14,18 @@ interface Warning {
 
 const DEVICE = "";
 
-/** What is wrong with this device now, by code. Each change becomes an event; all of it is in the reported state. */
+const LEVELS = { info: "info", warning: "warn", error: "error" } as const;
+
+/** What is wrong with this device now, by code. Each change becomes a line of the log and an event; all of it is in the reported state. */
 export class Warnings {
   readonly #clock: Clock;
+  readonly #log: Logger;
   readonly #onChange: (event: EventData) => void;
   readonly #active = new Map<ErrorCode, Warning>();
 
-  constructor(clock: Clock, onChange: (event: EventData) => void) {
+  constructor(clock: Clock, log: Logger, onChange: (event: EventData) => void) {
     this.#clock = clock;
+    this.#log = log;
     this.#onChange = onChange;
   }
 
@@ -32,7 +37,10 @@ export class Warnings {
     if (!before && this.#active.size >= AGENT_LIMITS.warningsMax) return;
     const messages = new Map(before?.messages).set(scope, text);
     this.#active.set(code, { code, severity, messages, since: before?.since ?? this.#clock.now() });
-    // A changed wording of a trouble that is known already is in the state; only its start is an event.
+    // A changed wording of a trouble that is known already is in the state; only its start is a line of the log, and an event.
+    if (before?.severity !== severity || !before.messages.has(scope)) {
+      this.#log[LEVELS[severity]]({ code }, text);
+    }
     if (!before) this.#onChange({ type: "warning", code, severity, message: text, active: true });
   }
 
@@ -43,6 +51,8 @@ export class Warnings {
     const messages = new Map(warning.messages);
     if (scope === undefined) messages.clear();
     else messages.delete(scope);
+    const over = scope === undefined ? messageOf(warning) : warning.messages.get(scope);
+    this.#log.info({ code }, `is over: ${over}`);
     if (messages.size > 0) {
       this.#active.set(code, { ...warning, messages });
       return;

@@ -15,14 +15,20 @@ interface Measured {
   readonly seen: number;
 }
 
+/** What it wants of a lane. */
+export type GovernedSource = Pick<
+  Lane,
+  "name" | "priority" | "rateOwn" | "model" | "providers" | "beat" | "limitRate" | "useVariant"
+>;
+
 /** Applies what the governor decides to the lanes of a host, and says so. */
 export class Governing {
-  readonly #lanes: readonly Lane[];
+  readonly #lanes: readonly GovernedSource[];
   readonly #thermalPath: string | undefined;
   readonly #clock: Clock;
   readonly #send: Send;
   readonly #governor: Governor;
-  readonly #busy = new BusyMeter();
+  readonly #busy: Pick<BusyMeter, "read">;
   readonly #rates = new Map<string, number>();
   readonly #measured = new Map<string, Measured>();
   readonly #rateMax = new Map<string, number>();
@@ -36,16 +42,19 @@ export class Governing {
   readonly #intervalMs: number;
 
   constructor(options: {
-    lanes: readonly Lane[];
+    lanes: readonly GovernedSource[];
     thermalPath: string | undefined;
     times: GovernorTimes | undefined;
     clock: Clock;
     send: Send;
+    /** The machine's own by default. */
+    busy?: Pick<BusyMeter, "read">;
   }) {
     this.#lanes = options.lanes;
     this.#thermalPath = options.thermalPath;
     this.#clock = options.clock;
     this.#send = options.send;
+    this.#busy = options.busy ?? new BusyMeter();
     this.#governor = new Governor(options.lanes, options.times);
     this.#intervalMs = options.times?.intervalMs ?? AGENT_LIMITS.governorIntervalMs;
   }
@@ -85,9 +94,9 @@ export class Governing {
     });
     this.#isRestricting = decision.level > 0;
     for (const lane of this.#lanes) {
-      const share = decision.rateShares.get(lane.name);
-      if (share === undefined) this.#measure(lane);
-      this.#limit(lane, share);
+      // One that gave nothing when the restriction began has no limit yet, and gets it as soon as it gives something.
+      if (!this.#rateMax.has(lane.name)) this.#measure(lane);
+      this.#limit(lane, decision.rateShares.get(lane.name));
       await this.#choose(lane, decision.cheaper.has(lane.name));
     }
     this.#tell(decision, temperatureC);
@@ -105,16 +114,17 @@ export class Governing {
   }
 
   /** The rate that a lane has when nothing limits it: shares are of that. */
-  #measure(lane: Lane): void {
+  #measure(lane: GovernedSource): void {
     const now = { at: this.#clock.monotonic(), seen: lane.beat(null).framesSeen };
     const before = this.#measured.get(lane.name);
     this.#measured.set(lane.name, now);
-    if (before && now.at > before.at) {
+    // One that had given nothing before began somewhere within this time: what it gave in it is less than its rate.
+    if (before && before.seen > 0 && now.at > before.at) {
       this.#rates.set(lane.name, ((now.seen - before.seen) / (now.at - before.at)) * 1000);
     }
   }
 
-  #limit(lane: Lane, share: number | undefined): void {
+  #limit(lane: GovernedSource, share: number | undefined): void {
     const measured = this.#rates.get(lane.name);
     // A lane that gives nothing needs no limit.
     if (share === undefined || !measured) {
@@ -130,7 +140,7 @@ export class Governing {
   }
 
   /** To the variant of 8 bits and back. */
-  async #choose(lane: Lane, cheaper: boolean): Promise<void> {
+  async #choose(lane: GovernedSource, cheaper: boolean): Promise<void> {
     const { model } = lane;
     if (!model) return;
     const { packageSha256 } = model.origin;
@@ -161,12 +171,11 @@ export class Governing {
     }
     this.#told = code;
     if (code === undefined) return;
-    const slowed = [...decision.rateShares.keys()].map(
-      (lane) => `${lane} at most ${this.rateMax(lane)} a second`,
-    );
-    const cheaper = [...decision.cheaper].map((lane) => `${lane} in its cheaper variant`);
+    const slowed = [...this.#rateMax].map(([lane, rateMax]) => `${lane} at most ${rateMax} a second`);
+    const cheaper = [...this.#variants.keys()].map((lane) => `${lane} in its cheaper variant`);
+    const done = [...slowed, ...cheaper];
     const why = code === "device_hot" ? `${Math.round(temperatureC ?? Number.NaN)} °C` : "all cores are busy";
-    const message = `${why}: ${[...slowed, ...cheaper].join(", ")}`;
+    const message = `${why}: ${done.length > 0 ? done.join(", ") : "nothing is slowed down yet"}`;
     void this.#send({ kind: "warning", failure: { code, message }, active: true });
   }
 }

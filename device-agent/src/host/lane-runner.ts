@@ -97,7 +97,7 @@ export class LaneRunner {
     const { start, lane, sampling, send, clock, random, blocks } = options;
     this.#options = options;
     this.#reporter = new Reporter(send, lane.spec.name, new LaneNumbers(blocks, lane.numbers));
-    this.#mark = new FrameMark(lane.frameMarkPath);
+    this.#mark = new FrameMark(lane.frameMarkPath, options.onTrouble);
     this.#quarantined = new Set(start.quarantined);
     this.#suspects = new Set(start.suspects);
     this.sampler = new Sampler(sampling, random, clock.monotonic(), (candidate, decision) => {

@@ -15,8 +15,9 @@ const row = {
 
 describe("places for frames that wait", () => {
   it.each([
-    ["frames of no window", { inputs: [inputSchema.parse(row)] }, 1, 2],
-    ["frames that may run together", { inputs: [inputSchema.parse(row)] }, 8, 8],
+    ["images", { inputs: [] }, 1, 2],
+    ["images that may run together", { inputs: [] }, 8, 8],
+    ["rows", { inputs: [inputSchema.parse(row)] }, 1, 32],
     ["windows of 32 ms", window(512, 16_000), 1, 15],
     ["windows of a second", window(2_560, 2_560), 1, 2],
     ["windows of a tenth of a millisecond", window(1, 10_000), 1, 32],

@@ -274,6 +274,13 @@ describe("gRPC messages", () => {
     ["too few values", message({ contents: { intContents: [1] } })],
     ["no values", message({})],
     ["values in another type's field", message({ contents: { fp32Contents: [1, 2] } })],
+    [
+      "typed contents beside raw ones",
+      create(ModelInferRequestSchema, {
+        inputs: [{ name: "x", datatype: "INT8", shape: [2n], contents: { intContents: [1, 2] } }],
+        rawInputContents: [Uint8Array.of(3, 4)],
+      }),
+    ],
     ["a negative size", message({ shape: [-2n] })],
     ["half floats as contents", message({ datatype: "FP16" })],
   ])("are refused with %s", (_, asked) => {

@@ -46,6 +46,19 @@ describe("ONNX Runtime in Node", () => {
     await session.release();
   });
 
+  it.skipIf(!ortNode.executionProviders().includes("cuda"))(
+    "says which libraries a provider wants that finds none",
+    async () => {
+      const { bytes } = contractModels().get("gemm")!;
+      const options = { threadCount: 1, executionProvider: "cuda" };
+      const opened = await ortNode.openSession(bytes, options).catch((error: unknown) => error);
+      // Where there is such a GPU it is not missing.
+      if (!(opened instanceof Error)) return;
+      expect(opened.message).toMatch(/libonnxruntime_providers_cuda\.so.*docs\/hardware\.md/);
+      expect(opened).toMatchObject({ code: "provider_unavailable" });
+    },
+  );
+
   it("refuses a provider that it does not know, instead of running on the CPU", async () => {
     const { bytes } = contractModels().get("gemm")!;
     await expect(ortNode.openSession(bytes, { ...CPU, executionProvider: "npu9000" })).rejects.toMatchObject({

@@ -93,6 +93,19 @@ function nestConfig(config: Readonly<Record<string, string>>): Record<string, un
 const PROVIDER_FAULT =
   /AppendExecutionProvider|load (?:shared )?library|ExecutionProvider.*not (?:enabled|available)|WebGPU adapter|WebGpuContext|no available backend/i;
 
+/** ONNX Runtime says that a library is missing, not which, nor where it comes from. */
+const LIBRARY_HINTS: Readonly<Record<string, string>> = {
+  cuda: "it wants libonnxruntime_providers_cuda.so, CUDA 12 and cuDNN 9",
+  tensorrt: "it wants libonnxruntime_providers_tensorrt.so, CUDA 12 and TensorRT 10",
+};
+
+function hintOf(executionProvider: string, reason: string): string {
+  const hint = LIBRARY_HINTS[executionProvider];
+  return hint !== undefined && /load (?:shared )?library/i.test(reason)
+    ? ` (${hint}: docs/hardware.md says how to install them)`
+    : "";
+}
+
 async function createNative(
   model: string | Uint8Array,
   options: SessionOptions,
@@ -108,7 +121,7 @@ async function createNative(
     if (PROVIDER_FAULT.test(reason)) {
       throw new FieldloopError(
         "provider_unavailable",
-        `Open execution provider "${options.executionProvider}": ${cleanEngineText(reason)}`,
+        `Open execution provider "${options.executionProvider}": ${cleanEngineText(reason)}${hintOf(options.executionProvider, reason)}`,
         { cause },
       );
     }

@@ -121,6 +121,8 @@ function readTensors(
     const type = elementTypeOfDatatype(datatype);
     const dims = parseShape(shape);
     const bytes = raw[at];
+    if (bytes !== undefined && hasValues(contents))
+      throw refuse(`"${name}" has typed contents beside raw ones`);
     const contentType = encoded && encodedTypeOf(type, parametersOf(parameters)["content_type"]);
     if (contentType !== undefined) {
       const file =
@@ -136,6 +138,11 @@ function readTensors(
     );
   });
   return read;
+}
+
+/** The specification allows one or the other: with both nobody can say which was meant. */
+function hasValues(contents: InferTensorContents | undefined): boolean {
+  return Object.values(contents ?? {}).some((values) => Array.isArray(values) && values.length > 0);
 }
 
 /** Elements from the field that belongs to a type; the protocol gives half floats none. */

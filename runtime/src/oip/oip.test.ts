@@ -162,6 +162,41 @@ describe("REST form of the Open Inference Protocol", () => {
         "invalid_body",
       ],
       ["an unknown data type", "POST", infer, one({ datatype: "BF16", data: [] }), 400, "tensor_invalid"],
+      [
+        "data beside raw data",
+        "POST",
+        infer,
+        one({ data: [1, 2, 3, 4, 5, 6], parameters: { binary_data_size: 24 } }),
+        400,
+        "tensor_invalid",
+      ],
+      [
+        "rows of unequal length",
+        "POST",
+        infer,
+        one({
+          data: [
+            [1, 2, 3, 4],
+            [5, 6],
+          ],
+        }),
+        400,
+        "tensor_invalid",
+      ],
+      [
+        "rows of another shape",
+        "POST",
+        infer,
+        one({
+          data: [
+            [1, 2],
+            [3, 4],
+            [5, 6],
+          ],
+        }),
+        400,
+        "tensor_invalid",
+      ],
       ["too few elements", "POST", infer, one({ data: [1] }), 400, "tensor_invalid"],
       ["too many elements", "POST", infer, one({ data: [1, 2, 3, 4, 5, 6, 7] }), 400, "tensor_invalid"],
       ["no data", "POST", infer, one({}), 400, "tensor_invalid"],

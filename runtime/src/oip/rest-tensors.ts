@@ -32,6 +32,8 @@ export function readTensors(
     const type = elementTypeOfDatatype(datatype);
     const dims = parseShape(shape);
     const size = parameters?.["binary_data_size"];
+    if (size !== undefined && Array.isArray(data) && data.length > 0)
+      throw new FieldloopError("tensor_invalid", `Read tensors: "${name}" has data beside binary_data_size`);
     const contentType = encoded && encodedTypeOf(type, parameters?.["content_type"]);
     if (contentType !== undefined) {
       const bytes =

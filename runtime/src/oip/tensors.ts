@@ -154,21 +154,27 @@ export function tensorFromJsonData(type: ElementType, dims: readonly number[], j
   }
   if (type === "float16") throw refuse("FP16 has no JSON form, send it as binary data");
   const values: unknown[] = [];
-  flatten(json, values, count, 0);
+  flatten(json, values, [...dims.map((_, at) => elementCountOf(dims.slice(at))), 1], 0);
   if (values.length !== count) {
     throw refuse(`${values.length} elements, [${dims.join(", ")}] wants ${count}`);
   }
   return { type, dims, data: type === "string" ? values.map(readText) : numbersOf(type, values) };
 }
 
-function flatten(json: unknown, into: unknown[], countMax: number, depth: number): void {
+/** `counts`: elements of the whole, of its rows, of their rows and so on. A row has as many, in rows of its own or flat. */
+function flatten(json: unknown, into: unknown[], counts: readonly number[], depth: number): void {
   if (!Array.isArray(json) || depth > OIP_LIMITS.rankMax)
     throw refuse("data is not an array of elements or rows");
+  const countMax = counts[depth] ?? 1;
+  const begin = into.length;
   for (const value of json) {
-    if (Array.isArray(value)) flatten(value, into, countMax, depth + 1);
+    if (Array.isArray(value)) flatten(value, into, counts, depth + 1);
     else into.push(value);
-    if (into.length > countMax) throw refuse(`more than the ${countMax} elements of its shape`);
+    if (into.length - begin <= countMax) continue;
+    throw refuse(`more than the ${countMax} elements of ${depth === 0 ? "its shape" : "a row of its shape"}`);
   }
+  const count = into.length - begin;
+  if (depth > 0 && count < countMax) throw refuse(`a row of ${count} elements, its shape wants ${countMax}`);
 }
 
 function readText(value: unknown): string {

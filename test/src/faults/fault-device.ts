@@ -138,7 +138,7 @@ export class FaultDevice {
     this.#packages = new PackageStore(directory, durable);
     this.#desired = new DesiredFollower({
       store: new DesiredStore(directory, DEVICE, () => [KEY], durable),
-      warnings: new Warnings(clock, () => undefined),
+      warnings: new Warnings(clock, log, () => undefined),
       floor: () => this.updater.revisionFloor,
       follow: () => this.updater.follow(this.#desired.current!.assignments, this.#desired.revision),
       onRefused: () => undefined,
@@ -146,7 +146,12 @@ export class FaultDevice {
       retryMinMs: 1,
     });
     this.#bandwidth = await openBandwidth({ directory, durable, clock, bytesPerSecond: 1e9, log, onCorrupt });
-    this.#providers = await ProviderPlans.load(directory, "auto", 1, durable, onCorrupt);
+    this.#providers = await ProviderPlans.load(
+      directory,
+      { option: "auto", threadCount: 1, machine: [] },
+      durable,
+      onCorrupt,
+    );
     this.updater = new Updater({
       directory,
       server: "http://fleet",

@@ -54,7 +54,9 @@ export class ShadowCandidate {
     const active = parseManifest(await readFile(join(request.activeDirectory, MANIFEST_FILE)));
     const model = await openModel(request.package);
     const fit = fitOf(active, model.manifest, request.isCutBySource);
-    return new ShadowCandidate({ model, active, fit, mark: new FrameMark(request.frameMarkPath) });
+    // The lane tells of the same disk.
+    const mark = new FrameMark(request.frameMarkPath, () => undefined);
+    return new ShadowCandidate({ model, active, fit, mark });
   }
 
   /** Answers what comes through the socket until the other end closes it. */

@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { ERROR_CODES, FieldloopError, toFieldloopError } from "@fieldloop/protocol";
+import { refuseStrangers } from "../../control/local-monitor.js";
 import { AGENT_LIMITS } from "../../limits.js";
 import { predictionAnswer } from "../../prediction-answer.js";
 import { pushedFrame } from "../../pushed-frame.js";
@@ -32,6 +33,7 @@ export class HttpSource implements Source {
       {
         headersTimeout: AGENT_LIMITS.localHeadersTimeoutMs,
         requestTimeout: AGENT_LIMITS.localRequestTimeoutMs,
+        connectionsCheckingInterval: AGENT_LIMITS.localTimeoutCheckMs,
       },
       (request, response) => {
         this.#handle(request, response).catch((error: unknown) => refuse(response, toFieldloopError(error)));
@@ -61,6 +63,7 @@ export class HttpSource implements Source {
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    refuseStrangers(request.headers, { checksHost: true });
     if (request.method !== "POST")
       throw new FieldloopError("not_found", "Push frame: POST / with an image, a window or a row");
     if (this.#inHand >= AGENT_LIMITS.pushRequestsMax || this.#context.sink.isFull) throw busy();
