@@ -50,6 +50,12 @@ export function addPresetOptions(command: Command): Command {
     .option("--sample-rate-hz <number>", "of windows", parseNumber)
     .option("--hop <samples>", "between two windows", parsePositiveInteger)
     .option("--channels <n>", "values of one sample of a window", parsePositiveInteger)
+    .addOption(
+      new Option("--window-layout <order>", "what lies together in the tensor of a window").choices([
+        "time-channel",
+        "channel-time",
+      ]),
+    )
     .addOption(new Option("--normalization <kind>", "of windows").choices(["none", "zscore", "fixed"]))
     .option(
       "--columns <file>",

@@ -55,8 +55,8 @@ export const featuresSchema = z.object({
 
 /**
  * A window of a sampled signal: `length` new samples of `channels`, advanced by `hop`, after the last `context` samples of the window
- * before (zeros at the start of a stream). Samples of several channels are interleaved. Tensor dims are [1, (context + length)·channels],
- * or as declared; with `features`, [1, frames·features] or as declared.
+ * before (zeros at the start of a stream). Samples of several channels come interleaved from a source. Tensor dims are
+ * [1, (context + length)·channels], or as declared; with `features`, [1, frames·features] or as declared.
  */
 const windowInputSchema = z.object({
   kind: z.literal("window"),
@@ -78,8 +78,14 @@ const windowInputSchema = z.object({
   sampleRateHz: z.number().positive(),
   /** Samples before anything else: `zscore` by the window's own mean and deviation; `fixed` by the declared ones. */
   normalization: z.enum(["none", "zscore", "fixed"]),
-  mean: z.number().default(0),
-  std: z.number().positive().default(1),
+  /** Of `fixed`: one for all channels, or one a channel. */
+  mean: z.union([z.number(), z.array(z.number()).min(1).max(1024)]).default(0),
+  std: z.union([z.number().positive(), z.array(z.number().positive()).min(1).max(1024)]).default(1),
+  /**
+   * What lies together in the tensor: `time-channel` the channels of a sample [1, time, channels] (Keras), and so by default;
+   * `channel-time` the samples of a channel [1, channels, time] (PyTorch).
+   */
+  layout: z.enum(["time-channel", "channel-time"]).optional(),
   features: featuresSchema.optional(),
   elementType: elementTypeSchema.default("float32"),
   /** Integer inputs only. */

@@ -54,7 +54,7 @@ export function imageOf(
   defaults: ImageDefaults,
   options: PresetOptions,
 ): DraftImage {
-  const image = imageInput(onlyInput(name, signature), defaults, options);
+  const image = imageInput(signature, onlyInput(name, signature), defaults, options);
   if (image === undefined) throw unsuitable(name, signature, "one image [1, 3, H, W]");
   return image;
 }

@@ -52,6 +52,8 @@ export interface PresetOptions {
   readonly hop?: number;
   /** Values of one sample of a window. */
   readonly channels?: number;
+  /** What lies together in the tensor of a window, where its shape does not tell. */
+  readonly windowLayout?: "time-channel" | "channel-time";
   readonly normalization?: "none" | "zscore" | "fixed";
   /** Of a table, in the order of the model's input. */
   readonly columns?: DraftTable["columns"];
