@@ -7,7 +7,7 @@ import {
   type Manifest,
   type PackageFile,
 } from "@fieldloop/protocol";
-import { decodeBaseline, sampleFrame, type Evaluation, type Feeds } from "@fieldloop/runtime";
+import { checkModel, decodeBaseline, sampleFrame, type Evaluation, type Feeds } from "@fieldloop/runtime";
 import { openPackage, ortNode, readModelFile, type ModelPackage } from "@fieldloop/runtime/node";
 import { readFrames, readTruth } from "./model-inputs.js";
 import { randomFeeds, readTensorFiles } from "./model-quantize-data.js";
@@ -200,6 +200,8 @@ function isSequential(manifest: Manifest): boolean {
 }
 
 async function inputsOf(modelBytes: Uint8Array) {
+  // Before the engine reads it, as everywhere: our reasons say where a file is wrong.
+  checkModel(modelBytes);
   const session = await ortNode.openSession(modelBytes, { threadCount: 1, executionProvider: "cpu" });
   const { inputs } = session;
   await session.release();
