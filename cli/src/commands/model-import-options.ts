@@ -102,7 +102,12 @@ function addDetectionOptions(command: Command): void {
       "--anchors <file>",
       "JSON: { levels: [{ stride, sizes: [[w, h]] }], variances, centres, clip, decoded }",
     )
-    .option("--keypoint-labels <file|name>", "names of the points of a pose");
+    .addOption(
+      new Option("--corners <order>", "of boxes that the model lists itself").choices(["xyxy", "yxyx"]),
+    )
+    .option("--first-class <n>", "number of the first label in such a list", parseNumber)
+    .option("--keypoint-labels <file|name>", "names of the points of a pose")
+    .addOption(new Option("--order <order>", "of the coordinates of a point").choices(["xy", "yx"]));
 }
 
 /** Reads what the flags name, for the preset. */
@@ -265,7 +270,9 @@ async function readText(file: string): Promise<string> {
     return await readFile(file, "utf8");
   } catch (cause) {
     const missing = (cause as NodeJS.ErrnoException).code === "ENOENT";
-    const reason = missing ? "no such file, and no list with commas" : (cause as Error).message;
+    const reason = missing
+      ? `no such file, and no list with commas (a single one: "${file},")`
+      : (cause as Error).message;
     throw new FieldloopError("not_found", `Read "${file}": ${reason}`, { cause });
   }
 }

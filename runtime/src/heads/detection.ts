@@ -3,6 +3,7 @@ import { IDENTITY_GEOMETRY, type Geometry } from "../input/frame.js";
 import { Candidates } from "./detection/candidates.js";
 import type { Decoder, DetectionHead, InputSize } from "./detection/decoder.js";
 import { fastestdetDecoder } from "./detection/fastestdet.js";
+import { listedDecoder } from "./detection/listed.js";
 import { maskOf, prototypesOf } from "./detection/masks.js";
 import { rtdetrDecoder } from "./detection/rtdetr.js";
 import { ssdDecoder } from "./detection/ssd.js";
@@ -74,6 +75,8 @@ function decoderOf(head: DetectionHead, outputs: Tensors, size: InputSize): Deco
       return yolov10Decoder(head, outputs, size);
     case "rtdetr":
       return rtdetrDecoder(head, outputs);
+    case "listed":
+      return listedDecoder(head, outputs, size);
   }
 }
 

@@ -132,6 +132,7 @@ function buildKeypoints(signature: ModelSignature, options: PresetOptions): Pres
         format: heatmap === undefined ? "coordinates" : "heatmap",
         values,
         units: options.units ?? "unit",
+        ...orderOf(info, options),
         labels: labelsFor(count, labels === undefined ? {} : { labels }, COCO_KEYPOINTS),
         ...(options.scoreThreshold === undefined ? {} : { scoreThreshold: options.scoreThreshold }),
         ...quantizationOf(signature, info, options.outputQuantization),
@@ -139,6 +140,13 @@ function buildKeypoints(signature: ModelSignature, options: PresetOptions): Pres
     ],
     signals: ["brightness"],
   };
+}
+
+/** MoveNet gives [1, 1, 17, 3] with y first (tfhub.dev/google/movenet); nearly all others x. */
+function orderOf(info: TensorInfo, { order }: PresetOptions): { order?: "xy" | "yx" } {
+  const usual = knownDims(info).join("×") === "1×1×17×3" ? "yx" : undefined;
+  const found = order ?? usual;
+  return found === undefined ? {} : { order: found };
 }
 
 function isPlane(info: TensorInfo): boolean {
