@@ -116,6 +116,20 @@ describe("presets of model families", () => {
     });
     expect(() => applyPreset("detections", tensorflow)).toThrow(/give --labels/);
   });
+  it("refuse a detector whose outputs are integers of several scales", () => {
+    const signature: ModelSignature = {
+      inputs: [image(320)],
+      outputs: [
+        { name: "boxes", type: "int8", dims: [1, 1600, 4] },
+        { name: "scores", type: "int8", dims: [1, 1600, 3] },
+      ],
+      quantization: { boxes: { scale: 0.1, zeroPoint: 0 }, scores: { scale: 0.004, zeroPoint: -128 } },
+    };
+    expect(() => applyPreset("ssd", signature, { anchors })).toThrow(/wanted one scale; export .* float/);
+    const alike = { ...signature, quantization: {} };
+    const options = { anchors, outputQuantization: { scale: 0.1, zeroPoint: 0 } };
+    expect(applyPreset("ssd", alike, options).heads[0]).toMatchObject({ quantization: { scale: 0.1 } });
+  });
   it("take columns of a table, with their encodings", () => {
     const signature = of(float("x", ["n", 4]), ["n", 2]);
     const columns = [
