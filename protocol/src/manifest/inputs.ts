@@ -33,6 +33,13 @@ export const featuresSchema = z.object({
   /** A power of two, at least `frameLength`. */
   fftLength: z.int().min(2).max(65_536),
   window: z.enum(["hann", "hamming", "rectangular"]).default("hann"),
+  /**
+   * Where the samples of a frame lie in its transform: at its `start` with zeros behind them (TensorFlow, Kaldi), and so by default; or the
+   * frame has `fftLength` samples and the window function its `centre` (torch.stft, librosa), which counts fewer frames.
+   */
+  alignment: z.enum(["start", "centre"]).optional(),
+  /** `none` by default: whole frames only. Else half an `fftLength` of mirrored samples or zeros at both ends, so that frames are centred. */
+  padding: z.enum(["none", "reflect", "zero"]).optional(),
   power: z.union([z.literal(1), z.literal(2)]).default(2),
   mel: z
     .object({
@@ -48,8 +55,17 @@ export const featuresSchema = z.object({
   log: z.enum(["none", "natural", "log10", "decibel"]).default("natural"),
   /** Values are raised to it before the logarithm. */
   floor: z.number().positive().default(1e-6),
+  /** Added to each value before that. */
+  logOffset: z.number().min(0).optional(),
+  /** `decibel` only: of one, and so by default, or of the window's highest value. */
+  reference: z.enum(["one", "highest"]).optional(),
+  /** `decibel` only: values so many dB under the window's highest are raised to that (librosa's `top_db`). */
+  rangeDb: z.number().positive().optional(),
   /** `mfcc` only: how many coefficients are kept. */
   coefficients: z.int().min(1).max(512).optional(),
+  /** Last of all: `(value − mean) / std`. */
+  mean: z.number().optional(),
+  std: z.number().positive().optional(),
   layout: z.enum(["time-feature", "feature-time"]).default("time-feature"),
 });
 
