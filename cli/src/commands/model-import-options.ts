@@ -129,7 +129,11 @@ const declaredSchema = manifestSchema.pick({ task: true, inputs: true, heads: tr
 
 /** Reads the part of a manifest that a preset would have decided. */
 export async function readDeclared(file: string): Promise<PresetResult> {
-  return checked(file, declaredSchema.safeParse(parseJson(file, await readText(file))), (data) => data);
+  return checked(
+    file,
+    declaredSchema.safeParse(parseJson(file, await readText(file, false))),
+    (data) => data,
+  );
 }
 
 /** The presets and their titles, for the help. */
@@ -220,7 +224,7 @@ async function readTargets(file: string): Promise<NonNullable<PresetOptions["tar
 }
 
 async function readAnchors(file: string): Promise<NonNullable<PresetOptions["anchors"]>> {
-  const anchors = parseJson(file, await readText(file));
+  const anchors = parseJson(file, await readText(file, false));
   const probe = {
     kind: "detection",
     name: "objects",
@@ -265,14 +269,13 @@ function parseJson(file: string, text: string): unknown {
   }
 }
 
-async function readText(file: string): Promise<string> {
+async function readText(file: string, mayBeList = true): Promise<string> {
   try {
     return await readFile(file, "utf8");
   } catch (cause) {
     const missing = (cause as NodeJS.ErrnoException).code === "ENOENT";
-    const reason = missing
-      ? `no such file, and no list with commas (a single one: "${file},")`
-      : (cause as Error).message;
+    const list = mayBeList ? `, and no list with commas (a single one: "${file},")` : "";
+    const reason = missing ? `no such file${list}` : (cause as Error).message;
     throw new FieldloopError("not_found", `Read "${file}": ${reason}`, { cause });
   }
 }

@@ -86,6 +86,20 @@ describe("import", () => {
     expect(readdirSync(scratch.path)).toEqual(["m.onnx"]);
     await importModel(file, join(scratch.path, "p"), options("classifier-logits"));
   });
+  it.each<[string, ImportOptions["presetOptions"], RegExp]>([
+    ["classifier-logits", { temperature: 0 }, /^Describe model: head "class", temperature: Too small/],
+    ["classifier-logits", { sampleRateHz: 5, std: [0] }, /^Describe model: input "x", std: /],
+    ["multilabel", { threshold: 2 }, /^Describe model: head "labels", threshold: Too big/],
+  ])("refuses options of %s that no manifest may hold: %j", async (preset, presetOptions, message) => {
+    const file = join(scratch.path, "m.onnx");
+    await writeFile(file, doubler());
+    await expect(
+      importModel(file, join(scratch.path, "p"), options(preset, { presetOptions: presetOptions! })),
+    ).rejects.toMatchObject({
+      code: "invalid_argument",
+      message: expect.stringMatching(message) as string,
+    });
+  });
   it("leaves no folder behind where the file is refused", async () => {
     const file = join(scratch.path, "m.onnx");
     const dir = join(scratch.path, "package");

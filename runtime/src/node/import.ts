@@ -1,4 +1,4 @@
-import { FieldloopError, inputSchema } from "@fieldloop/protocol";
+import { FieldloopError, headSchema, inputSchema } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
 import { zeroFeeds } from "../input/prepare.js";
 import { tensorToBytes } from "../package/tensor-bytes.js";
@@ -73,6 +73,7 @@ export async function importModel(
   // Before anything is run: a preset that does not fit is found out at once.
   const described = { ...describeModel(decodeModel(tidied.bytes)), ...tidied.facts };
   const preset = options.declared ?? applyPreset(options.preset, described, options.presetOptions);
+  checkDeclared(preset);
   if (preset.heads.length === 0) {
     warn("no head reads an output: predictions hold no result, programs get the outputs as tensors");
   }
@@ -84,6 +85,22 @@ export async function importModel(
   });
   const pkg = await writePackage(dir, golden === undefined ? draft : { ...draft, golden: [golden] }, files);
   return { ...pkg, warnings };
+}
+
+/** What an option made of inputs and heads has to fit the manifest: the first value that does not is named. */
+function checkDeclared({ inputs, heads }: PresetResult): void {
+  const named = [
+    ...inputs.map((input) => [`input "${input.name}"`, inputSchema.safeParse(input)] as const),
+    ...heads.map((head) => [`head "${head.name}"`, headSchema.safeParse(head)] as const),
+  ];
+  for (const [what, { error }] of named) {
+    const issue = error?.issues[0];
+    if (issue === undefined) continue;
+    throw new FieldloopError(
+      "invalid_argument",
+      `Describe model: ${what}, ${issue.path.map(String).join(".")}: ${issue.message}`,
+    );
+  }
 }
 
 function draftOf(facts: ModelFacts, preset: PresetResult, options: ImportOptions): ManifestDraft {
