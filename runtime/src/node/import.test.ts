@@ -100,6 +100,19 @@ describe("import", () => {
       message: expect.stringMatching(message) as string,
     });
   });
+  it("warns of a label that two classes have", async () => {
+    const file = join(scratch.path, "m.onnx");
+    await writeFile(file, doubler());
+    const presetOptions = { labels: ["crane", "cardigan", "crane"] };
+    const pkg = await importModel(
+      file,
+      join(scratch.path, "p"),
+      options("classifier-logits", { presetOptions }),
+    );
+    expect(pkg.warnings).toEqual([
+      'head "class" has the label "crane" twice: feedback and training rows cannot tell the two apart',
+    ]);
+  });
   it("leaves no folder behind where the file is refused", async () => {
     const file = join(scratch.path, "m.onnx");
     const dir = join(scratch.path, "package");

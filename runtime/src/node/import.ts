@@ -74,6 +74,7 @@ export async function importModel(
   const described = { ...describeModel(decodeModel(tidied.bytes)), ...tidied.facts };
   const preset = options.declared ?? applyPreset(options.preset, described, options.presetOptions);
   checkDeclared(preset);
+  warnOfTwins(preset, warn);
   if (preset.heads.length === 0) {
     warn("no head reads an output: predictions hold no result, programs get the outputs as tensors");
   }
@@ -99,6 +100,18 @@ function checkDeclared({ inputs, heads }: PresetResult): void {
     throw new FieldloopError(
       "invalid_argument",
       `Describe model: ${what}, ${issue.path.map(String).join(".")}: ${issue.message}`,
+    );
+  }
+}
+
+/** Some data sets name two classes alike; what is stored by label, feedback and rows to train on, cannot tell them apart. */
+function warnOfTwins({ heads }: PresetResult, warn: (text: string) => void): void {
+  for (const head of heads) {
+    const labels = "labels" in head ? (head.labels ?? []) : [];
+    const twin = labels.find((label, at) => labels.indexOf(label) !== at);
+    if (twin === undefined) continue;
+    warn(
+      `head "${head.name}" has the label "${twin}" twice: feedback and training rows cannot tell the two apart`,
     );
   }
 }
