@@ -50,6 +50,12 @@ export function addPresetOptions(command: Command): Command {
     .option("--sample-rate-hz <number>", "of windows", parseNumber)
     .option("--hop <samples>", "between two windows", parsePositiveInteger)
     .option("--channels <n>", "values of one sample of a window", parsePositiveInteger)
+    .addOption(
+      new Option("--window-layout <order>", "what lies together in the tensor of a window").choices([
+        "time-channel",
+        "channel-time",
+      ]),
+    )
     .addOption(new Option("--normalization <kind>", "of windows").choices(["none", "zscore", "fixed"]))
     .option(
       "--columns <file>",
@@ -96,7 +102,12 @@ function addDetectionOptions(command: Command): void {
       "--anchors <file>",
       "JSON: { levels: [{ stride, sizes: [[w, h]] }], variances, centres, clip, decoded }",
     )
-    .option("--keypoint-labels <file|name>", "names of the points of a pose");
+    .addOption(
+      new Option("--corners <order>", "of boxes that the model lists itself").choices(["xyxy", "yxyx"]),
+    )
+    .option("--first-class <n>", "number of the first label in such a list", parseNumber)
+    .option("--keypoint-labels <file|name>", "names of the points of a pose")
+    .addOption(new Option("--order <order>", "of the coordinates of a point").choices(["xy", "yx"]));
 }
 
 /** Reads what the flags name, for the preset. */
@@ -118,7 +129,11 @@ const declaredSchema = manifestSchema.pick({ task: true, inputs: true, heads: tr
 
 /** Reads the part of a manifest that a preset would have decided. */
 export async function readDeclared(file: string): Promise<PresetResult> {
-  return checked(file, declaredSchema.safeParse(parseJson(file, await readText(file))), (data) => data);
+  return checked(
+    file,
+    declaredSchema.safeParse(parseJson(file, await readText(file, false))),
+    (data) => data,
+  );
 }
 
 /** The presets and their titles, for the help. */
@@ -209,7 +224,7 @@ async function readTargets(file: string): Promise<NonNullable<PresetOptions["tar
 }
 
 async function readAnchors(file: string): Promise<NonNullable<PresetOptions["anchors"]>> {
-  const anchors = parseJson(file, await readText(file));
+  const anchors = parseJson(file, await readText(file, false));
   const probe = {
     kind: "detection",
     name: "objects",
@@ -254,12 +269,13 @@ function parseJson(file: string, text: string): unknown {
   }
 }
 
-async function readText(file: string): Promise<string> {
+async function readText(file: string, mayBeList = true): Promise<string> {
   try {
     return await readFile(file, "utf8");
   } catch (cause) {
     const missing = (cause as NodeJS.ErrnoException).code === "ENOENT";
-    const reason = missing ? "no such file, and no list with commas" : (cause as Error).message;
+    const list = mayBeList ? `, and no list with commas (a single one: "${file},")` : "";
+    const reason = missing ? `no such file${list}` : (cause as Error).message;
     throw new FieldloopError("not_found", `Read "${file}": ${reason}`, { cause });
   }
 }

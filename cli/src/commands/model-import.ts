@@ -1,18 +1,12 @@
 import { basename } from "node:path";
 import { FieldloopError, modelNameSchema } from "@fieldloop/protocol";
-import {
-  PRESETS,
-  decodeModel,
-  describeModel,
-  suggestPreset,
-  type PresetName,
-  type PresetOptions,
-} from "@fieldloop/runtime";
+import { PRESETS, suggestPreset, type PresetName, type PresetOptions } from "@fieldloop/runtime";
 import {
   checkGolden,
+  describeFile,
   importModel,
   openModel,
-  readModelFile,
+  tryModel,
   type GoldenReport,
   type ModelPackage,
 } from "@fieldloop/runtime/node";
@@ -98,7 +92,7 @@ async function importFile(file: string, flags: ImportFlags & PresetFlags): Promi
     );
   }
   const declared = declaredFile === undefined ? undefined : await readDeclared(declaredFile);
-  const preset = declared ? DECLARED : (presetGiven ?? (await choosePreset(file, presetOptions)));
+  const preset = declared ? DECLARED : (presetGiven ?? (await choosePreset(file, presetOptions, dim)));
   const pkg = await importModel(file, out ?? `${name}-${modelVersion}`, {
     preset,
     presetOptions,
@@ -145,13 +139,20 @@ async function importFile(file: string, flags: ImportFlags & PresetFlags): Promi
 }
 
 /** The only preset that fits; which one it is is said, and of several all are. */
-async function choosePreset(file: string, options: PresetOptions): Promise<PresetName> {
-  const names = suggestPreset(describeModel(decodeModel(await readModelFile(file))), options);
+async function choosePreset(
+  file: string,
+  options: PresetOptions,
+  dims: Readonly<Record<string, number>> | undefined,
+): Promise<PresetName> {
+  const { signature, bytes } = await describeFile(file, dims);
+  const names = suggestPreset(signature, options);
   const [only] = names;
   if (only !== undefined && names.length === 1) {
     note(`preset ${only}: ${PRESETS[only].title}`);
     return only;
   }
+  // A file that no preset could help is said to be so first.
+  await tryModel(bytes);
   throw new FieldloopError(
     "invalid_argument",
     names.length === 0

@@ -1,7 +1,8 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { inputSchema, type ModelInput } from "@fieldloop/protocol";
+import { inputSchema, type ModelInput, type WindowInput } from "@fieldloop/protocol";
+import type { Tensor } from "@fieldloop/runtime";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   isTensorFile,
@@ -10,6 +11,7 @@ import {
   readNpy,
   tensorFrames,
 } from "./model-input-tensors.js";
+import { windowsOf } from "./model-input-windows.js";
 
 let dir: string;
 beforeEach(async () => {
@@ -104,6 +106,32 @@ describe("tensor files", () => {
     });
     expect(namedTensorFiles(["d=x.npy"], inputs)).toBeUndefined();
     await expect(framesOf("x.bin", new Uint8Array(2), inputs)).rejects.toThrow(/several as INPUT=FILE/);
+  });
+  it("of a model that takes windows are cut into them, whichever axis is time", async () => {
+    const window = inputSchema.parse({
+      ...{ kind: "window", name: "w", length: 2, channels: 3, hop: 2, sampleRateHz: 1 },
+      ...{ normalization: "none", dims: [1, 3, 2], layout: "channel-time" },
+    }) as WindowInput;
+    const array = (dims: number[], values: number[]): Tensor => ({
+      type: "float64",
+      dims,
+      data: Float64Array.from(values),
+    });
+    const wanted = [Float32Array.of(11, 21, 31, 12, 22, 32), Float32Array.of(1, 3, 5, 2, 4, 6)];
+    expect(windowsOf("x", array([2, 3, 2], [11, 12, 21, 22, 31, 32, 1, 2, 3, 4, 5, 6]), window)).toEqual(
+      wanted,
+    );
+    expect(windowsOf("x", array([2, 2, 3], [11, 21, 31, 12, 22, 32, 1, 3, 5, 2, 4, 6]), window)).toEqual(
+      wanted,
+    );
+    expect(windowsOf("x", array([6], [11, 21, 31, 12, 22, 32]), window)).toEqual(wanted.slice(0, 1));
+    expect(() => windowsOf("x", array([12], new Array<number>(12).fill(0)), window)).toThrow(
+      /an array of \[12\], a window is \[2, 3\], \[3, 2\] or \[6\]/,
+    );
+    await writeFile(join(dir, "w.npy"), npy("<f4", "(1, 6)", bytesOf(wanted[0]!)));
+    for await (const { frame } of tensorFrames(join(dir, "w.npy"), [window])) {
+      expect(frame).toEqual({ kind: "window", samples: wanted[0] });
+    }
   });
   it("are told from windows by the model's input", () => {
     const window = inputSchema.parse({

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { FieldloopError, type ModelInput, type TensorInput } from "@fieldloop/protocol";
 import { elementCountOf, tensorFromBytes, type ElementType, type Tensor } from "@fieldloop/runtime";
+import { windowsOf } from "./model-input-windows.js";
 import type { NamedFrame } from "./model-inputs.js";
 
 const TENSOR_NAME = /\.(?:npy|bin)$/i;
@@ -42,10 +43,18 @@ export function namedTensorFiles(
 }
 
 /**
- * Frames of a tensor file. `.npy` brings its own type and dims; `.bin` is raw little-endian values of the input's type. A
+ * Frames of a tensor file, or windows of an array. `.npy` brings its own type and dims; `.bin` is raw little-endian values of the input's type. A
  * file of several items (the first dimension, or a multiple of the bytes) gives a frame for each.
  */
 export async function* tensorFrames(path: string, inputs: readonly ModelInput[]): AsyncGenerator<NamedFrame> {
+  const window = inputs.find((input) => input.kind === "window");
+  if (window !== undefined && inputs.filter(isFed).length === 1) {
+    const windows = windowsOf(path, await readTensorFile(path, window), window);
+    for (const [at, samples] of windows.entries()) {
+      yield { name: windows.length === 1 ? path : `${path}#${at}`, frame: { kind: "window", samples } };
+    }
+    return;
+  }
   const input = onlyTensorInput(path, inputs);
   const items = split(await readTensorFile(path, input), input);
   for (const [at, tensor] of items.entries()) {
@@ -68,13 +77,17 @@ export async function namedTensorFrame(
 }
 
 function onlyTensorInput(path: string, inputs: readonly ModelInput[]): TensorInput {
-  const fed = inputs.filter(({ kind }) => kind !== "state" && kind !== "constant");
+  const fed = inputs.filter(isFed);
   const [input] = fed;
   if (fed.length === 1 && input?.kind === "tensor") return input;
   throw new FieldloopError(
     "invalid_argument",
     `Read "${path}": the model takes ${fed.map(({ name, kind }) => `${kind} "${name}"`).join(", ")}, wanted one tensor (several as INPUT=FILE)`,
   );
+}
+
+function isFed({ kind }: ModelInput): boolean {
+  return kind !== "state" && kind !== "constant";
 }
 
 async function readTensorFile(path: string, input: ModelInput): Promise<Tensor> {

@@ -1,7 +1,15 @@
 import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { toFieldloopError } from "@fieldloop/protocol";
-import { checkModel, inspectModel, zeroFeeds, type ModelInspection } from "@fieldloop/runtime";
+import {
+  checkModel,
+  decodeModel,
+  describeModel,
+  inspectModel,
+  suggestPreset,
+  zeroFeeds,
+  type ModelInspection,
+} from "@fieldloop/runtime";
 import { feedsFor, openPackage, readModelFile } from "@fieldloop/runtime/node";
 import type { Command } from "commander";
 import { action, printJson, printTable } from "../output.js";
@@ -36,6 +44,7 @@ async function inspectFile(path: string, flags: InspectFlags): Promise<void> {
   const bytes = await readModelFile(path);
   const inspection = inspectModel(bytes);
   const refusal = refusalOf(bytes);
+  const presets = refusal === undefined ? suggestPreset(describeModel(decodeModel(bytes))) : [];
   const cost =
     flags.run && refusal === undefined && inspection.unfedInputs.length === 0
       ? await measureCost(bytes, feedsFor(inspection.inputs, flags.dim), flags.providers === true)
@@ -45,11 +54,13 @@ async function inspectFile(path: string, flags: InspectFlags): Promise<void> {
       ...inspection,
       acceptable: refusal === undefined,
       refusal: refusal ?? null,
+      presets,
       cost: cost ?? null,
     });
   } else {
     printInspection(inspection);
     if (cost !== undefined) printCost(cost);
+    process.stdout.write(`presets: ${presets.join(", ") || "none fits"}\n`);
     process.stdout.write(
       refusal === undefined ? "acceptable: yes\n" : `acceptable: no, ${refusal.code}: ${refusal.message}\n`,
     );

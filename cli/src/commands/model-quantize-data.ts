@@ -48,7 +48,7 @@ export async function readTensorFiles(
   );
 }
 
-/** Normal deviates for float inputs and zeros for the others, from a fixed seed. Says nothing about real data. */
+/** Normal deviates for float inputs, around the middle of bytes, and zeros for the others, from a fixed seed. Says nothing about real data. */
 export function randomFeeds(inputs: readonly TensorInfo[], count: number): Feeds[] {
   let state = 1;
   const uniform = (): number => {
@@ -66,6 +66,10 @@ function randomTensor(input: TensorInfo, normal: () => number): Tensor {
   const length = elementCountOf(dims);
   if (input.type === "float32") {
     return { type: "float32", dims, data: Float32Array.from({ length }, normal) };
+  }
+  if (input.type === "uint8") {
+    const byte = () => Math.min(Math.max(Math.round(128 + 40 * normal()), 0), 255);
+    return { type: "uint8", dims, data: Uint8Array.from({ length }, byte) };
   }
   if (input.type === "int64") return { type: "int64", dims, data: new BigInt64Array(length) };
   if (input.type === "int32") return { type: "int32", dims, data: new Int32Array(length) };

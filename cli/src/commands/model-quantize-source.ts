@@ -7,7 +7,14 @@ import {
   type Manifest,
   type PackageFile,
 } from "@fieldloop/protocol";
-import { decodeBaseline, sampleFrame, type Evaluation, type Feeds } from "@fieldloop/runtime";
+import {
+  checkModel,
+  decodeBaseline,
+  sampleFrame,
+  zeroFeeds,
+  type Evaluation,
+  type Feeds,
+} from "@fieldloop/runtime";
 import { openPackage, ortNode, readModelFile, type ModelPackage } from "@fieldloop/runtime/node";
 import { readFrames, readTruth } from "./model-inputs.js";
 import { randomFeeds, readTensorFiles } from "./model-quantize-data.js";
@@ -147,11 +154,19 @@ async function packageItems(pkg: ModelPackage, flags: SourceFlags, needsData: bo
       };
     throw noInputs("the package holds no replay or holdout data");
   }
-  const infos = await inputsOf(new Uint8Array(await readFile(join(pkg.dir, manifest.variants[0]!.file))));
-  const items = randomFeeds(infos, flags.random).map(
+  const items = noiseFor(manifest, flags.random).map(
     (feeds): Item => ({ frame: { kind: "tensors", feeds } }),
   );
   return { calibration: items, evaluation: [], warnings: [RANDOM_WARNING] };
+}
+
+/** Noise in the sizes that the manifest gives frames, beside constants and the state of a new stream. */
+function noiseFor({ inputs }: Manifest, count: number): Feeds[] {
+  const zeros = zeroFeeds(inputs);
+  if (zeros === undefined) throw noInputs("an input takes text, which noise cannot be");
+  const fed = inputs.filter(({ kind }) => kind !== "state" && kind !== "constant");
+  const infos = fed.map(({ name }) => ({ name, type: zeros[name]!.type, dims: zeros[name]!.dims }));
+  return randomFeeds(infos, count).map((feeds) => ({ ...zeros, ...feeds }));
 }
 
 const RANDOM_WARNING =
@@ -200,6 +215,8 @@ function isSequential(manifest: Manifest): boolean {
 }
 
 async function inputsOf(modelBytes: Uint8Array) {
+  // Before the engine reads it, as everywhere: our reasons say where a file is wrong.
+  checkModel(modelBytes);
   const session = await ortNode.openSession(modelBytes, { threadCount: 1, executionProvider: "cpu" });
   const { inputs } = session;
   await session.release();

@@ -191,6 +191,45 @@ describe("an ONNX file", () => {
     expect(out).toMatch(/integer kernels +2 +0 products in float/);
   });
 
+  it("makes noise for a package in the sizes of its manifest, beside its state", async () => {
+    const graph = new GraphBuilder();
+    graph.input("x", "float32", ["n", "t"]);
+    graph.input("h", "float32", ["n", 1]);
+    // The file leaves open that a window has four samples.
+    const weight = graph.initializer(float32Tensor("w", [4, 1], [1, 2, 3, 4]));
+    const [product] = graph.node("MatMul", ["x", weight]);
+    graph.node("Add", [product!, "h"], {}, ["y"]);
+    graph.node("Identity", ["y"], {}, ["hn"]);
+    graph.output("y", "float32", ["n", 1]);
+    graph.output("hn", "float32", ["n", 1]);
+    const file = join(dir, "sum.onnx");
+    await writeFile(file, encodeModel(graph.build({ opset: 17 })));
+    const declared = {
+      task: "regression",
+      inputs: [
+        {
+          kind: "window",
+          name: "x",
+          length: 4,
+          hop: 4,
+          sampleRateHz: 1,
+          normalization: "none",
+          dims: [1, 4],
+        },
+        { kind: "state", name: "h", output: "hn", dims: [1, 1] },
+      ],
+      heads: [{ kind: "regression", name: "sum", output: "y", targets: [{ name: "sum" }] }],
+      signals: [],
+    };
+    await writeFile(join(dir, "d.json"), JSON.stringify(declared));
+    const made = join(dir, "sum-1");
+    await runHere("model", "import", file, "--manifest", join(dir, "d.json"), "--out", made);
+    const out = join(dir, "sum-2");
+    const { code, err } = await quantize(made, "--method", "dynamic", "--random", "3", "--out", out);
+    expect(err).toMatch(/random inputs say nothing/);
+    expect(code).toBe(0);
+  });
+
   it("says what is missing", async () => {
     const model = await writeFileModel();
     expect(await quantize(model)).toMatchObject({

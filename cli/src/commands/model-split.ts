@@ -12,7 +12,7 @@ import {
 import { feedsFor, inferTensors, readModelFile, withTrial, type TrialProcess } from "@fieldloop/runtime/node";
 import { FieldloopError } from "@fieldloop/protocol";
 import type { Command } from "commander";
-import { action, printJson, printTable } from "../output.js";
+import { action, note, printJson, printTable } from "../output.js";
 import { collectDims, formatBytes } from "./model-options.js";
 
 interface SplitFlags {
@@ -81,6 +81,12 @@ async function split(file: string, flags: SplitFlags): Promise<void> {
       part.outputs.join(", "),
     ]),
   ]);
+  const again = heads.flatMap(({ inputs }) => inputs.filter((name) => backbone.inputs.includes(name)));
+  if (again.length > 0) {
+    note(
+      `a head needs "${again[0]}" besides: what it makes of it is computed in the backbone too; name more tensors with --at to share it`,
+    );
+  }
   if (exact !== undefined && optimized !== undefined) {
     process.stdout.write(
       `against the whole: ${exact === 0 ? "the same bits" : `differs by ${exact}`} node by node, ${optimized === 0 ? "the same bits" : `at most ${optimized.toPrecision(2)} off`} with the engine's optimizations\n`,

@@ -60,6 +60,28 @@ describe("fieldloop model serve", () => {
   });
 });
 
+describe("a file that is no use to any preset", () => {
+  const write = async (opType: string, domain?: string) => {
+    const graph = new GraphBuilder();
+    graph.node(opType, [graph.input("x", "float32", [1, 4])], {}, ["y"], domain);
+    graph.output("y", "float32", [1, 4]);
+    const model = graph.build({ opset: 17, domains: domain === undefined ? {} : { [domain]: 1 } });
+    await writeFile(at("bad.onnx"), encodeModel(model));
+  };
+  it.each([
+    ["Frobnicate", undefined, /^error model_load_failed: .*No Op registered for Frobnicate/m],
+    ["Relu", "acme.ai", /^error onnx_unknown_domain: .*\(Relu\) is from domain "acme.ai"/m],
+  ])("import says why before it asks for a preset: %s of %s", async (opType, domain, reason) => {
+    await write(opType, domain);
+    expect((await fieldloop("import", at("bad.onnx"), "--out", at("p"))).err).toMatch(reason);
+  });
+  it("quantize reads it by the rules of the gate before the engine does", async () => {
+    await writeFile(at("cut.onnx"), (await readFile(at("m.onnx"))).subarray(0, 120));
+    const { err } = await fieldloop("quantize", at("cut.onnx"), "--random", "2", "--out", at("q"));
+    expect(err).toMatch(/^error onnx_malformed: .*it is cut short/m);
+  });
+});
+
 describe("fieldloop model inspect", () => {
   it("counts what a run costs", async () => {
     const result = await fieldloop("inspect", at("m.onnx"), "--dim", "N=2", "--json");

@@ -22,7 +22,7 @@ export function registerPipelineSplit(pipeline: Command): void {
     .requiredOption("--out <dir>", `folder to make, for the packages and ${SPEC_FILE}`)
     .option(
       "--at <tensor>",
-      "tensor at which to cut; repeatable (default: what the last weighted layer reads)",
+      "tensor at which to cut; repeatable (default: the last that all passes through before a weighted layer)",
       (value: string, before: string[] | undefined) => [...(before ?? []), value],
     )
     .option("--model-version <n>", "of the pipeline (default: one more)", parsePositiveInteger)

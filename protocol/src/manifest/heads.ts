@@ -34,6 +34,7 @@ const classificationHeadSchema = z.object({
  * - `yolov8`: `boxes` [1, 4 + C, N], centre and size in pixels, no objectness (also v9, v11 and v12)
  * - `yolov10`: `boxes` [1, N, 6]: corners in pixels, score, class; needs no suppression
  * - `rtdetr`: `boxes` [1, N, 4] as centre and size in 0..1, `scores` [1, N, C] logits; or one output [1, N, 4 + C]; needs no suppression
+ * - `listed`: `boxes` [1, N, 4] or [N, 4] as corners in pixels, `scores` and `classes` [1, N] or [N]; chosen by the model itself
  */
 export const DETECTION_FORMATS = [
   "ultraface",
@@ -44,6 +45,7 @@ export const DETECTION_FORMATS = [
   "yolov8",
   "yolov10",
   "rtdetr",
+  "listed",
 ] as const;
 
 /** Prior boxes of single-shot detectors, made level by level: for each cell each size, centred. */
@@ -81,6 +83,10 @@ const detectionHeadSchema = z.object({
   /** The output with the boxes; formats of one output hold the scores in it as well. */
   boxes: tensorNameSchema,
   scores: tensorNameSchema.optional(),
+  /** `listed` only: the output with the number of each box's class, that of the first label, and the order of the corners (xyxy by default). */
+  classes: tensorNameSchema.optional(),
+  firstClass: z.int().min(0).max(LIMITS.labelsMax).optional(),
+  corners: z.enum(["xyxy", "yxyx"]).optional(),
   /** What the scores are; `logits` pass a softmax (`ssd`) or a sigmoid (all others). By default `rtdetr` with two outputs has logits, the rest probabilities. */
   values: z.enum(["logits", "probabilities"]).optional(),
   /** `ssd` with logits only: how they become probabilities. */

@@ -33,6 +33,13 @@ export const featuresSchema = z.object({
   /** A power of two, at least `frameLength`. */
   fftLength: z.int().min(2).max(65_536),
   window: z.enum(["hann", "hamming", "rectangular"]).default("hann"),
+  /**
+   * Where the samples of a frame lie in its transform: at its `start` with zeros behind them (TensorFlow, Kaldi), and so by default; or the
+   * frame has `fftLength` samples and the window function its `centre` (torch.stft, librosa), which counts fewer frames.
+   */
+  alignment: z.enum(["start", "centre"]).optional(),
+  /** `none` by default: whole frames only. Else half an `fftLength` of mirrored samples or zeros at both ends, so that frames are centred. */
+  padding: z.enum(["none", "reflect", "zero"]).optional(),
   power: z.union([z.literal(1), z.literal(2)]).default(2),
   mel: z
     .object({
@@ -48,15 +55,24 @@ export const featuresSchema = z.object({
   log: z.enum(["none", "natural", "log10", "decibel"]).default("natural"),
   /** Values are raised to it before the logarithm. */
   floor: z.number().positive().default(1e-6),
+  /** Added to each value before that. */
+  logOffset: z.number().min(0).optional(),
+  /** `decibel` only: of one, and so by default, or of the window's highest value. */
+  reference: z.enum(["one", "highest"]).optional(),
+  /** `decibel` only: values so many dB under the window's highest are raised to that (librosa's `top_db`). */
+  rangeDb: z.number().positive().optional(),
   /** `mfcc` only: how many coefficients are kept. */
   coefficients: z.int().min(1).max(512).optional(),
+  /** Last of all: `(value − mean) / std`. */
+  mean: z.number().optional(),
+  std: z.number().positive().optional(),
   layout: z.enum(["time-feature", "feature-time"]).default("time-feature"),
 });
 
 /**
  * A window of a sampled signal: `length` new samples of `channels`, advanced by `hop`, after the last `context` samples of the window
- * before (zeros at the start of a stream). Samples of several channels are interleaved. Tensor dims are [1, (context + length)·channels],
- * or as declared; with `features`, [1, frames·features] or as declared.
+ * before (zeros at the start of a stream). Samples of several channels come interleaved from a source. Tensor dims are
+ * [1, (context + length)·channels], or as declared; with `features`, [1, frames·features] or as declared.
  */
 const windowInputSchema = z.object({
   kind: z.literal("window"),
@@ -78,8 +94,14 @@ const windowInputSchema = z.object({
   sampleRateHz: z.number().positive(),
   /** Samples before anything else: `zscore` by the window's own mean and deviation; `fixed` by the declared ones. */
   normalization: z.enum(["none", "zscore", "fixed"]),
-  mean: z.number().default(0),
-  std: z.number().positive().default(1),
+  /** Of `fixed`: one for all channels, or one a channel. */
+  mean: z.union([z.number(), z.array(z.number()).min(1).max(1024)]).default(0),
+  std: z.union([z.number().positive(), z.array(z.number().positive()).min(1).max(1024)]).default(1),
+  /**
+   * What lies together in the tensor: `time-channel` the channels of a sample [1, time, channels] (Keras), and so by default;
+   * `channel-time` the samples of a channel [1, channels, time] (PyTorch).
+   */
+  layout: z.enum(["time-channel", "channel-time"]).optional(),
   features: featuresSchema.optional(),
   elementType: elementTypeSchema.default("float32"),
   /** Integer inputs only. */

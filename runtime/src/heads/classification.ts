@@ -10,14 +10,15 @@ import {
   topMargin,
 } from "./distribution.js";
 import { NO_LABEL, type ClassificationResult } from "./result.js";
-import { outputInvalid, realValues } from "./values.js";
+import { outputInvalid, realValues, requireProbability } from "./values.js";
 
 export type ClassificationHead = Extract<Head, { kind: "classification" }>;
 
 /**
  * One label of several (softmax), or several at once (sigmoid): then `class` is the likeliest that reaches the head's threshold, or
  * -1 with the belief that none is set, 1 minus the highest probability; margin and entropy are those of the most doubtful label.
- * @throws FieldloopError `model_output_invalid` where the output's length is not that of the labels, or it holds NaN
+ * @throws FieldloopError `model_output_invalid` where the output's length is not that of the labels, it holds NaN, or what is said to be
+ * probabilities is none
  */
 export function readClassification(head: ClassificationHead, output: Tensor): ClassificationResult {
   const values = realValues(output, head.quantization);
@@ -34,6 +35,7 @@ export function readClassification(head: ClassificationHead, output: Tensor): Cl
   if (!Number.isFinite(highest) || probabilities.some(Number.isNaN)) {
     throw outputInvalid(head, `output "${head.output}" holds values that are not finite`);
   }
+  if (!fromLogits) for (const p of probabilities) requireProbability(head, head.output, p);
   const isSet = !(head.activation === "sigmoid" && head.threshold !== undefined && highest < head.threshold);
   return {
     kind: "classification",

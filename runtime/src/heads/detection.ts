@@ -3,6 +3,7 @@ import { IDENTITY_GEOMETRY, type Geometry } from "../input/frame.js";
 import { Candidates } from "./detection/candidates.js";
 import type { Decoder, DetectionHead, InputSize } from "./detection/decoder.js";
 import { fastestdetDecoder } from "./detection/fastestdet.js";
+import { listedDecoder } from "./detection/listed.js";
 import { maskOf, prototypesOf } from "./detection/masks.js";
 import { rtdetrDecoder } from "./detection/rtdetr.js";
 import { ssdDecoder } from "./detection/ssd.js";
@@ -11,7 +12,7 @@ import { yoloxDecoder } from "./detection/yolox.js";
 import { binaryEntropy } from "./distribution.js";
 import { keepBest } from "./nms.js";
 import { NO_LABEL, type DetectionResult, type Keypoint } from "./result.js";
-import { clipUnit, outputInvalid, type Tensors } from "./values.js";
+import { clipUnit, outputInvalid, requireProbability, type Tensors } from "./values.js";
 
 export type { DetectionHead, InputSize } from "./detection/decoder.js";
 
@@ -29,7 +30,7 @@ export interface DetectionView {
  * Boxes above the threshold after suppression, in 0..1 of the source image. The decision is that of the best box; without one,
  * `class` is -1 and the confidence that there is nothing is 1 minus the highest score. Margin and entropy are those of the
  * most doubtful candidate that survives suppression with at least half the threshold (of the best `detectionsMax`).
- * @throws FieldloopError `model_output_invalid` where the outputs contradict each other or the labels, or no score is a number;
+ * @throws FieldloopError `model_output_invalid` where the outputs contradict each other or the labels, or no score is a probability;
  * `manifest_invalid` where the head lacks what its format needs
  */
 export function readDetection(
@@ -45,6 +46,7 @@ export function readDetection(
   if (decoder.count > 0 && candidates.scoreMax === Number.NEGATIVE_INFINITY) {
     throw outputInvalid(head, `output "${head.scores ?? head.boxes}" holds no score that is a number`);
   }
+  if (decoder.count > 0) requireProbability(head, head.scores ?? head.boxes, candidates.scoreMax);
   const survivors = surviving(head, decoder, candidates, geometry);
   const found = survivors.filter(({ box }) => box.score >= head.scoreThreshold);
   return {
@@ -73,6 +75,8 @@ function decoderOf(head: DetectionHead, outputs: Tensors, size: InputSize): Deco
       return yolov10Decoder(head, outputs, size);
     case "rtdetr":
       return rtdetrDecoder(head, outputs);
+    case "listed":
+      return listedDecoder(head, outputs, size);
   }
 }
 

@@ -83,6 +83,11 @@ describe("classification", () => {
     expect(result.confidence).toBeCloseTo(0.7, 6);
     expect(result.energy).toBeUndefined();
   });
+  it.each([[[0.2, 7.1, 0.1]], [[-0.4, 0.3, 0.2]]])("refuses %j as probabilities", (values) => {
+    expect(() => readClassification({ ...classifier, values: "probabilities" }, tensor(values))).toThrow(
+      /output "y" holds (7\.1|-0\.4), wanted probabilities; logits are named as such/,
+    );
+  });
   it("takes the doubt of the most doubtful of several labels", () => {
     const head = { ...classifier, activation: "sigmoid" as const };
     const result = readClassification(head, tensor([4, Math.log(3), -4]));

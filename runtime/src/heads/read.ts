@@ -17,7 +17,7 @@ import { named, outputInvalid, realValues, tensorOf, type Tensors } from "./valu
 export function headOutputs(heads: readonly Head[]): string[] {
   const names = heads.flatMap((head) =>
     head.kind === "detection"
-      ? [head.boxes, head.scores, head.keypoints?.output, head.masks?.prototypes]
+      ? [head.boxes, head.scores, head.classes, head.keypoints?.output, head.masks?.prototypes]
       : [head.output],
   );
   return [...new Set(names.filter((name) => name !== undefined))];

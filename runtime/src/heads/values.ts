@@ -53,6 +53,21 @@ export function logitOf(p: number): number {
   return Math.log(p / (1 - p));
 }
 
+/** How far beyond 0..1 rounding (to 8 bits, to half floats) may take a probability; logits go further at once. */
+const PROBABILITY_SLACK = 0.02;
+
+/**
+ * Softmax and sigmoid taken for granted where the graph has none would give full confidence to anything.
+ * @throws FieldloopError `model_output_invalid` for a value that is no probability
+ */
+export function requireProbability(head: Head, output: string, value: number): void {
+  if (!(value < -PROBABILITY_SLACK || value > 1 + PROBABILITY_SLACK)) return;
+  throw outputInvalid(
+    head,
+    `output "${output}" holds ${Number(value.toPrecision(4))}, wanted probabilities; logits are named as such ("values": "logits", --values logits or a preset for logits)`,
+  );
+}
+
 /** Clipped to 0..1; NaN becomes 0. */
 export function clipUnit(value: number): number {
   if (!(value > 0)) return 0;

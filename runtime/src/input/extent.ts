@@ -28,12 +28,22 @@ export function inputExtent(input: ModelInput): number {
   }
 }
 
-/** Frames of features in so many samples: whole ones only. */
-export function featureFrames(
-  { frameLength, frameHop }: Pick<WindowFeatures, "frameLength" | "frameHop">,
-  samples: number,
-): number {
-  return Math.max(0, 1 + Math.floor((samples - frameLength) / frameHop));
+/** What decides how many frames there are. */
+export type FrameSettings = Pick<
+  WindowFeatures,
+  "frameLength" | "frameHop" | "fftLength" | "alignment" | "padding"
+>;
+
+/** Samples that are put before and behind a window. */
+export function paddingLength({ padding = "none", fftLength }: FrameSettings): number {
+  return padding === "none" ? 0 : Math.floor(fftLength / 2);
+}
+
+/** Frames of features in so many samples: whole ones only, over what is padded. */
+export function featureFrames(features: FrameSettings, samples: number): number {
+  const frame = features.alignment === "centre" ? features.fftLength : features.frameLength;
+  const length = samples + 2 * paddingLength(features);
+  return Math.max(0, 1 + Math.floor((length - frame) / features.frameHop));
 }
 
 function featureExtent(features: WindowFeatures, samples: number): number {

@@ -202,3 +202,106 @@ describe("features of a window", () => {
     );
   });
 });
+
+/** Figures of librosa 0.11.0 for this signal: stft(n_fft=64, hop_length=40, win_length=50), the first four values of each frame. */
+describe("frames in the centre of their transform, against librosa", () => {
+  const base = {
+    ...{
+      kind: "spectrogram",
+      frameLength: 50,
+      frameHop: 40,
+      fftLength: 64,
+      alignment: "centre",
+      log: "none",
+    },
+  };
+  const mel = { bins: 4, lowHz: 100, highHz: 8000 };
+  const firstOf = (features: object): number[][] => {
+    const extractor = new FeatureExtractor("w", featuresOf({ ...base, ...features }), 120, 16_000);
+    const values = extractor.extract(signal(120));
+    return Array.from({ length: extractor.frames }, (_, frame) => [
+      ...values.subarray(frame * extractor.size, frame * extractor.size + 4),
+    ]);
+  };
+  const whole = [
+    [102.131, 47.3103, 64.0865, 155.141],
+    [408.306, 171.735, 59.6239, 158.486],
+  ];
+  it.each<[string, object, number[][]]>([
+    [
+      "whole ones only (center=False)",
+      {},
+      [
+        [68.8971, 22.9548, 33.8318, 155.796],
+        [331.34, 134.056, 33.9641, 157.425],
+      ],
+    ],
+    [
+      "mirrored ends (pad_mode=reflect)",
+      { padding: "reflect" },
+      [[73.7298, 91.2232, 77.3376, 4.51473], ...whole, [565.773, 151.407, 48.7583, 119.861]],
+    ],
+    [
+      "zeros at the ends (pad_mode=constant)",
+      { padding: "zero" },
+      [[19.6105, 25.5611, 36.7529, 39.4896], ...whole, [115.813, 96.9751, 56.6165, 23.3533]],
+    ],
+    [
+      "decibels of the highest (power_to_db(ref=np.max, top_db=12)) of htk mels",
+      {
+        kind: "mel",
+        mel,
+        padding: "reflect",
+        log: "decibel",
+        reference: "highest",
+        rangeDb: 12,
+        floor: 1e-10,
+      },
+      [
+        [-3.60686, -5.45042, -10.6386, -6.89655],
+        [-0.640324, -5.16299, -12, -6.43254],
+        [0, -5.1381, -12, -6.43253],
+        [-1.59391, -7.51564, -11.8723, -6.73858],
+      ],
+    ],
+    [
+      "mfcc of them (power_to_db(top_db=12))",
+      { kind: "mfcc", mel, padding: "reflect", log: "decibel", rangeDb: 12, floor: 1e-10 },
+      [
+        [35.3273, 3.55299, 2.79279, -2.49914],
+        [36.5056, 5.63403, 5.04506, -2.89913],
+        [36.8382, 6.05907, 5.35278, -2.74212],
+        [34.7633, 4.53983, 5.52773, -1.454],
+      ],
+    ],
+  ])("%s", (_, features, wanted) => {
+    expectNear(firstOf(features).flat(), wanted.flat(), 2e-5);
+  });
+  it("scales features last of all", () => {
+    const plain = firstOf({ log: "natural", floor: 1e-6 }).flat();
+    const scaled = firstOf({ log: "natural", floor: 1e-6, mean: 4, std: 2 }).flat();
+    expectNear(
+      scaled,
+      plain.map((value) => (value - 4) / 2),
+    );
+    const offset = firstOf({ log: "natural", logOffset: 5 }).flat();
+    expectNear(
+      offset,
+      firstOf({})
+        .flat()
+        .map((value) => Math.log(value + 5)),
+    );
+  });
+  it.each<[string, object, RegExp]>([
+    [
+      "mirrors longer than the window",
+      { fftLength: 256, padding: "reflect" },
+      /mirrors 128 samples at each end/,
+    ],
+    ["padding without the centre", { alignment: "start", padding: "zero" }, /wanted alignment "centre"/],
+    ["a window shorter than its transform", { fftLength: 128 }, /frames of fftLength 128, a window has 120/],
+    ["a range of no decibels", { rangeDb: 80 }, /log "none", wanted "decibel"/],
+  ])("refuses %s", (_, features, message) => {
+    expect(() => firstOf(features)).toThrow(message);
+  });
+});

@@ -1,12 +1,13 @@
 import { FieldloopError, type WindowFeatures } from "@fieldloop/protocol";
 import FFT from "fft.js";
-import { featureFrames } from "./extent.js";
+import { featureFrames, paddingLength } from "./extent.js";
 import { melFilters, type MelFilter } from "./mel.js";
 
 /**
- * Spectrogram, mel or MFCC of a window of sound. Frames begin at sample 0 and every `frameHop` after it, whole ones only
- * (no padding at the edges: torchaudio and librosa with `center=false`, `tf.signal.stft`). Window functions are periodic,
- * as those of torch, librosa and TensorFlow are. The DCT-II is orthonormal (`norm="ortho"`).
+ * Spectrogram, mel or MFCC of a window of sound. Frames begin at sample 0 and every `frameHop` after it, whole ones only, as
+ * `tf.signal.stft` and Kaldi cut them; torch.stft, torchaudio and librosa place the window function in the `centre` of the transform, and
+ * unless `center=False` pad the ends (`padding`). Window functions are periodic, as those of torch, librosa and TensorFlow are. The DCT-II
+ * is orthonormal (`norm="ortho"`).
  */
 export class FeatureExtractor {
   readonly frames: number;
@@ -14,12 +15,16 @@ export class FeatureExtractor {
   readonly size: number;
   readonly #features: WindowFeatures;
   readonly #window: Float64Array;
+  /** Samples of a transform before the window function begins. */
+  readonly #lead: number;
   readonly #fft: FFT;
   readonly #frame: Float64Array;
   readonly #spectrum: Float64Array;
   readonly #power: Float64Array;
   readonly #filters: readonly MelFilter[] | undefined;
+  /** Of all frames, one after the other. */
   readonly #bands: Float64Array;
+  readonly #bandCount: number;
   /** Rows of the DCT, `coefficients × bins`. */
   readonly #cosines: readonly Float64Array[] | undefined;
 
@@ -30,36 +35,43 @@ export class FeatureExtractor {
     this.#features = features;
     this.frames = featureFrames(features, length);
     this.#window = windowFunction(features.window, frameLength);
+    this.#lead = features.alignment === "centre" ? Math.floor((fftLength - frameLength) / 2) : 0;
     this.#fft = new FFT(fftLength);
     this.#frame = new Float64Array(fftLength);
     this.#spectrum = new Float64Array(2 * fftLength);
     this.#power = new Float64Array(fftLength / 2 + 1);
     this.#filters = kind === "spectrogram" ? undefined : melFilters(mel!, fftLength, sampleRateHz);
-    this.#bands = this.#filters === undefined ? this.#power : new Float64Array(this.#filters.length);
+    this.#bandCount = this.#filters?.length ?? this.#power.length;
+    this.#bands = new Float64Array(this.frames * this.#bandCount);
     this.#cosines =
       kind === "mfcc" ? cosineTransform(features.coefficients ?? mel!.bins, mel!.bins) : undefined;
-    this.size = this.#cosines?.length ?? this.#bands.length;
+    this.size = this.#cosines?.length ?? this.#bandCount;
   }
 
   /** `frames × size` values, or `size × frames` where the layout says so. */
   extract(samples: Float32Array): Float32Array {
     const { frames, size } = this;
+    const { frameHop, layout, mean = 0, std = 1 } = this.#features;
+    const padded = padEnds(samples, this.#features);
+    for (let frame = 0; frame < frames; frame++) this.#measureBands(padded, frame * frameHop, frame);
+    takeLogarithm(this.#bands, this.#features);
     const out = new Float32Array(frames * size);
-    const byTime = this.#features.layout === "time-feature";
+    const byTime = layout === "time-feature";
     for (let frame = 0; frame < frames; frame++) {
-      const values = this.#valuesOf(samples, frame * this.#features.frameHop);
+      const values = this.#valuesOf(frame);
       const start = byTime ? frame * size : frame;
       const step = byTime ? 1 : frames;
-      for (let at = 0; at < size; at++) out[start + at * step] = values[at]!;
+      for (let at = 0; at < size; at++) out[start + at * step] = (values[at]! - mean) / std;
     }
     return out;
   }
 
-  #valuesOf(samples: Float32Array, from: number): Float64Array {
-    this.#measurePower(samples, from);
-    const bands = this.#bands;
-    if (this.#filters !== undefined) applyFilters(this.#filters, this.#power, bands);
-    takeLogarithm(bands, this.#features);
+  #bandsOf(frame: number): Float64Array {
+    return this.#bands.subarray(frame * this.#bandCount, (frame + 1) * this.#bandCount);
+  }
+
+  #valuesOf(frame: number): Float64Array {
+    const bands = this.#bandsOf(frame);
     if (this.#cosines === undefined) return bands;
     return Float64Array.from(this.#cosines, (row) => {
       let sum = 0;
@@ -68,12 +80,20 @@ export class FeatureExtractor {
     });
   }
 
+  #measureBands(samples: Float32Array, from: number, at: number): void {
+    this.#measurePower(samples, from);
+    if (this.#filters === undefined) this.#bandsOf(at).set(this.#power);
+    else applyFilters(this.#filters, this.#power, this.#bandsOf(at));
+  }
+
   #measurePower(samples: Float32Array, from: number): void {
     const frame = this.#frame;
     const window = this.#window;
     const power = this.#power;
     const spectrum = this.#spectrum;
-    for (let at = 0; at < window.length; at++) frame[at] = samples[from + at]! * window[at]!;
+    // Where in the transform the samples lie turns phases only, which nothing here looks at.
+    const begin = from + this.#lead;
+    for (let at = 0; at < window.length; at++) frame[at] = samples[begin + at]! * window[at]!;
     this.#fft.realTransform(spectrum, frame);
     const isMagnitude = this.#features.power === 1;
     for (let bin = 0; bin < power.length; bin++) {
@@ -84,9 +104,22 @@ export class FeatureExtractor {
 }
 
 function check(name: string, features: WindowFeatures, length: number, sampleRateHz: number): void {
-  const { kind, frameLength, fftLength, mel, coefficients } = features;
+  const { kind, frameLength, fftLength, mel, coefficients, log, padding } = features;
+  const padded = paddingLength(features);
+  const ofDecibels = features.reference !== undefined || features.rangeDb !== undefined;
   const problems = [
-    [frameLength > length, `frameLength ${frameLength}, a window has ${length} samples`],
+    [
+      featureFrames(features, length) < 1,
+      `frames of ${features.alignment === "centre" ? `fftLength ${fftLength}` : `frameLength ${frameLength}`}, a window has ${length} samples`,
+    ],
+    [
+      padding === "reflect" && padded >= length,
+      `padding mirrors ${padded} samples at each end, a window has ${length}`,
+    ],
+    [
+      padded > 0 && features.alignment !== "centre" && frameLength !== fftLength,
+      `padding of frames of ${frameLength} samples in transforms of ${fftLength}, wanted alignment "centre" with it`,
+    ],
     [(fftLength & (fftLength - 1)) !== 0, `fftLength ${fftLength}, wanted a power of two`],
     [fftLength < frameLength, `fftLength ${fftLength}, wanted at least frameLength ${frameLength}`],
     [kind !== "spectrogram" && mel === undefined, `${kind} features without mel`],
@@ -99,10 +132,26 @@ function check(name: string, features: WindowFeatures, length: number, sampleRat
       coefficients !== undefined && mel !== undefined && coefficients > mel.bins,
       `${coefficients} coefficients of ${mel?.bins} mel bins`,
     ],
+    [ofDecibels && log !== "decibel", `reference or rangeDb with log "${log}", wanted "decibel"`],
   ] as const;
   const problem = problems.find(([is]) => is)?.[1];
   if (problem === undefined) return;
   throw new FieldloopError("manifest_invalid", `Prepare window "${name}": ${problem}`);
+}
+
+/** The samples with half a transform more at each end: zeros, or mirrored at the first and the last sample without repeating it. */
+function padEnds(samples: Float32Array, features: WindowFeatures): Float32Array {
+  const width = paddingLength(features);
+  if (width === 0) return samples;
+  const padded = new Float32Array(samples.length + 2 * width);
+  padded.set(samples, width);
+  if (features.padding === "zero") return padded;
+  const last = samples.length - 1;
+  for (let at = 1; at <= width; at++) {
+    padded[width - at] = samples[at]!;
+    padded[width + last + at] = samples[last - at]!;
+  }
+  return padded;
 }
 
 /** Periodic form: one value more would be the first again. */
@@ -123,11 +172,21 @@ function applyFilters(filters: readonly MelFilter[], power: Float64Array, into: 
   }
 }
 
-/** Decibel: 10·log10 of powers, 20·log10 of magnitudes. */
-function takeLogarithm(values: Float64Array, { log, floor, power }: WindowFeatures): void {
+/** Decibel: 10·log10 of powers, 20·log10 of magnitudes; of one, or of the window's highest (librosa's `power_to_db`). */
+function takeLogarithm(values: Float64Array, features: WindowFeatures): void {
+  const { log, floor, power, logOffset = 0, reference, rangeDb } = features;
   if (log === "none") return;
   const scale = { natural: 1, log10: Math.LOG10E, decibel: (power === 1 ? 20 : 10) * Math.LOG10E }[log];
-  for (let at = 0; at < values.length; at++) values[at] = scale * Math.log(Math.max(values[at]!, floor));
+  let highest = Number.NEGATIVE_INFINITY;
+  for (let at = 0; at < values.length; at++) {
+    const value = scale * Math.log(Math.max(values[at]! + logOffset, floor));
+    values[at] = value;
+    if (value > highest) highest = value;
+  }
+  if (reference === undefined && rangeDb === undefined) return;
+  const from = reference === "highest" ? highest : 0;
+  const least = rangeDb === undefined ? Number.NEGATIVE_INFINITY : highest - rangeDb;
+  for (let at = 0; at < values.length; at++) values[at] = Math.max(values[at]!, least) - from;
 }
 
 /** The first rows of the orthonormal DCT-II. */

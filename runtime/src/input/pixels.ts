@@ -108,6 +108,6 @@ function perChannel(input: ImageInput, field: "mean" | "std", channel: number, c
   if (values.length === channels) return values[channel]!;
   throw new FieldloopError(
     "manifest_invalid",
-    `Prepare image input "${input.name}": ${values.length} values of ${field}, wanted 1 or ${channels}`,
+    `Prepare image input "${input.name}": ${values.length} values of ${field}, wanted ${channels === 1 ? "1" : `1 or ${channels}`}`,
   );
 }

@@ -10,11 +10,14 @@ export interface PreparedWindow {
   readonly context?: Float32Array;
 }
 
-/** Turns windows of one input into its tensor: context, normalization, features, element type. */
+/** Turns windows of one input into its tensor: context, normalization, features or layout, element type. */
 export class WindowPreparer {
   readonly dims: readonly number[];
   readonly #input: WindowInput;
   readonly #features: FeatureExtractor | undefined;
+  /** Of `fixed`, one a channel. */
+  readonly #means: readonly number[];
+  readonly #scales: readonly number[];
 
   /** @throws FieldloopError `manifest_invalid` where dims, features and element type contradict each other */
   constructor(input: WindowInput) {
@@ -29,6 +32,8 @@ export class WindowPreparer {
         `Prepare window "${name}": features of ${channels} channels, wanted one`,
       );
     }
+    this.#means = perChannel(input, "mean");
+    this.#scales = perChannel(input, "std").map((std) => 1 / std);
     const length = (input.context + input.length) * channels;
     this.#features =
       features === undefined ? undefined : new FeatureExtractor(name, features, length, input.sampleRateHz);
@@ -57,7 +62,7 @@ export class WindowPreparer {
     data.set(samples, kept);
     const context = kept === 0 ? undefined : data.slice(fresh);
     this.#normalize(data);
-    const values = this.#features?.extract(data) ?? data;
+    const values = this.#features?.extract(data) ?? laidOut(input, data);
     const type = input.elementType;
     // The constructor lets no text through.
     if (type === "string") throw new FieldloopError("internal", "A window of text");
@@ -81,8 +86,13 @@ export class WindowPreparer {
       );
     }
     if (input.normalization === "none") return;
-    const { mean, scale } = normalization(input, data, sum / data.length);
-    for (let at = 0; at < data.length; at++) data[at] = (data[at]! - mean) * scale;
+    const zscore = input.normalization === "zscore";
+    const means = zscore ? [sum / data.length] : this.#means;
+    const scales = zscore ? [scaleOf(data, sum / data.length)] : this.#scales;
+    for (let at = 0, channel = 0; at < data.length; at++) {
+      data[at] = (data[at]! - means[channel]!) * scales[channel]!;
+      if (++channel === means.length) channel = 0;
+    }
   }
 }
 
@@ -91,14 +101,32 @@ export function windowTensor(input: WindowInput, samples: Float32Array): Tensor 
   return new WindowPreparer(input).prepare(samples).tensor;
 }
 
-function normalization(
-  input: WindowInput,
-  data: Float32Array,
-  mean: number,
-): { mean: number; scale: number } {
-  if (input.normalization === "fixed") return { mean: input.mean, scale: 1 / input.std };
+/** One over the population deviation; 0 where nothing deviates. */
+function scaleOf(data: Float32Array, mean: number): number {
   let squares = 0;
   for (let at = 0; at < data.length; at++) squares += (data[at]! - mean) ** 2;
   const deviation = Math.sqrt(squares / data.length);
-  return { mean, scale: deviation > 0 ? 1 / deviation : 0 };
+  return deviation > 0 ? 1 / deviation : 0;
+}
+
+/** One value for each channel. */
+function perChannel(input: WindowInput, field: "mean" | "std"): number[] {
+  const values = [input[field]].flat();
+  if (values.length === input.channels) return values;
+  if (values.length === 1) return Array.from({ length: input.channels }, () => values[0]!);
+  throw new FieldloopError(
+    "manifest_invalid",
+    `Prepare window "${input.name}": ${values.length} values of ${field}, wanted 1 or ${input.channels}`,
+  );
+}
+
+/** Interleaved samples in the layout of the tensor. */
+function laidOut({ layout, channels }: WindowInput, data: Float32Array): Float32Array {
+  if (layout !== "channel-time" || channels === 1) return data;
+  const turned = new Float32Array(data.length);
+  const length = data.length / channels;
+  for (let channel = 0, to = 0; channel < channels; channel++) {
+    for (let at = 0, from = channel; at < length; at++, from += channels) turned[to++] = data[from]!;
+  }
+  return turned;
 }

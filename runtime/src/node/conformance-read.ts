@@ -42,15 +42,21 @@ const caseSchema = z.object({
 });
 
 /**
- * Cases from a file of JSON lines (`.gz` or plain) or from a folder in the layout of the ONNX backend tests:
+ * Cases from files of JSON lines (`.gz` or plain, or a folder that holds some) or from a folder in the layout of the ONNX backend tests:
  * `…/NAME/model.onnx` beside `test_data_set_N/input_K.pb` and `output_K.pb` (onnx/backend/test/README.md).
  * @throws FieldloopError `not_found`, `invalid_argument` naming the line or file that is not readable
  */
 export async function* readCases(path: string): AsyncGenerator<ConformanceCase> {
   const info = await stat(path).catch(() => undefined);
   if (info === undefined) throw new FieldloopError("not_found", `Read cases: no file or folder "${path}"`);
-  yield* info.isDirectory() ? casesOfFolder(path) : casesOfFile(path);
+  if (!info.isDirectory()) return yield* casesOfFile(path);
+  const files = (await readdir(path)).filter((name) => CASE_FILE.test(name)).sort();
+  if (files.length === 0) return yield* casesOfFolder(path);
+  for (const name of files) yield* casesOfFile(join(path, name));
 }
+
+/** JSON lines, in a folder beside what belongs to them. */
+const CASE_FILE = /\.jsonl(\.gz)?$/;
 
 async function* casesOfFile(path: string): AsyncGenerator<ConformanceCase> {
   const raw = createReadStream(path);
@@ -76,7 +82,10 @@ async function* casesOfFolder(root: string): AsyncGenerator<ConformanceCase> {
     .filter((name) => /(^|\/)model\.onnx$/.test(name.replaceAll("\\", "/")))
     .sort();
   if (models.length === 0) {
-    throw new FieldloopError("not_found", `Read cases: "${root}" holds no folder with a model.onnx`);
+    throw new FieldloopError(
+      "not_found",
+      `Read cases: "${root}" holds neither cases as JSON lines nor a folder with a model.onnx`,
+    );
   }
   for (const name of models) {
     const folder = join(root, name, "..");

@@ -118,6 +118,8 @@ describe("conformance", () => {
     await expect(runConformance(join(scratch.path, "none"))).rejects.toMatchObject({ code: "not_found" });
     await writeFile(join(scratch.path, "bad.jsonl"), "{}\n");
     await expect(runConformance(join(scratch.path, "bad.jsonl"))).rejects.toThrow(/line 1 of/);
+    // A folder that holds such files is read by them.
+    await expect(runConformance(scratch.path)).rejects.toThrow(/line 1 of ".*bad\.jsonl"/);
   });
 });
 

@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { GraphBuilder } from "../onnx/builder.js";
 import { encodeModel } from "../onnx/model.js";
 import { float32Tensor } from "../onnx/tensor.js";
+import { describeFile } from "./complete-shapes.js";
 import { checkGolden } from "./golden.js";
 import { importModel, type ImportOptions } from "./import.js";
 import { openModel } from "./model.js";
@@ -51,6 +52,66 @@ describe("import", () => {
     } finally {
       await model.release();
     }
+  });
+  it("fills in the shape of an output that its exporter left out", async () => {
+    const graph = new GraphBuilder();
+    const weight = graph.initializer(float32Tensor("w", [2, 3], [1, 0, 0, 0, 1, 0]));
+    graph.node("MatMul", [graph.input("x", "float32", ["n", 2]), weight], {}, ["y"]);
+    graph.output("y", "float32");
+    const file = join(scratch.path, "m.onnx");
+    await writeFile(file, encodeModel(graph.build({ opset: 17 })));
+    expect((await describeFile(file)).signature.outputs).toEqual([
+      { name: "y", type: "float32", dims: ["n", 3] },
+    ]);
+    const pkg = await importModel(file, join(scratch.path, "p"), options("tensor"));
+    expect(pkg.manifest.heads).toMatchObject([{ kind: "embedding", length: 3 }]);
+  });
+  it("refuses a preset whose heads cannot read what the model gives", async () => {
+    const graph = new GraphBuilder();
+    const x = graph.input("x", "float32", ["n", 2]);
+    const weight = graph.initializer(float32Tensor("w", [2, 3], [40, 0, 0, 0, 40, 0]));
+    const bias = graph.initializer(float32Tensor("b", [3], [8, 0, -8]));
+    graph.node("Gemm", [x, weight, bias], {}, ["y"]);
+    graph.output("y", "float32", ["n", 3]);
+    const file = join(scratch.path, "m.onnx");
+    await writeFile(file, encodeModel(graph.build({ opset: 17 })));
+    await expect(
+      importModel(file, join(scratch.path, "p"), options("classifier-softmax")),
+    ).rejects.toMatchObject({
+      code: "package_incompatible",
+      message: expect.stringMatching(
+        /Read head "class": output "y" holds .*wanted probabilities; logits/,
+      ) as string,
+    });
+    expect(readdirSync(scratch.path)).toEqual(["m.onnx"]);
+    await importModel(file, join(scratch.path, "p"), options("classifier-logits"));
+  });
+  it.each<[string, ImportOptions["presetOptions"], RegExp]>([
+    ["classifier-logits", { temperature: 0 }, /^Describe model: head "class", temperature: Too small/],
+    ["classifier-logits", { sampleRateHz: 5, std: [0] }, /^Describe model: input "x", std: /],
+    ["multilabel", { threshold: 2 }, /^Describe model: head "labels", threshold: Too big/],
+  ])("refuses options of %s that no manifest may hold: %j", async (preset, presetOptions, message) => {
+    const file = join(scratch.path, "m.onnx");
+    await writeFile(file, doubler());
+    await expect(
+      importModel(file, join(scratch.path, "p"), options(preset, { presetOptions: presetOptions! })),
+    ).rejects.toMatchObject({
+      code: "invalid_argument",
+      message: expect.stringMatching(message) as string,
+    });
+  });
+  it("warns of a label that two classes have", async () => {
+    const file = join(scratch.path, "m.onnx");
+    await writeFile(file, doubler());
+    const presetOptions = { labels: ["crane", "cardigan", "crane"] };
+    const pkg = await importModel(
+      file,
+      join(scratch.path, "p"),
+      options("classifier-logits", { presetOptions }),
+    );
+    expect(pkg.warnings).toEqual([
+      'head "class" has the label "crane" twice: feedback and training rows cannot tell the two apart',
+    ]);
   });
   it("leaves no folder behind where the file is refused", async () => {
     const file = join(scratch.path, "m.onnx");

@@ -1,9 +1,7 @@
-import { readFile, stat } from "node:fs/promises";
-import { FieldloopError, LIMITS, inputSchema } from "@fieldloop/protocol";
+import { FieldloopError, headSchema, inputSchema } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
 import { zeroFeeds } from "../input/prepare.js";
 import { tensorToBytes } from "../package/tensor-bytes.js";
-import { foreignFile } from "../onnx/foreign.js";
 import { decodeModel } from "../onnx/model.js";
 import { describeModel } from "../presets/boundary.js";
 import type { ModelFacts } from "../onnx/check.js";
@@ -12,9 +10,12 @@ import { applyPreset } from "../presets/presets.js";
 import { foldWhereItHelps, tidyForPackage, type TidiedModel } from "./import-model.js";
 import { feedsFor, profileIn } from "./infer.js";
 import { ortNode } from "./ort.js";
+import { completeShapes } from "./complete-shapes.js";
+import { readModelFile } from "./read-model-file.js";
 import type { ModelPackage } from "./package.js";
 import { withTrial, type TrialOptions, type TrialProcess } from "./trial.js";
 import { firstNotFinite } from "./not-finite.js";
+import { tryHeads } from "./try-heads.js";
 import { writePackage, type ManifestDraft } from "./write-package.js";
 
 export interface ImportOptions {
@@ -64,14 +65,20 @@ export async function importModel(
     warnings.push(text);
     options.onWarning?.(text);
   };
-  const tidied = await tidyForPackage(await readModelFile(file), file, options.dims ?? {}, warn);
+  const { dims = {}, trial: trialOptions = {} } = options;
+  const asRead = await tidyForPackage(await readModelFile(file), file, dims, warn);
+  const tidied = options.declared
+    ? asRead
+    : await completeShapes(asRead, dims, (work) => withTrial(trialOptions, work));
   // Before anything is run: a preset that does not fit is found out at once.
   const described = { ...describeModel(decodeModel(tidied.bytes)), ...tidied.facts };
   const preset = options.declared ?? applyPreset(options.preset, described, options.presetOptions);
+  checkDeclared(preset);
+  warnOfTwins(preset, warn);
   if (preset.heads.length === 0) {
     warn("no head reads an output: predictions hold no result, programs get the outputs as tensors");
   }
-  const { draft, files, golden } = await withTrial(options.trial ?? {}, async (trial) => {
+  const { draft, files, golden } = await withTrial(trialOptions, async (trial) => {
     const model = options.fold === false ? tidied : await foldWhereItHelps(tidied, trial);
     const draft = draftOf(model.facts, preset, options);
     const files: Record<string, Uint8Array> = { [VARIANT_FILE]: model.bytes };
@@ -79,6 +86,34 @@ export async function importModel(
   });
   const pkg = await writePackage(dir, golden === undefined ? draft : { ...draft, golden: [golden] }, files);
   return { ...pkg, warnings };
+}
+
+/** What an option made of inputs and heads has to fit the manifest: the first value that does not is named. */
+function checkDeclared({ inputs, heads }: PresetResult): void {
+  const named = [
+    ...inputs.map((input) => [`input "${input.name}"`, inputSchema.safeParse(input)] as const),
+    ...heads.map((head) => [`head "${head.name}"`, headSchema.safeParse(head)] as const),
+  ];
+  for (const [what, { error }] of named) {
+    const issue = error?.issues[0];
+    if (issue === undefined) continue;
+    throw new FieldloopError(
+      "invalid_argument",
+      `Describe model: ${what}, ${issue.path.map(String).join(".")}: ${issue.message}`,
+    );
+  }
+}
+
+/** Some data sets name two classes alike; what is stored by label, feedback and rows to train on, cannot tell them apart. */
+function warnOfTwins({ heads }: PresetResult, warn: (text: string) => void): void {
+  for (const head of heads) {
+    const labels = "labels" in head ? (head.labels ?? []) : [];
+    const twin = labels.find((label, at) => labels.indexOf(label) !== at);
+    if (twin === undefined) continue;
+    warn(
+      `head "${head.name}" has the label "${twin}" twice: feedback and training rows cannot tell the two apart`,
+    );
+  }
 }
 
 function draftOf(facts: ModelFacts, preset: PresetResult, options: ImportOptions): ManifestDraft {
@@ -111,24 +146,6 @@ function draftOf(facts: ModelFacts, preset: PresetResult, options: ImportOptions
   };
 }
 
-/** @throws FieldloopError `not_found`, `onnx_too_large`, or `onnx_malformed` where it is a file of another kind, saying which */
-export async function readModelFile(file: string): Promise<Uint8Array> {
-  const info = await stat(file).catch(() => undefined);
-  if (!info?.isFile()) throw new FieldloopError("not_found", `Read ONNX: no file "${file}"`);
-  if (info.size > LIMITS.onnxBytesMax) {
-    throw new FieldloopError(
-      "onnx_too_large",
-      `Read ONNX: "${file}" has ${info.size} bytes, at most ${LIMITS.onnxBytesMax} allowed`,
-    );
-  }
-  const bytes = await readFile(file);
-  const foreign = foreignFile(bytes);
-  if (foreign !== undefined) {
-    throw new FieldloopError("onnx_malformed", `Read ONNX: "${file}" is ${foreign}, wanted ONNX`);
-  }
-  return bytes;
-}
-
 type GoldenDraft = NonNullable<ManifestDraft["golden"]>[number];
 
 /** Runs the file once in a process of its own, and adds input and outputs to `files`. */
@@ -145,6 +162,12 @@ async function recordGolden(
   const { results, summaries } = await trial.run(bytes, { feeds });
   const spoiled = Object.entries(summaries).filter(([, summary]) => summary.notFinite > 0);
   if (spoiled.length > 0) await judgeNotFinite(trial, bytes, feeds, spoiled, summaries, warn);
+  tryHeads(
+    draft,
+    feeds,
+    results,
+    spoiled.map(([name]) => name),
+  );
   const numeric = Object.entries(results).filter(
     ([name, tensor]) => tensor.type !== "string" && !spoiled.some(([bad]) => bad === name),
   );

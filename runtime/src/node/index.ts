@@ -23,7 +23,9 @@ export { splitPackage, type SplitPackageOptions, type SplitPackageResult } from 
 export { writePackage, type ManifestDraft } from "./write-package.js";
 export { ModelWorker, type ModelWorkerOptions, type PredictOptions } from "./worker.js";
 export type { LoadedInfo, WorkerModelOptions } from "./worker-messages.js";
-export { importModel, readModelFile, type ImportedPackage, type ImportOptions } from "./import.js";
+export { describeFile, type DescribedFile } from "./complete-shapes.js";
+export { readModelFile } from "./read-model-file.js";
+export { importModel, type ImportedPackage, type ImportOptions } from "./import.js";
 export { inlineFromFolder } from "./external-data.js";
 export {
   ableProviders,

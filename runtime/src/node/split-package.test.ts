@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { GraphBuilder } from "../onnx/builder.js";
 import { encodeModel } from "../onnx/model.js";
-import { float32Tensor } from "../onnx/tensor.js";
+import { float32Tensor, int64Tensor } from "../onnx/tensor.js";
 import { tensorToBytes } from "../package/tensor-bytes.js";
 import { buildPipeline } from "./build-pipeline.js";
 import { checkGolden } from "./golden.js";
@@ -143,6 +143,43 @@ describe("a package that is split", () => {
       await apart.release();
       await together.release();
     }
+  });
+  it("is cut where all passes, and by the sizes that a run shows where the file states no rank", async () => {
+    // The last weighted layer reads `near`, which is not all that the output needs; what Squeeze makes of a computed shape has no stated rank.
+    const graph = new GraphBuilder();
+    const image = graph.input("image", "float32", [1, 1, 2, 2]);
+    const size = graph.initializer(int64Tensor("size", [3], [2, 1, 2]));
+    const once = graph.initializer(int64Tensor("once", [1], [0]));
+    const [kept] = graph.node("NonZero", [image]);
+    const [none] = graph.node("ReduceMax", [kept!], { keepdims: { i: 0 } });
+    const [zeros] = graph.node("Mul", [none!, once]);
+    const [shape] = graph.node("Add", [size, zeros!]);
+    const [open] = graph.node("Reshape", [image, shape!]);
+    graph.node("Squeeze", [open!], {}, ["flat"]);
+    const first = graph.initializer(float32Tensor("first", [2, 2], [1, 0, 1, 0]));
+    const second = graph.initializer(float32Tensor("second", [2, 2], [1, 0, 0, 1]));
+    graph.node("MatMul", ["flat", first], {}, ["wide"]);
+    graph.node("Sigmoid", ["wide"], {}, ["near"]);
+    graph.node("MatMul", ["near", second], {}, ["product"]);
+    graph.node("Add", ["product", "wide"], {}, ["both"]);
+    graph.node("ReduceSum", ["both", once], {}, ["side"]);
+    graph.output("side", "float32", [1, 2]);
+    const draft = draftOf({
+      ...{ inputs: [imageInput(2)], heads: [SIDES] },
+      variants: [variantOf("m.onnx")],
+    });
+    const whole = await writePackage(join(scratch.path, "whole"), draft, {
+      "m.onnx": encodeModel(graph.build({ opset: 13 })),
+    });
+    const dir = join(scratch.path, "parts");
+    await expect(splitPackage(dir, whole, { created: CREATED, at: ["near"] })).rejects.toThrow(
+      /behind "near" needs "image" as well, so it would hold the backbone again/,
+    );
+    expect(existsSync(dir)).toBe(false);
+    const split = await splitPackage(dir, whole, { created: CREATED });
+    const head = split.parts.get("side")!.manifest;
+    expect(head.inputs).toMatchObject([{ kind: "tensor", name: "wide", dims: [2, 2] }]);
+    await buildPipeline(join(scratch.path, "built"), split.spec, split.parts, { created: CREATED });
   });
   it("leaves out outputs that no head reads", async () => {
     const split = await splitPackage(join(scratch.path, "parts"), await twoHeads([SIDES]), {

@@ -10,24 +10,21 @@ import {
 } from "@fieldloop/protocol";
 import type { Tensor, TensorInfo } from "../backend.js";
 import { headOutputs } from "../heads/read.js";
+import { zeroFeeds } from "../input/prepare.js";
 import { checkModel } from "../onnx/check.js";
-import {
-  embeddingCandidate,
-  exposeTensor,
-  splitModel,
-  type ModelPart,
-  type SplitModel,
-} from "../onnx/extract.js";
+import { exposeTensor, splitModel, type ModelPart, type SplitModel } from "../onnx/extract.js";
+import { sharedCut } from "../onnx/shared-cut.js";
 import { graphSignature } from "../onnx/inspect.js";
 import { decodeModel, encodeModel, graphOf } from "../onnx/model.js";
 import { tensorToBytes } from "../package/tensor-bytes.js";
 import { ortNode } from "./ort.js";
 import type { ModelPackage } from "./package.js";
 import { featuresOf, type GoldenFeatures, type SplitVariant } from "./split-features.js";
+import { tryModel } from "./trial.js";
 import { writePackage, type ManifestDraft } from "./write-package.js";
 
 export interface SplitPackageOptions {
-  /** Tensors at which to cut; by default what the last weighted layer of the first output reads. */
+  /** Tensors at which to cut; by default the last one through which everything passes before a weighted layer. */
   readonly at?: readonly string[];
   /** Of the pipeline to be; one more than the model's by default. */
   readonly version?: number;
@@ -109,8 +106,8 @@ async function splitVariants(
     const bytes = await readFile(join(pkg.dir, variant.file));
     const model = decodeModel(bytes);
     try {
-      at ??= candidateOf(model);
-      const split = splitModel(model, at, await infosOf(bytes, at));
+      at ??= candidateOf(model, pkg.manifest.inputs);
+      const split = splitModel(model, at, await infosOf(bytes, at, pkg.manifest.inputs));
       const shape = ({ backbone, heads }: SplitModel): string =>
         JSON.stringify([backbone.outputs, heads.map(({ inputs, outputs }) => [inputs, outputs])]);
       if (variants[0] !== undefined && shape(variants[0].split) !== shape(split))
@@ -125,21 +122,28 @@ async function splitVariants(
   return { at: at!, variants, leftOut };
 }
 
-/** Types and shapes of inner tensors, as the engine sees them. */
+/** Types and shapes of inner tensors, as the engine sees them; what it leaves open even of the rank, a run with the inputs of the package tells. */
 async function infosOf(
   bytes: Uint8Array,
   names: readonly string[],
+  inputs: readonly ModelInput[],
 ): Promise<ReadonlyMap<string, TensorInfo>> {
   checkModel(bytes);
   const model = decodeModel(bytes);
   for (const name of names) exposeTensor(model, name);
-  const session = await ortNode.openSession(encodeModel(model), {
+  const exposed = encodeModel(model);
+  const session = await ortNode.openSession(exposed, {
     threadCount: 1,
     executionProvider: "cpu",
     graphOptimization: "disabled",
   });
   const infos = new Map(session.outputs.map((info) => [info.name, info]));
   await session.release();
+  const unknown = names.filter((name) => infos.get(name)?.dims.length === 0);
+  const feeds = unknown.length === 0 ? undefined : zeroFeeds(inputs);
+  if (feeds === undefined) return infos;
+  const { summaries } = await tryModel(exposed, { feeds, fetches: unknown, values: false });
+  for (const name of unknown) infos.set(name, { ...infos.get(name)!, dims: summaries[name]?.dims ?? [] });
   return infos;
 }
 
@@ -163,10 +167,17 @@ async function makeFolder(dir: string): Promise<void> {
   }
 }
 
-function candidateOf(model: ReturnType<typeof decodeModel>): string[] {
-  const candidate = embeddingCandidate(model);
-  if (candidate !== undefined) return [candidate];
-  throw refuse("no tensor before a last weighted layer: say where to cut");
+/** The last tensor before a weighted layer through which everything passes that the heads need of a frame. */
+function candidateOf(model: ReturnType<typeof decodeModel>, inputs: readonly ModelInput[]): string[] {
+  const carried = new Set(inputs.filter(isCarried).map(({ name }) => name));
+  const shared = sharedCut(model, carried);
+  if (shared === undefined) throw refuse("no one tensor holds all that the outputs need: say where to cut");
+  return [shared];
+}
+
+/** Fed by no frame. */
+function isCarried({ kind }: Pick<ModelInput, "kind">): boolean {
+  return kind === "state" || kind === "constant";
 }
 
 interface Common {
@@ -217,6 +228,11 @@ async function headDraft(
   const read = at.filter((name) => part.inputs.includes(name));
   const draft = partDraft(common, `head-${index + 1}`, part, (split) => split.heads[index]!, files);
   const inputs = [...read.map((name) => tensorInput(part, name)), ...draft.inputs];
+  const frame = draft.inputs.find((input) => !isCarried(input));
+  if (frame !== undefined)
+    throw refuse(
+      `what lies behind "${at.join('", "')}" needs "${frame.name}" as well, so it would hold the backbone again; cut where all of it passes, or name more tensors`,
+    );
   requireInputs(`the head behind "${read.join('", "')}"`, part, inputs);
   const golden = features.flatMap(({ golden: { name, outputs, tolerance }, tensors }, number) => {
     const kept = outputs.filter((output) => part.outputs.includes(output.name));

@@ -220,13 +220,18 @@ function infoOf(graph: GraphProto, name: string, known?: KnownTensors): ValueInf
 }
 
 /** Names of tensors that hang on no input: initializers, and what nodes make of them alone. */
-function storedNames(graph: GraphProto): ReadonlySet<string> {
+export function storedNames(graph: GraphProto): ReadonlySet<string> {
   const stored = new Set(graph.initializer.map((tensor) => tensor.name));
   for (const node of graph.node) {
     const reads = [...namesRead(node)];
     if (reads.every((name) => stored.has(name))) for (const name of node.output) stored.add(name);
   }
   return stored;
+}
+
+/** A layer with weights: a convolution of any size, or a matrix product. */
+export function isWeighted(node: NodeProto, graph: GraphProto): boolean {
+  return ["Conv", "FusedConv", "ConvTranspose"].includes(node.opType) || isDense(node, graph);
 }
 
 function isDense(node: NodeProto, graph: GraphProto): boolean {

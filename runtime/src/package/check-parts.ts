@@ -62,12 +62,16 @@ function imageProblem(channels: number, { mean, std }: Pick<ImageInput, "mean" |
 }
 
 function detectionProblem(head: DetectionHead, inputs: readonly ModelInput[]): string | undefined {
-  const { format, scores, anchors, keypoints, masks } = head;
+  const { format, scores, classes, anchors, keypoints, masks } = head;
   const isSingleShot = format === "ssd" || format === "ultraface";
   // Points and coefficients stand behind the classes of each box; there they have no place.
   const boxesAlone =
     isSingleShot || format === "fastestdet" || (scores !== undefined && scores !== head.boxes);
   const problems = [
+    [
+      format === "listed" && (scores === undefined || classes === undefined),
+      'of format "listed" names no outputs with scores and classes',
+    ],
     [isSingleShot && scores === undefined, `of format "${format}" names no output with scores`],
     [format === "ssd" && anchors === undefined, 'of format "ssd" wants anchors'],
     [masks !== undefined && boxesAlone, `of format "${format}" has no place for masks beside its boxes`],

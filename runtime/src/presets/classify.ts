@@ -138,7 +138,7 @@ function isDigits(info: TensorInfo): boolean {
 function buildMnist(signature: ModelSignature, options: PresetOptions): PresetResult {
   const input = onlyInput("mnist", signature);
   const output = signature.outputs[0];
-  const image = imageInput(input, { range: "byte" }, options);
+  const image = imageInput(signature, input, { range: "byte" }, options);
   const fits = image?.width === 28 && image.height === 28 && image.colour === "gray";
   if (!fits || output === undefined || itemLength(output) !== 10) {
     throw unsuitable("mnist", signature, "float32[1, 1, 28, 28] → float32[1, 10]");
@@ -276,7 +276,7 @@ function pictureOrTensor(
     }
     return { input: window, image: false };
   }
-  const image = imageInput(info, { range: "unit" }, options);
+  const image = imageInput(signature, info, { range: "unit" }, options);
   return { input: image ?? tensorInput(info), image: image !== undefined };
 }
 

@@ -1,6 +1,6 @@
 import type { SignalName } from "@fieldloop/protocol";
 import type { TensorInfo } from "../backend.js";
-import { imageInput, type ImageDefaults } from "./inputs.js";
+import { imageInput, scalingOf, type ImageDefaults } from "./inputs.js";
 import { COCO_KEYPOINTS } from "./labels.js";
 import {
   itemLength,
@@ -46,7 +46,7 @@ export const DENSE_PRESETS = {
 
 function buildSegmentation(signature: ModelSignature, options: PresetOptions): PresetResult {
   const name = "segmentation";
-  const image = imageInput(onlyInput(name, signature), IMAGENET, options);
+  const image = imageInput(signature, onlyInput(name, signature), IMAGENET, options);
   const found = signature.outputs.map(planesOf).find((planes) => planes !== undefined);
   if (image === undefined || found === undefined) {
     throw unsuitable(
@@ -107,7 +107,7 @@ function planesOf(info: TensorInfo): Planes | undefined {
 
 function buildKeypoints(signature: ModelSignature, options: PresetOptions): PresetResult {
   const name = "keypoints";
-  const image = imageInput(onlyInput(name, signature), IMAGENET, options);
+  const image = imageInput(signature, onlyInput(name, signature), IMAGENET, options);
   const heatmap = signature.outputs
     .map(planesOf)
     .find((planes) => planes !== undefined && isPlane(planes.info));
@@ -132,6 +132,7 @@ function buildKeypoints(signature: ModelSignature, options: PresetOptions): Pres
         format: heatmap === undefined ? "coordinates" : "heatmap",
         values,
         units: options.units ?? "unit",
+        ...orderOf(info, options),
         labels: labelsFor(count, labels === undefined ? {} : { labels }, COCO_KEYPOINTS),
         ...(options.scoreThreshold === undefined ? {} : { scoreThreshold: options.scoreThreshold }),
         ...quantizationOf(signature, info, options.outputQuantization),
@@ -139,6 +140,13 @@ function buildKeypoints(signature: ModelSignature, options: PresetOptions): Pres
     ],
     signals: ["brightness"],
   };
+}
+
+/** MoveNet gives [1, 1, 17, 3] with y first (tfhub.dev/google/movenet); nearly all others x. */
+function orderOf(info: TensorInfo, { order }: PresetOptions): { order?: "xy" | "yx" } {
+  const usual = knownDims(info).join("×") === "1×1×17×3" ? "yx" : undefined;
+  const found = order ?? usual;
+  return found === undefined ? {} : { order: found };
 }
 
 function isPlane(info: TensorInfo): boolean {
@@ -186,12 +194,15 @@ function imageSizes(info: TensorInfo): number[] | undefined {
 
 function buildImageToImage(signature: ModelSignature, options: PresetOptions): PresetResult {
   const name = "image-to-image";
-  const image = imageInput(onlyInput(name, signature), { range: "byte", colour: "rgb" }, options);
+  const input = onlyInput(name, signature);
+  const usual: ImageDefaults = { range: "byte", colour: "rgb" };
+  const image = imageInput(signature, input, usual, options);
   const output = signature.outputs.find((info) => imageSizes(info) !== undefined);
   if (image === undefined || output === undefined) {
     throw unsuitable(name, signature, "one image → one image [1, 3, H, W] or [1, H, W, 3]");
   }
-  const { colour, range } = image;
+  // Pixels out are made of real numbers as pixels in become them; each side has integers of its own.
+  const scaling = scalingOf(signature, input, usual, options);
   return {
     task: "image",
     inputs: [image],
@@ -200,11 +211,9 @@ function buildImageToImage(signature: ModelSignature, options: PresetOptions): P
         name: "image",
         kind: "image",
         output: output.name,
-        colour,
+        colour: image.colour,
         layout: knownDims(output)[1] === 3 ? "nchw" : "nhwc",
-        range,
-        ...(image.mean === undefined ? {} : { mean: image.mean }),
-        ...(image.std === undefined ? {} : { std: image.std }),
+        ...scaling,
         ...quantizationOf(signature, output, options.outputQuantization),
       },
     ],

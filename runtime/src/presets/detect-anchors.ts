@@ -94,7 +94,7 @@ function buildUltrafaceRaw(signature: ModelSignature, options: PresetOptions): P
 }
 
 function faceOutputs(name: string, signature: ModelSignature, options: PresetOptions) {
-  const image = imageInput(onlyInput(name, signature), ULTRAFACE_IMAGE, options);
+  const image = imageInput(signature, onlyInput(name, signature), ULTRAFACE_IMAGE, options);
   const boxes = signature.outputs.find((info) => isRows(info, 4));
   const labels = [...(options.labels ?? ["face"])];
   const scores = signature.outputs.find((info) => isRows(info, labels.length + 1) && info !== boxes);

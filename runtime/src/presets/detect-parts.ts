@@ -1,4 +1,4 @@
-import type { ManifestInput } from "@fieldloop/protocol";
+import { FieldloopError, type Affine, type ManifestInput } from "@fieldloop/protocol";
 import type { TensorInfo } from "../backend.js";
 import { imageInput, type ImageDefaults } from "./inputs.js";
 import {
@@ -27,6 +27,8 @@ export function detection(
   usual: { score: number; iou: number },
 ): PresetResult {
   const boxes = signature.outputs.find((info) => info.name === head.boxes)!;
+  const quantization = quantizationOf(signature, boxes, options.outputQuantization);
+  requireOneScale(signature, head, quantization, options);
   return {
     task: "detection",
     inputs: [image],
@@ -35,7 +37,7 @@ export function detection(
         name,
         kind: "detection",
         ...head,
-        ...quantizationOf(signature, boxes, options.outputQuantization),
+        ...quantization,
         ...(options.units === undefined ? {} : { units: options.units }),
         scoreThreshold: options.scoreThreshold ?? usual.score,
         iouThreshold: options.iouThreshold ?? usual.iou,
@@ -47,6 +49,26 @@ export function detection(
   };
 }
 
+/** A head has one scale for the integers of its outputs. */
+function requireOneScale(
+  signature: ModelSignature,
+  head: HeadPart,
+  { quantization }: { quantization?: Affine },
+  options: PresetOptions,
+): void {
+  for (const name of [head.scores, head.keypoints?.output, head.masks?.prototypes]) {
+    const info = signature.outputs.find((output) => output.name === name);
+    if (info === undefined || name === head.boxes) continue;
+    const own = quantizationOf(signature, info, options.outputQuantization).quantization;
+    if (own === undefined || (own.scale === quantization?.scale && own.zeroPoint === quantization.zeroPoint))
+      continue;
+    throw new FieldloopError(
+      "package_incompatible",
+      `Apply preset: integers of "${name}" have the scale ${own.scale}, those of "${head.boxes}" ${quantization === undefined ? "none" : String(quantization.scale)}, wanted one scale; export the detector with float outputs`,
+    );
+  }
+}
+
 /** @throws FieldloopError `package_incompatible` where the one input is no image */
 export function imageOf(
   name: string,
@@ -54,7 +76,7 @@ export function imageOf(
   defaults: ImageDefaults,
   options: PresetOptions,
 ): DraftImage {
-  const image = imageInput(onlyInput(name, signature), defaults, options);
+  const image = imageInput(signature, onlyInput(name, signature), defaults, options);
   if (image === undefined) throw unsuitable(name, signature, "one image [1, 3, H, W]");
   return image;
 }

@@ -1,4 +1,5 @@
 import { ANCHOR_PRESETS } from "./detect-anchors.js";
+import { LISTED_PRESETS } from "./detect-listed.js";
 import { detection, imageOf, isRows, isTable, type HeadPart } from "./detect-parts.js";
 import type { ImageDefaults } from "./inputs.js";
 import { COCO_KEYPOINTS, COCO_LABELS } from "./labels.js";
@@ -32,6 +33,7 @@ const FASTESTDET_IMAGE: ImageDefaults = { range: "unit", colour: "bgr", size: 35
 const RTDETR_IMAGE: ImageDefaults = { range: "unit", colour: "rgb", size: 640 };
 export const DETECT_PRESETS = {
   ...ANCHOR_PRESETS,
+  ...LISTED_PRESETS,
   fastestdet: {
     title: "FastestDet: BGR 0..1, one grid (COCO labels by default)",
     recognizes: isOneGrid,

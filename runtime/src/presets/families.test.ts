@@ -17,6 +17,11 @@ const of = (input: TensorInfo, ...outputs: Dims[]): ModelSignature => ({
 });
 const anchors = { levels: [{ stride: 8, sizes: [[30, 30] as [number, number]] }] };
 
+const TORCHVISION: ModelSignature = {
+  inputs: [image(320)],
+  outputs: [float("boxes", ["n", 4]), { name: "labels", type: "int64", dims: ["n"] }, float("scores", ["n"])],
+};
+
 const FAMILIES: [preset: string, signature: ModelSignature, head: object, options?: PresetOptions][] = [
   ["yolov8", of(image(640), [1, 84, 8400]), { format: "yolov8", labels: COCO_LABELS }],
   [
@@ -53,6 +58,9 @@ const FAMILIES: [preset: string, signature: ModelSignature, head: object, option
     { kind: "keypoints", format: "heatmap", labels: COCO_KEYPOINTS },
   ],
   ["keypoints", of(image(192), [1, 1, 17, 3]), { kind: "keypoints", format: "coordinates", values: 3 }],
+  ["keypoints", of(image(192), [1, 1, 17, 3]), { order: "yx" }],
+  ["keypoints", of(image(192), [1, 1, 17, 3]), { order: "xy" }, { order: "xy" }],
+  ["detections", TORCHVISION, { format: "listed", firstClass: 1 }, { labels: ["cup"], firstClass: 1 }],
   ["image-to-image", of(image(64), [1, 3, 128, 128]), { kind: "image", colour: "rgb", layout: "nchw" }],
   ["regression", of(image(64), [1, 2]), { kind: "regression" }],
   ["multilabel", of(image(64), [1, 5]), { kind: "classification", activation: "sigmoid", threshold: 0.5 }],
@@ -72,9 +80,55 @@ describe("presets of model families", () => {
   });
   it("recognize the well-known ones alone", () => {
     const known = FAMILIES.filter(([name]) =>
-      /^(yolo|rtdetr|fastestdet|retinaface|image-to|keywords)/.test(name),
+      /^(yolo|rtdetr|detections|fastestdet|retinaface|image-to|keywords)/.test(name),
     );
     for (const [name, signature] of known) expect(suggestPreset(signature), name).toEqual([name]);
+  });
+  it("know the ends of published detectors", () => {
+    const rtdetr = applyPreset("detections", {
+      inputs: [
+        float("images", ["N", 3, 640, 640]),
+        { name: "orig_target_sizes", type: "int64", dims: ["N", 2] },
+      ],
+      outputs: [
+        { name: "labels", type: "int64", dims: ["N", 300] },
+        float("boxes", ["N", 300, 4]),
+        float("scores", ["N", 300]),
+      ],
+    });
+    expect(rtdetr.inputs[1]).toMatchObject({ kind: "constant", dims: [1, 2], values: [640, 640] });
+    expect(rtdetr.heads[0]).toMatchObject({ boxes: "boxes", classes: "labels", labels: COCO_LABELS });
+    const tensorflow: ModelSignature = {
+      inputs: [{ name: "input_tensor", type: "uint8", dims: [1, 320, 320, 3] }],
+      outputs: [
+        float("num_detections", [1]),
+        float("detection_boxes", [1, 100, 4]),
+        float("detection_scores", [1, 100]),
+        float("detection_classes", [1, 100]),
+      ],
+    };
+    expect(suggestPreset(tensorflow)).toEqual(["detections"]);
+    const { inputs, heads } = applyPreset("detections", tensorflow, { labels: ["person"] });
+    expect(inputs[0]).toMatchObject({ range: "byte", elementType: "uint8", layout: "nhwc" });
+    expect(heads[0]).toMatchObject({
+      ...{ boxes: "detection_boxes", scores: "detection_scores", classes: "detection_classes" },
+      ...{ corners: "yxyx", units: "unit", firstClass: 1 },
+    });
+    expect(() => applyPreset("detections", tensorflow)).toThrow(/give --labels/);
+  });
+  it("refuse a detector whose outputs are integers of several scales", () => {
+    const signature: ModelSignature = {
+      inputs: [image(320)],
+      outputs: [
+        { name: "boxes", type: "int8", dims: [1, 1600, 4] },
+        { name: "scores", type: "int8", dims: [1, 1600, 3] },
+      ],
+      quantization: { boxes: { scale: 0.1, zeroPoint: 0 }, scores: { scale: 0.004, zeroPoint: -128 } },
+    };
+    expect(() => applyPreset("ssd", signature, { anchors })).toThrow(/wanted one scale; export .* float/);
+    const alike = { ...signature, quantization: {} };
+    const options = { anchors, outputQuantization: { scale: 0.1, zeroPoint: 0 } };
+    expect(applyPreset("ssd", alike, options).heads[0]).toMatchObject({ quantization: { scale: 0.1 } });
   });
   it("take columns of a table, with their encodings", () => {
     const signature = of(float("x", ["n", 4]), ["n", 2]);

@@ -38,11 +38,16 @@ export interface PresetOptions {
   readonly detectionsMax?: number;
   /** Boxes in 0..1 of the input instead of its pixels. */
   readonly units?: "pixel" | "unit";
+  /** Of detectors that list boxes and classes: the number of the first label, and the order of the corners. */
+  readonly firstClass?: number;
+  readonly corners?: "xyxy" | "yxyx";
   /** Of a grid detector, in pixels. */
   readonly strides?: readonly number[];
   readonly anchors?: DraftDetection["anchors"];
   /** Names of the points of pose and keypoint models. */
   readonly keypointLabels?: readonly string[];
+  /** Which coordinate of a point comes first. */
+  readonly order?: "xy" | "yx";
   /** Label of a segmentation that is not a finding. */
   readonly background?: string;
   /** Above it a window is anomalous, or a label of several is set. */
@@ -52,6 +57,8 @@ export interface PresetOptions {
   readonly hop?: number;
   /** Values of one sample of a window. */
   readonly channels?: number;
+  /** What lies together in the tensor of a window, where its shape does not tell. */
+  readonly windowLayout?: "time-channel" | "channel-time";
   readonly normalization?: "none" | "zscore" | "fixed";
   /** Of a table, in the order of the model's input. */
   readonly columns?: DraftTable["columns"];

@@ -1,4 +1,5 @@
 import { create } from "@bufbuild/protobuf";
+import { FieldloopError } from "@fieldloop/protocol";
 import type { Backend } from "../backend.js";
 import {
   OperatorSetIdProtoSchema,
@@ -62,6 +63,32 @@ export function labelOf(node: NodeProto): string {
 
 export function isKept(node: NodeProto, keepFloat: ReadonlySet<string>): boolean {
   return keepFloat.has(node.name) || node.output.some((name) => keepFloat.has(name));
+}
+
+const SIMILAR_MAX = 5;
+
+/**
+ * @throws FieldloopError `not_found` for a name that neither a node nor a tensor has: what was to stay in float would be converted without a
+ * word. Folding renames and merges nodes, so that names of the file as it came may be gone.
+ */
+export function requireNames(graph: GraphProto, keepFloat: readonly string[] = []): void {
+  if (keepFloat.length === 0) return;
+  const known = new Set(namesOf(graph));
+  const unknown = keepFloat.find((name) => !known.has(name));
+  if (unknown === undefined) return;
+  const similar = [...known].filter((name) => name.includes(unknown) || unknown.includes(name));
+  const hint =
+    similar.length === 0
+      ? "the report names them as they are after folding"
+      : `there is ${similar
+          .slice(0, SIMILAR_MAX)
+          .map((name) => `"${name}"`)
+          .join(", ")}`;
+  throw new FieldloopError("not_found", `Leave in float: no node or tensor "${unknown}"; ${hint}`);
+}
+
+function namesOf(graph: GraphProto): string[] {
+  return graph.node.flatMap((node) => [node.name, ...node.output, ...subgraphsOf(node).flatMap(namesOf)]);
 }
 
 /** Makes a model import a domain, at `version` or later. */

@@ -20,6 +20,7 @@ import {
   isKept,
   labelOf,
   NameSource,
+  requireNames,
   transposed,
   type ConvertOptions,
   type ConvertResult,
@@ -47,6 +48,7 @@ export async function quantizeDynamic(
 ): Promise<ConvertResult> {
   const model = decodeModel(await prepareFloat(modelBytes, options));
   const graph = graphOf(model);
+  requireNames(graph, options.keepFloat);
   const writer = new DynamicWriter(new NameSource(graph), options);
   writer.rewrite(graph, new Map());
   if (writer.converted.length === 0) {

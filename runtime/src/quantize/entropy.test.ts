@@ -81,6 +81,15 @@ test("few bins are all kept, and outliers are clipped", () => {
   expect(min).toBeLessThan(-2.5);
 });
 
+test("values that lie together far from zero are not clipped away", () => {
+  const observer = rangeObserver("t", { kind: "entropy" });
+  observer.observe(Float32Array.from({ length: 20_000 }, (_, at) => -3 + 0.4 * Math.sin(at)));
+  expect(observer.range().min).toBeLessThan(-3.35);
+  const ends = rangeObserver("t", { kind: "entropy" });
+  ends.observe(Float32Array.from({ length: 20_000 }, (_, at) => [0.5, 1, 0.5 + (at % 97) / 194][at % 3]!));
+  expect(ends.range()).toEqual({ min: 0.5, max: 1 });
+});
+
 test("a histogram holds its bytes and no more, whatever it sees, and merges without losing a value", () => {
   const histogram = new AdaptiveHistogram();
   expect(histogram.bins.byteLength).toBe(QUANTIZE_LIMITS.histogramBytesPerTensor);

@@ -3,6 +3,11 @@ const LEVELS = 128;
 /** Bins that candidates are taken from, and the step between two candidates. */
 const CANDIDATE_BINS = 2048;
 const CANDIDATE_STEP = 8;
+/**
+ * Share of the magnitudes that may be clipped. The divergence sees how probability is spread, not where: of values that lie together far
+ * from zero it would clip every one, which costs it nothing, and the tensor its content.
+ */
+const CLIPPED_SHARE_MAX = 0.02;
 
 /**
  * The magnitude at which to clip a tensor so that its 8-bit form loses the least information: the least Kullback-Leibler
@@ -17,9 +22,11 @@ export function entropyThreshold(counts: Float64Array): number {
   if (last <= LEVELS) return last;
   const merge = Math.ceil(last / CANDIDATE_BINS);
   const bins = merge === 1 ? counts.subarray(0, last) : mergeBins(counts.subarray(0, last), merge);
+  const keptMin = fewestBins(bins);
   let best = bins.length;
   let least = Number.POSITIVE_INFINITY;
   for (const kept of candidates(bins.length)) {
+    if (kept < keptMin) continue;
     const divergence = clippedDivergence(bins, kept, LEVELS);
     // At equal divergence the wider range wins: nothing is clipped for no gain.
     if (divergence <= least) {
@@ -28,6 +35,15 @@ export function entropyThreshold(counts: Float64Array): number {
     }
   }
   return Math.min(last, best * merge);
+}
+
+/** Bins that hold all but the largest magnitudes which may be clipped. */
+function fewestBins(counts: Float64Array): number {
+  const clippedMax = CLIPPED_SHARE_MAX * counts.reduce((sum, count) => sum + count, 0);
+  let kept = counts.length;
+  let clipped = 0;
+  while (kept > 1 && clipped + counts[kept - 1]! <= clippedMax) clipped += counts[--kept]!;
+  return kept;
 }
 
 /** Numbers of bins to try: every eighth from the number of levels on, and all of them. */

@@ -14,6 +14,7 @@ import {
   isKept,
   labelOf,
   NameSource,
+  requireNames,
   type ConvertOptions,
   type ConvertResult,
   type LeftNode,
@@ -61,6 +62,7 @@ export async function convertToFloat16(
   const prepared = await prepareFloat(modelBytes, { ...options, upgrade: false, ...fold });
   const model = decodeModel(prepared);
   const graph = graphOf(model);
+  requireNames(graph, options.keepFloat);
   const names = new NameSource(graph);
   const warnings: string[] = [];
   if (options.mode === "storage") {

@@ -13,6 +13,7 @@ import {
   isKept,
   labelOf,
   NameSource,
+  requireNames,
   transposed,
   type ConvertOptions,
   type ConvertResult,
@@ -58,6 +59,7 @@ export async function quantizeInt4(modelBytes: Uint8Array, options: Int4Options)
   }
   const model = decodeModel(await prepareFloat(modelBytes, options));
   const graph = graphOf(model);
+  requireNames(graph, options.keepFloat);
   const writer = new Int4Writer(new NameSource(graph), options);
   writer.rewrite(graph, new Map());
   if (writer.converted.length === 0) {

@@ -66,6 +66,20 @@ test("every method gives a variant with its measured report", async () => {
   }
 });
 
+test.each(["static", "dynamic", "fp16", "int4"] as const)(
+  "%s refuses to leave a node in float that is not there",
+  async (method) => {
+    const float = convNet(41, 16, [16, 32, 192]);
+    const options = { ...optionsFor(float), measureMs: 0 };
+    await expect(
+      makeVariant(float, { ...settings, method, keepFloat: ["Nothing_7"] }, options),
+    ).rejects.toMatchObject({
+      code: "not_found",
+      message: expect.stringMatching(/^Leave in float: no node or tensor "Nothing_7"; /) as string,
+    });
+  },
+);
+
 test("a search is part of making it, and only happens where the bound does not hold", async () => {
   const float = convNet(41);
   const judge = closenessOn(float, 70);

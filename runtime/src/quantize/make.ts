@@ -10,7 +10,7 @@ import {
   type VariantReport,
 } from "./assess.js";
 import { compareModels } from "./compare.js";
-import type { ConvertResult } from "./convert.js";
+import { requireNames, type ConvertResult } from "./convert.js";
 import { quantizeDynamic } from "./dynamic.js";
 import { convertToFloat16 } from "./fp16.js";
 import { quantizeInt4 } from "./int4.js";
@@ -168,6 +168,7 @@ async function makeStatic(
     ...(minimumRealRange === undefined ? {} : { minimumRealRange }),
     ...(base === undefined ? {} : { base: base.quantized }),
   });
+  requireNames(graphOf(decodeModel(quantizer.floatBytes)), keepFloat);
   let kept = keepFloat;
   let found: SearchResult | undefined;
   if (search) {

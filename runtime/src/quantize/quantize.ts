@@ -228,7 +228,15 @@ function possibleTensors(graph: GraphProto, plan: QuantizationPlan): string[] {
 
 function nothingToQuantize(graph: GraphProto): FieldloopError {
   const recurrent = graph.node.find(({ opType }) => ["LSTM", "GRU", "RNN"].includes(opType));
-  const hint = recurrent ? `; ${recurrent.opType} nodes want dynamic quantization` : "";
+  const stored = initializerMap(graph);
+  const product = graph.node.find(
+    ({ opType, input }) => ["Conv", "Gemm", "MatMul"].includes(opType) && stored.has(input[1] ?? ""),
+  );
+  const hint = recurrent
+    ? `; ${recurrent.opType} nodes want dynamic quantization`
+    : product
+      ? ` that an 8-bit kernel takes; "${product.name || product.output[0]}" (${product.opType}) has its input transposed, or a bias that is not one value an output`
+      : "";
   return new FieldloopError(
     "onnx_unsupported",
     `Quantize: no Conv, Gemm or MatMul with stored float32 weights${hint}`,

@@ -112,6 +112,38 @@ export const ENCODERS: Record<string, (truths: readonly Truth[]) => Encoded> = {
   yolov8: (truths) => encodeYolov8(truths, true),
   "yolov8 by rows": (truths) => encodeYolov8(truths, false),
 
+  "listed, y first": (truths) => {
+    const [boxes, scores, classes] = [float([1, 20, 4]), float([1, 20]), float([1, 20])];
+    truths.forEach((truth, index) => {
+      const [x0, y0, x1, y1] = cornersOf(truth);
+      boxes.data.set([y0, x0, y1, x1], index * 4);
+      scores.data[index] = truth.score;
+      classes.data[index] = truth.label + 1;
+    });
+    const head = detectionHead({
+      ...{ format: "listed", scores: "scores", classes: "classes", suppression: "none" },
+      ...{ corners: "yxyx", units: "unit", firstClass: 1 },
+    });
+    return { head, outputs: { boxes, scores, classes } };
+  },
+
+  "listed, in pixels": (truths) => {
+    const count = 20;
+    const boxes = float([count, 4]);
+    const scores = float([count]);
+    const labels: Tensor = { type: "int64", dims: [count], data: new BigInt64Array(count) };
+    truths.forEach((truth, index) => {
+      const [x0, y0, x1, y1] = cornersOf(truth);
+      boxes.data.set([x0 * WIDTH, y0 * HEIGHT, x1 * WIDTH, y1 * HEIGHT], index * 4);
+      scores.data[index] = truth.score;
+      (labels.data as BigInt64Array)[index] = BigInt(truth.label);
+    });
+    const head = detectionHead({
+      ...{ format: "listed", scores: "scores", classes: "labels", suppression: "none" },
+    });
+    return { head, outputs: { boxes, scores, labels } };
+  },
+
   yolov10: (truths) => {
     const boxes = float([1, 300, 6]);
     truths.forEach((truth, index) => {
