@@ -48,7 +48,7 @@ async function open(): Promise<Lane> {
   let now = 0;
   const opened = new Lane({
     ...{ start, lane: laneStart, sampling, blocks: new NumberBlocks(0), random: Math.random },
-    pool: new ModelPool(1, AGENT_LIMITS.loneRunMsMax, () => undefined),
+    pool: new ModelPool({ threadCount: 1, isShared: false, onProviderFailed: () => undefined }),
     send: (message) => Promise.resolve(void said.push(message)),
     clock: { now: () => Date.now(), monotonic: () => (now += stepMs) },
     onWaiting: () => undefined,
