@@ -120,13 +120,13 @@ export const AGENT_LIMITS = {
    */
   loneRunMsMax: 20,
   /**
-   * The same where several lanes share the thread, to begin with: at 10 frames a second each they wait less for one another than the way
+   * The same where several lanes share the thread, to begin with: at 20 frames a second each they wait less for one another than the way
    * between threads takes. What they really do is looked at so often.
    */
   sharedRunMsMax: 8,
   sharedLookMs: 5_000,
-  /** The way to another thread and back, with what a frame and a thread that slept meet cold. */
-  betweenThreadsMs: 0.4,
+  /** The way to another thread and back at the rates of cameras: both threads slept, and meet what they need cold. */
+  betweenThreadsMs: 0.9,
   /** Files up to this size open in some milliseconds, and on so few values no run takes long: tried in the host's own thread at once. */
   quickFileBytesMax: 1024 * 1024,
   quickInputValuesMax: 128 * 1024,
