@@ -112,18 +112,20 @@ function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-const tell = (news: CameraNews): void => void process.send?.(news);
+/** Resolves when it is on its way: a long report is not there at once. */
+const tell = (news: CameraNews): Promise<void> =>
+  new Promise((resolve) => process.send!(news, undefined, undefined, () => resolve()));
 const camera = new Camera(await takePictures());
 process.on("message", (order: CameraOrder) => {
   void (async () => {
     if (order.kind === "phase") camera.begin(order.phase);
     else if (order.kind === "shoot") {
       await camera.shoot(order.port, order.fps);
-      tell("shooting");
+      await tell("shooting");
     } else {
-      tell(await camera.stop());
+      await tell(await camera.stop());
       process.disconnect();
     }
   })();
 });
-tell("ready");
+await tell("ready");
