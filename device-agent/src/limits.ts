@@ -240,10 +240,10 @@ export const AGENT_LIMITS = {
   providerCheckTimeoutMs: 20_000,
   factsTimeoutMs: 120_000,
   /**
-   * A scratch host has what others leave of the machine. After this share of its time it is looked at whether they left anything: where they
-   * kept all cores busy for more than this share of it, it starts again and has its part of them.
+   * A self test has what others leave of the machine. So often it is looked at whether they leave anything: where they kept all cores busy
+   * for more than this share of that time, it starts again and has its part of them.
    */
-  scratchIdleTimeShare: 1 / 3,
+  scratchLookMs: 2_000,
   scratchStarvedShare: 0.9,
   hostRestartMinMs: 200,
   hostRestartMaxMs: 30_000,

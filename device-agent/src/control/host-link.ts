@@ -11,7 +11,7 @@ import { AGENT_LIMITS } from "../limits.js";
 import { sourceName } from "../source-spec.js";
 import { FrameCounters } from "./counters.js";
 import { DEFAULT_PREDICTIONS_SECONDS, type HostLinkOptions } from "./host-link-options.js";
-import { inScratchHost, stdinOf } from "./host-process.js";
+import { inIdleScratchHost, stdinOf } from "./host-process.js";
 import { frameMarkPath } from "./lane-files.js";
 import {
   forgetHost,
@@ -148,7 +148,7 @@ export class HostLink {
   async selfTest(candidate: PackageToRun, signal: AbortSignal): Promise<SelfTest> {
     const { host, providers } = this.#options;
     const search = providers.search;
-    const result = await inScratchHost(
+    const result = await inIdleScratchHost(
       host,
       { kind: "self_test", package: candidate, threadCount: 1, ...(search ? { search } : {}) },
       AGENT_LIMITS.selfTestTimeoutMs,

@@ -5,7 +5,7 @@ import { createInterface } from "node:readline";
 import { FieldloopError } from "@fieldloop/protocol";
 import type { Logger } from "pino";
 import { SHADOW_SOCKET_FD } from "../ipc-shadow.js";
-import { BusyMeter } from "../host/readings.js";
+import { BusyMeter } from "../busy-meter.js";
 import type { ControlMessage, ControlRequest, ControlResponses, HostMessage } from "../ipc.js";
 import type { LaneSpec } from "../lane-spec.js";
 import { AGENT_LIMITS } from "../limits.js";
@@ -192,39 +192,54 @@ export function stdinOf(lanes: readonly LaneSpec[]): "ignore" | "inherit" {
   return lanes.some(reads) ? "inherit" : "ignore";
 }
 
-/**
- * Runs one request in a host process of its own, which then ends: what a bad package does, it does there. The process has what frames and
- * other programs leave of the machine; where they leave nothing it starts again, below them in priority.
- */
-export async function inScratchHost<Kind extends ScratchKind>(
+type ScratchKind = "facts" | "self_test";
+
+/** Runs one request in a host process of its own, below the others in priority, which then ends: what a bad package does, it does there. */
+export function inScratchHost<Kind extends ScratchKind>(
   options: HostProcessOptions,
   request: Extract<ControlRequest, { kind: Kind }>,
   timeoutMs: number,
   signal?: AbortSignal,
 ): Promise<ControlResponses[Kind]> {
+  return askOnce(new HostProcess(options), request, timeoutMs, signal);
+}
+
+export interface IdleLook {
+  /** Share of all cores that others kept busy since it was asked before. */
+  readonly others: Pick<BusyMeter, "read">;
+  readonly everyMs: number;
+}
+
+/**
+ * The same with what frames and other programs leave of the machine (docs/adr/0026). Where they leave nothing it starts again as
+ * {@link inScratchHost} does, and has its part.
+ */
+export async function inIdleScratchHost<Kind extends ScratchKind>(
+  options: HostProcessOptions,
+  request: Extract<ControlRequest, { kind: Kind }>,
+  timeoutMs: number,
+  signal?: AbortSignal,
+  look: IdleLook = { others: new BusyMeter(), everyMs: AGENT_LIMITS.scratchLookMs },
+): Promise<ControlResponses[Kind]> {
   const begin = performance.now();
   const host = new HostProcess({ ...options, launcher: await launcherWhenIdle() });
-  host.yieldToOthers();
-  const others = new BusyMeter();
-  others.read();
   let starved = false;
-  const timer = setTimeout(() => {
-    starved = (others.read() ?? 0) > AGENT_LIMITS.scratchStarvedShare;
-    if (starved) host.kill();
-  }, timeoutMs * AGENT_LIMITS.scratchIdleTimeShare);
+  look.others.read();
+  const timer = setInterval(() => {
+    starved = (look.others.read() ?? 0) > AGENT_LIMITS.scratchStarvedShare;
+    if (!starved) return;
+    clearInterval(timer);
+    host.kill();
+  }, look.everyMs);
   try {
     return await askOnce(host, request, timeoutMs, signal);
   } catch (error) {
     if (!starved || signal?.aborted === true) throw error;
   } finally {
-    clearTimeout(timer);
+    clearInterval(timer);
   }
-  const again = new HostProcess(options);
-  again.yieldToOthers();
-  return askOnce(again, request, timeoutMs - (performance.now() - begin), signal);
+  return inScratchHost(options, request, timeoutMs - (performance.now() - begin), signal);
 }
-
-type ScratchKind = "facts" | "self_test";
 
 async function askOnce<Kind extends ScratchKind>(
   host: HostProcess,
@@ -232,8 +247,11 @@ async function askOnce<Kind extends ScratchKind>(
   timeoutMs: number,
   signal: AbortSignal | undefined,
 ): Promise<ControlResponses[Kind]> {
+  host.yieldToOthers();
   const kill = (): void => host.kill();
   signal?.addEventListener("abort", kill, { once: true });
+  // While the process was being started, say.
+  if (signal?.aborted === true) kill();
   try {
     const answer = await host.request(request, timeoutMs);
     host.send({ kind: "stop" });

@@ -4,8 +4,9 @@ import { FieldloopError, type DeviceState } from "@fieldloop/protocol";
 import type { OipServer } from "@fieldloop/runtime/oip";
 import type { Registry } from "prom-client";
 import { AGENT_LIMITS } from "../limits.js";
+import type { LocalAppForm } from "../strangers.js";
 import type { FeedbackItem } from "./feedback.js";
-import { answerMonitor, type LocalAppForm } from "./local-monitor.js";
+import { answerMonitor } from "./local-monitor.js";
 import type { LocalRoutesOptions } from "./local-routes.js";
 import { LocalSocket } from "./local-socket.js";
 

@@ -14,7 +14,8 @@ import { z } from "zod";
 import { AGENT_LIMITS } from "../limits.js";
 import { type FeedbackItem, unknownPrediction } from "./feedback.js";
 import type { LocalApiOptions } from "./local-api.js";
-import { type LocalAppForm, problemOf, refuseStrangers } from "./local-monitor.js";
+import { type LocalAppForm, refuseStrangers } from "../strangers.js";
+import { problemOf } from "./local-monitor.js";
 import { addLocalRoutes, type LocalEnvironment } from "./local-routes.js";
 
 const feedbackItemSchema = z

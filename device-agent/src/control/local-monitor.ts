@@ -1,11 +1,7 @@
-import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
-import { FieldloopError, toFieldloopError } from "@fieldloop/protocol";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { type FieldloopError, toFieldloopError } from "@fieldloop/protocol";
+import { type LocalAppForm, refuseStrangers } from "../strangers.js";
 import type { LocalApiOptions } from "./local-api.js";
-
-export interface LocalAppForm {
-  /** Whether only requests to a loopback name are answered: over TCP a browser may be tricked into asking. */
-  readonly checksHost: boolean;
-}
 
 interface Answer {
   readonly status: number;
@@ -54,22 +50,6 @@ async function answer(make: () => Promise<Answer>, response: ServerResponse): Pr
   );
   const headers = { "content-type": contentType, "content-length": Buffer.byteLength(body) };
   response.writeHead(status, headers).end(body);
-}
-
-const LOOPBACK_HOST = /^(?:127\.0\.0\.1|localhost|\[::1\])(?::\d+)?$/i;
-
-/** @throws FieldloopError `forbidden` for another host name, and for a page of another origin */
-export function refuseStrangers(
-  { host = "", origin }: IncomingHttpHeaders,
-  { checksHost }: LocalAppForm,
-): void {
-  const originHost = origin?.replace(/^https?:\/\//, "");
-  if (
-    (checksHost && !LOOPBACK_HOST.test(host)) ||
-    (originHost !== undefined && !LOOPBACK_HOST.test(originHost))
-  ) {
-    throw new FieldloopError("forbidden", "The local interface answers programs of this machine only");
-  }
 }
 
 /** An error as its answer (RFC 9457). */

@@ -1,7 +1,10 @@
 import { execFile, spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { promisify } from "node:util";
+import pino from "pino";
 import { describe, expect, it } from "vitest";
+import { type IdleLook, inIdleScratchHost } from "./host-process.js";
 import { launcherWhenIdle } from "./priority.js";
 
 const run = promisify(execFile);
@@ -21,6 +24,29 @@ function runModule(program: string, env: NodeJS.ProcessEnv = process.env): Promi
   const text = `const { launcherWhenIdle, lowerHelperThreads } = await import(${module});\n${program}`;
   return run(process.execPath, ["--input-type=module", "--eval", text], { env });
 }
+
+describe("a scratch host that has what others leave", () => {
+  const options = { workingDirectory: tmpdir(), env: process.env, log: pino({ level: "silent" }) };
+  const request = { kind: "facts", directory: tmpdir() } as const;
+  const busy = (share: number): IdleLook => ({ others: { read: () => share }, everyMs: 1 });
+
+  it("does nothing for somebody who was gone before it began", async () => {
+    const asked = inIdleScratchHost(options, request, 30_000, AbortSignal.abort());
+    await expect(asked).rejects.toMatchObject({ code: "host_crashed" });
+  });
+
+  it("starts again with its part of the machine where they leave nothing", async () => {
+    const others = { shares: [0, 1], read: () => others.shares.shift() ?? 0 };
+    expect(
+      await inIdleScratchHost(options, request, 60_000, undefined, { others, everyMs: 1 }),
+    ).toHaveProperty("arch");
+    expect(others.shares).toEqual([]);
+  });
+
+  it("goes on where they leave something", async () => {
+    expect(await inIdleScratchHost(options, request, 60_000, undefined, busy(0.5))).toHaveProperty("arch");
+  });
+});
 
 describe.runIf(isLinux)("a process that makes way for frames", () => {
   it("and what it starts run where nobody else wants to", async () => {

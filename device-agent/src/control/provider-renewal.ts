@@ -33,7 +33,12 @@ export class ProviderRenewal {
   }
 
   start(): void {
-    if (this.#outdated().length > 0) this.#running = this.#renew().catch(() => undefined);
+    if (this.#outdated().length === 0) return;
+    this.#running = this.#renew().catch((error: unknown) => {
+      if (this.#stop.signal.aborted) return;
+      const { code, message } = toFieldloopError(error);
+      this.#options.log.warn({ code }, `looking anew for what runs on what ended: ${message}`);
+    });
   }
 
   async stop(): Promise<void> {

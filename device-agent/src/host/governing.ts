@@ -1,11 +1,12 @@
 import { toFieldloopError } from "@fieldloop/protocol";
+import { BusyMeter } from "../busy-meter.js";
 import type { Clock } from "../clock.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { Governor, type GovernorDecision, type GovernorTimes } from "./governor.js";
 import type { Lane } from "./lane.js";
 import type { ProviderToRun } from "../ipc.js";
 import type { HostModel } from "./model.js";
-import { BusyMeter, readTemperature } from "./readings.js";
+import { readTemperature } from "./readings.js";
 import type { Send } from "./reporter.js";
 
 const CODES = { temperature: "device_hot", load: "device_overloaded" } as const;

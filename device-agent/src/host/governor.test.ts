@@ -3,9 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { BusyMeter } from "../busy-meter.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { Governor, type GovernorDecision, type GovernorReading } from "./governor.js";
-import { BusyMeter, readTemperature } from "./readings.js";
+import { readTemperature } from "./readings.js";
 
 const LANES = [
   { name: "camera", priority: 80 },

@@ -9,7 +9,6 @@ import {
   type Tensor,
   type TensorInfo,
 } from "@fieldloop/runtime";
-import type { ModelWorker } from "@fieldloop/runtime/node";
 import type { PredictionOrigin } from "../control/prediction-batcher.js";
 import type { PackageToRun, ProviderToRun, SelfTest } from "../ipc.js";
 import { carries, openBeside, type Opened, openPlaced, type PlacementOptions, SLOT } from "./placement.js";
@@ -65,16 +64,14 @@ export class HostModel {
   /** What it says of a frame hangs on the frames before. */
   readonly carries: boolean;
   readonly #openBeside: Loaded["openBeside"];
-  #worker: ModelWorker;
-  #isHere: boolean;
+  #opened: Opened;
   #moving: Promise<void> | undefined;
   #runs: RunsTaken = NO_RUNS;
 
   private constructor(loaded: Loaded) {
     const { manifest, packageSha256, opened } = loaded;
     const { model, version, signals } = manifest;
-    this.#worker = opened.worker;
-    this.#isHere = opened.isHere;
+    this.#opened = opened;
     this.#openBeside = loaded.openBeside;
     this.warmRunMs = opened.info.warmRunMs ?? 0;
     this.carries = carries(manifest);
@@ -135,7 +132,7 @@ export class HostModel {
 
   /** In the host's own thread. */
   get isHere(): boolean {
-    return this.#isHere;
+    return this.#opened.isHere;
   }
 
   /** What it ran since the call before. */
@@ -157,12 +154,10 @@ export class HostModel {
   }
 
   async #moveBeside(): Promise<void> {
-    if (!this.#isHere) return;
-    const { worker } = await this.#openBeside();
-    const here = this.#worker;
-    this.#worker = worker;
-    this.#isHere = false;
-    await here.stop();
+    const here = this.#opened;
+    if (!here.isHere) return;
+    this.#opened = await this.#openBeside();
+    await here.worker.stop();
   }
 
   /**
@@ -171,7 +166,7 @@ export class HostModel {
    */
   async predict(frames: readonly Frame[], stream: string, fresh: boolean): Promise<readonly BatchItem[]> {
     const options = { keep: true, stream };
-    const worker = this.#worker;
+    const worker = this.#opened.worker;
     const begin = performance.now();
     try {
       // Both are asked at once: whoever stops a thread lets it finish what it was asked before.
@@ -197,7 +192,7 @@ export class HostModel {
     fetches?: readonly string[],
   ): Promise<Record<string, Tensor>> {
     const begin = performance.now();
-    const outputs = await this.#worker.runTensors(SLOT, feeds, fetches);
+    const outputs = await this.#opened.worker.runTensors(SLOT, feeds, fetches);
     this.#ran(1, begin);
     return outputs;
   }
@@ -205,7 +200,7 @@ export class HostModel {
   /** The graph on an image file, made ready as the manifest says. @throws FieldloopError as {@link runTensors}, and those of images */
   async runImage(bytes: Uint8Array, fetches?: readonly string[]): Promise<Record<string, Tensor>> {
     const begin = performance.now();
-    const outputs = await this.#worker.runFrame(SLOT, { kind: "encoded", bytes }, fetches);
+    const outputs = await this.#opened.worker.runFrame(SLOT, { kind: "encoded", bytes }, fetches);
     this.#ran(1, begin);
     return outputs;
   }
@@ -218,7 +213,7 @@ export class HostModel {
 
   /** @throws FieldloopError `golden_case_failed`, `model_run_failed` */
   async selfTest(): Promise<SelfTest> {
-    const report = await this.#worker.checkGolden(SLOT);
+    const report = await this.#opened.worker.checkGolden(SLOT);
     return {
       variant: this.variant,
       executionProvider: this.executionProvider,
@@ -233,6 +228,6 @@ export class HostModel {
   /** After the last run. */
   async close(): Promise<void> {
     await this.#moving?.catch(() => undefined);
-    await this.#worker.stop();
+    await this.#opened.worker.stop();
   }
 }

@@ -6,7 +6,7 @@ import type { ModelVersion } from "@fieldloop/protocol";
 import { openPackage, type ModelPackage } from "@fieldloop/runtime/node";
 import { AgentProgram, type ServerProgram } from "../kit/fleet.js";
 import { freePort } from "../kit/proxy.js";
-import { progress, type Figure } from "./report.js";
+import { median, progress, type Figure } from "./report.js";
 import type { CameraNews, CameraOrder, CameraReport, Frame } from "./swap-camera.js";
 
 const FPS = 60;
@@ -66,7 +66,7 @@ export async function measureSwaps(options: SwapOptions): Promise<Figure[]> {
   const longest = Math.max(0, ...stalls.map(({ due, sent }) => sent - due));
   const aside =
     inStalls === 0 ? "" : `; ${inStalls} more met the machine standing still, up to ${longest.toFixed(0)} ms`;
-  const p99 = quantile(steady, 0.99);
+  const p99 = median(steady, 0.99);
   return [
     {
       id: "swap_frames_lost",
@@ -87,7 +87,7 @@ export async function measureSwaps(options: SwapOptions): Promise<Figure[]> {
     {
       id: "swap_frame_p99",
       what: "the same, 99th percentile",
-      value: quantile(swapping, 0.99),
+      value: median(swapping, 0.99),
       unit: "ms",
       peer: { what: "ms, the longest between swaps", value: Math.max(...steady) },
     },
@@ -186,11 +186,6 @@ async function nextVersion(folder: string, made: ModelPackage): Promise<ModelPac
   const manifest = JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>;
   await writeFile(path, JSON.stringify({ ...manifest, version: made.manifest.version + 1 }));
   return openPackage(directory);
-}
-
-function quantile(values: readonly number[], share: number): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
 }
 
 function sleep(ms: number): Promise<void> {

@@ -15,7 +15,7 @@ import { freePort } from "../kit/proxy.js";
 import { commandOf, proportionalBytesOf, usageOf } from "../kit/processes.js";
 import { measureSoak } from "./agent-soak.js";
 import { measureSwaps } from "./agent-swap.js";
-import { progress, SuiteUnavailable, type Figure } from "./report.js";
+import { median, progress, SuiteUnavailable, type Figure } from "./report.js";
 
 /** One device with its model throughout, started again with another source. */
 const DEVICE = "camera";
@@ -219,10 +219,6 @@ async function bareRunMs(made: ModelPackage): Promise<number> {
   } finally {
     await model.release();
   }
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 function sleep(ms: number): Promise<void> {

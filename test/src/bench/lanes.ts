@@ -8,7 +8,7 @@ import { ModelWorker, openModel, type ModelPackage } from "@fieldloop/runtime/no
 import { Random } from "@fieldloop/runtime/simulate";
 import type { Shooting, Shot } from "./lanes-camera.js";
 import { writeNet } from "./nets.js";
-import { progress, type Figure } from "./report.js";
+import { median, progress, type Figure } from "./report.js";
 
 const NETS = [
   { name: "small", size: 112, channels: 18, blocks: 4 },
@@ -142,8 +142,4 @@ async function shoot(lanes: readonly Lane[], placement: Placement, shooting: Sho
   });
   await Promise.all(running);
   return latencies;
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[values.length >> 1]!;
 }

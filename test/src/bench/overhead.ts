@@ -15,7 +15,7 @@ import {
 } from "@fieldloop/runtime/node";
 import { BareWorker, openBare } from "./bare-worker.js";
 import { writeClassifier, writeNet } from "./nets.js";
-import { progress, type Figure } from "./report.js";
+import { median, progress, type Figure } from "./report.js";
 
 /** Runs of each way, in turns of a block each: a machine that slows down slows all of them, and each way meets its own memory warm. */
 const BLOCK_RUNS = 20;
@@ -275,11 +275,6 @@ async function interleave<Name extends string>(
     }
   }
   return Object.fromEntries(names.map((name) => [name, median(times.get(name)!)])) as Record<Name, number>;
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)]!;
 }
 
 /** A scene with edges and noise, as a camera would send it. */

@@ -1,9 +1,9 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { ERROR_CODES, FieldloopError, toFieldloopError } from "@fieldloop/protocol";
-import { refuseStrangers } from "../../control/local-monitor.js";
 import { AGENT_LIMITS } from "../../limits.js";
 import { predictionAnswer } from "../../prediction-answer.js";
 import { pushedFrame } from "../../pushed-frame.js";
+import { refuseStrangers } from "../../strangers.js";
 import type { SourceSpec } from "../../source-spec.js";
 import type { DropPolicy, Outcome, Source, SourceContext } from "./source.js";
 

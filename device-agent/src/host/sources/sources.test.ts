@@ -1,3 +1,4 @@
+import { request } from "node:http";
 import { execFileSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -251,6 +252,20 @@ describe("http", () => {
     const response = await fetch(url, { method, headers: { "content-type": type }, ...payload });
     expect(response.status).toBe(status);
     expect(await response.json()).toMatchObject({ code });
+  });
+
+  it.each<readonly [string, Readonly<Record<string, string>>]>([
+    ["a page of another origin", { origin: "https://elsewhere.example" }],
+    ["a name that was made to lead here", { host: "elsewhere.example" }],
+  ])("takes no frame from %s", async (_, headers) => {
+    const url = await openHttp();
+    const status = await new Promise((resolve, reject) => {
+      const call = request(url, { method: "POST", headers: { "content-type": "image/jpeg", ...headers } });
+      call.once("response", (response) => resolve(response.resume().statusCode));
+      call.once("error", reject);
+      call.end("x");
+    });
+    expect([status, queue.length]).toEqual([403, 0]);
   });
 
   it("answers busy at once when the queue is full, and refuses a body without end", async () => {
