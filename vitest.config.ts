@@ -20,7 +20,9 @@ export default defineConfig({
     pool: "forks",
     // Node loads them as it does for people: vite would rewrite each of a thousand files in every run.
     server: { deps: { external: [/\/dist\/(?!.*\.(test|setup)\.js$)/] } },
-    setupFiles: [new URL("./test/dist/kit/driver.setup.js", import.meta.url).pathname],
+    setupFiles: ["driver", "properties"].map(
+      (name) => new URL(`./test/dist/kit/${name}.setup.js`, import.meta.url).pathname,
+    ),
     // One more than two processors: half of the tests wait for something now and then.
     maxWorkers: 3,
     sequence: { sequencer: LongestFirst },

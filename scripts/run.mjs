@@ -32,6 +32,7 @@ const COMMANDS = {
   build: async () => {},
   demo: () => run("node", ["cli/dist/main.js", "demo", ...args]),
   test: () => run("node", ["node_modules/vitest/vitest.mjs", "run", ...args]),
+  fuzz: () => run("node", ["test/dist/fuzz.js", ...args]),
   // Paths are from where the person stands, not from here: `npm --prefix fieldloop run fieldloop -- …`.
   fieldloop: () =>
     run("node", [join(root, "cli/dist/main.js"), ...args], { cwd: process.env.INIT_CWD ?? root }),

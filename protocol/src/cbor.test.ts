@@ -38,6 +38,10 @@ describe("CBOR subset", () => {
     );
   });
 
+  it.each([Number.MAX_SAFE_INTEGER, Number.MIN_SAFE_INTEGER, -(2 ** 53)])("gives back %d", (value) => {
+    expect(decodeCbor(encodeCbor(value))).toBe(value);
+  });
+
   it("answers arbitrary bytes with a value or a coded error, nothing else", () => {
     fc.assert(fc.property(fc.uint8Array({ maxLength: 400 }), onlyCodedErrors), { numRuns: 5_000 });
   });
@@ -65,6 +69,8 @@ describe("CBOR subset", () => {
     ["an array of 4 G items in five bytes", "9affffffff", "cbor_truncated"],
     ["a map of 4 G entries in five bytes", "baffffffff", "cbor_truncated"],
     ["4 GB of bytes in five bytes", "5affffffff", "cbor_truncated"],
+    ["an integer of 2^53", "1b0020000000000000", "cbor_malformed"],
+    ["an integer of -2^53 - 1", "3b0020000000000000", "cbor_malformed"],
     ["an integer of 2^64-1", "1bffffffffffffffff", "cbor_malformed"],
     ["a half float", "f93c00", "cbor_malformed"],
     ["undefined", "f7", "cbor_malformed"],

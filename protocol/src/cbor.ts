@@ -251,7 +251,7 @@ class Reader {
         return this.#view.getUint32(this.#advance(4));
       case 27: {
         const big = this.#view.getBigUint64(this.#advance(8));
-        if (big >= BigInt(Number.MAX_SAFE_INTEGER)) refuse("cbor_malformed", "an integer beyond 2^53");
+        if (big > BigInt(Number.MAX_SAFE_INTEGER)) refuse("cbor_malformed", "an integer of 2^53 or more");
         return Number(big);
       }
       case 31:

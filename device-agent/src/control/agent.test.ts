@@ -49,7 +49,8 @@ describe("startAgent", () => {
   it("enrols, installs, predicts, samples, tells truth, updates without a dropped frame, and stops with nothing left", async () => {
     const first = await fleet.publish(await writeTestPackage(join(folder.path, "v1"), { version: 1 }), "d1");
     fleet.desire([first]);
-    agent = await start();
+    // So slow that a machine that stands still for half a second makes the source miss nothing: what is lost, the swap lost.
+    agent = await start("simulator:parts?fps=5&feedback=0.5&feedbackDelayMs=100");
     await until(() => fleet.deploymentStates("d1").includes("active"), "version 1 is active");
     expect(fleet.deploymentStates("d1")).toEqual([
       "offered",

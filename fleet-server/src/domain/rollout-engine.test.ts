@@ -386,6 +386,41 @@ describe("people", () => {
     expect(live.restoring.size).toBe(0);
   });
 
+  it("abort and keep: a newer rollout's offer to a device that was too slow stays", () => {
+    const world = behaving({ d0: "stuck" });
+    world.add("d0");
+    const older = world.create({ waves: [{ percent: 100 }], gate: { waveTimeoutSeconds: 20 } });
+    world.until(older, () => stateOf(older, "d0") === "timed_out");
+    const newer = world.create({ waves: [{ percent: 100 }] }, { kind: "package", ...packageOf(3) });
+    world.until(newer, () => stateOf(newer, "d0") !== "waiting");
+    act(world, older, "abort");
+    expect(older.devices.get("d0")).toMatchObject({
+      restore: "impossible",
+      restoreDetail: `rollout ${newer.id} says what it has`,
+    });
+    expect(world.devices.get("d0")!.pending).toMatchObject({ rollout: newer.id, purpose: "offer" });
+  });
+
+  it("abort and keep: a silent device that another model's rollout has begun with goes back after that", () => {
+    const world = fleetOf(1);
+    const older = world.create({ waves: [{ percent: 100 }], gate: { silenceSeconds: 5 } });
+    world.until(older, () => older.tallies[0]!.updating === 1);
+    world.change("d0", { online: false });
+    world.until(older, () => stateOf(older, "d0") === "silent");
+    const newer = world.create({ waves: [{ percent: 100 }] }, { kind: "package", ...packageOf(7, "shapes") });
+    world.devices.get("d0")!.pending = null;
+    world.change("d0", { online: true, muted: false });
+    act(world, older, "pause");
+    world.until(newer, () => stateOf(newer, "d0") !== "waiting");
+    act(world, older, "abort");
+    expect(busyWith(world, "d0")).toEqual([newer.id]);
+    expect(older.devices.get("d0")).toMatchObject({
+      restore: "silent",
+      restoreDetail: `rollout ${newer.id} is changing it; it goes back when it can`,
+    });
+    expect(world.journals.filter(({ journal }) => journal.restores.length > 0)).toHaveLength(1);
+  });
+
   it("take a rollout back that succeeded, or was aborted", () => {
     for (const first of ["succeeded", "aborted"]) {
       const world = fleetOf(3);

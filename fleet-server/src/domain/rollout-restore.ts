@@ -5,7 +5,7 @@ import { ENGINE } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
 import type { OfferBudget } from "./rollout-offers.js";
 import { hasPrevious, hasSubject } from "./rollout-reports.js";
-import { isBusy, isInProgress, type RolloutDevice } from "./rollout.js";
+import { isBusy, isInProgress, supersededHold, type RolloutDevice } from "./rollout.js";
 
 const ABORTED = "the rollout was aborted";
 const ROLLED_BACK = "the rollout was rolled back";
@@ -38,7 +38,7 @@ export function restoreDevices(live: LiveRollout, context: StepContext, budget: 
       continue;
     }
     open = true;
-    if (rate <= 0 || isChangedByOthers(live, device)) continue;
+    if (rate <= 0 || changerOf(live, device)) continue;
     if (!mayRestore(live.record.request.budgets, device, context.fleet)) continue;
     restore(live, entry, now);
     rate--;
@@ -66,9 +66,21 @@ function noReturn(
   return running ? `it runs ${formatModelVersion(running.model, running.version)} by now` : undefined;
 }
 
-/** Another rollout is at it; that ends by itself. */
-function isChangedByOthers(live: LiveRollout, device: FleetDevice | undefined): boolean {
-  return device?.claims.some((claim) => claim.live !== live && isBusy(claim.entry)) ?? false;
+/** The other rollout that is at it; that ends by itself. */
+function changerOf(live: LiveRollout, device: FleetDevice | undefined): LiveRollout | undefined {
+  return device?.claims.find((claim) => claim.live !== live && isBusy(claim.entry))?.live;
+}
+
+/** The rollout whose offer took the place of this one's: the device's desired state holds nothing of this one any more. */
+function replacedBy(
+  live: LiveRollout,
+  { offered }: RolloutDevice,
+  device: FleetDevice | undefined,
+): LiveRollout | undefined {
+  return device?.claims.find(
+    (claim) =>
+      claim.live !== live && claim.live.slot === live.slot && (claim.entry.offered ?? 0) > (offered ?? 0),
+  )?.live;
 }
 
 function restore(live: LiveRollout, entry: RolloutDevice, now: number): void {
@@ -86,7 +98,16 @@ export function withdrawOffers(live: LiveRollout, actor: string, now: number): v
     if (!unfinished) continue;
     withdraw(live, entry, ABORTED, now);
     if (entry.previous === null) continue;
-    live.change(entry, { restore: "offered", restoreOffered: now });
+    const device = live.deviceOf(entry);
+    const replacer = replacedBy(live, entry, device);
+    if (replacer) {
+      live.change(entry, { restore: "impossible", restoreDetail: supersededHold(replacer.id).detail });
+      continue;
+    }
+    // One that was given up may be at another rollout's model by now: its desired state tells it both, and nobody waits for this one.
+    const changer = changerOf(live, device);
+    const restoreDetail = changer ? `rollout ${changer.id} is changing it; it goes back when it can` : null;
+    live.change(entry, { restore: changer ? "silent" : "offered", restoreDetail, restoreOffered: now });
     live.journal.restores.push(entry);
     live.note("restored", actor, entry);
   }

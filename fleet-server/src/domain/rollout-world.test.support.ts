@@ -15,6 +15,7 @@ import type { Journal } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
 import {
   isBusy,
+  slotOf,
   type PackageRef,
   type RolloutDevice,
   type RolloutRecord,
@@ -65,7 +66,7 @@ interface Pending {
   readonly rollout: string;
   readonly attempt: number;
   readonly purpose: "offer" | "restore";
-  readonly subject: RolloutSubject | null;
+  readonly subject: RolloutSubject;
   /** Index in the path; beyond it: the end. */
   step: number;
 }
@@ -79,6 +80,8 @@ export interface WorldDevice {
   running: PackageRef | null;
   configId: string | null;
   pending: Pending | null;
+  /** Taken back from it while another rollout's offer is under way: its turn comes after that. */
+  next: Pending | null;
   muted: boolean;
 }
 
@@ -133,6 +136,7 @@ export class World {
       running: packageOf(1),
       configId: null,
       pending: null,
+      next: null,
       muted: false,
       ...change,
     };
@@ -313,18 +317,23 @@ export class World {
         : subject
           ? { kind: "package", ...subject }
           : { kind: "config", configId: configId as string, policy: {} };
-    device.pending = { at: this.now + 1000, rollout, attempt, purpose, subject: whole, step: 0 };
+    const pending: Pending = { at: this.now + 1000, rollout, attempt, purpose, subject: whole, step: 0 };
+    const current = device.pending;
+    if (current?.purpose === "offer" && purpose === "restore" && slotOf(current.subject) !== slotOf(whole))
+      device.next = pending;
+    else device.pending = pending;
   }
 
   #live(device: WorldDevice): void {
     if (!device.online || device.suspended) return;
+    if (!device.pending) [device.pending, device.next] = [device.next, null];
     const { pending } = device;
     if (pending && this.now >= pending.at) this.#progress(device, pending);
     if (!device.muted) this.fleet.seen(device.device, this.now);
   }
 
   #progress(device: WorldDevice, pending: Pending): void {
-    const subject = pending.subject!;
+    const { subject } = pending;
     const how =
       pending.purpose === "offer"
         ? (this.#options.behaviour?.(device.device, subject, pending.attempt) ?? GOOD)

@@ -41,6 +41,8 @@ const sources = fc.tuple(
   fc.constantFrom("stretch" as const, "letterbox" as const),
 );
 
+const isAboutZero = (value: number): boolean => Math.abs(value) < 1e-5;
+
 describe.each(Object.keys(ENCODERS))("%s", (name) => {
   const encode = ENCODERS[name]!;
   it("gives back the boxes that were encoded, in the source image", () => {
@@ -50,18 +52,22 @@ describe.each(Object.keys(ENCODERS))("%s", (name) => {
         const { geometry } = planResize({ ...size, resize }, width, height);
         const { boxes } = readDetection(head, outputs, { size, geometry });
         const clip = (value: number): number => Math.min(Math.max(value, 0), 1);
-        const wanted = [...given]
-          .map((truth) => {
-            const [x0, y0, x1, y1] = cornersOf(truth);
-            return {
-              x0: clip(x0 * geometry.scaleX + geometry.offsetX),
-              y0: clip(y0 * geometry.scaleY + geometry.offsetY),
-              x1: clip(x1 * geometry.scaleX + geometry.offsetX),
-              y1: clip(y1 * geometry.scaleY + geometry.offsetY),
-              class: truth.label,
-              score: truth.score,
-            };
-          })
+        const inSource = [...given].map((truth) => {
+          const [x0, y0, x1, y1] = cornersOf(truth);
+          const { scaleX, offsetX, scaleY, offsetY } = geometry;
+          return {
+            x0: x0 * scaleX + offsetX,
+            y0: y0 * scaleY + offsetY,
+            x1: x1 * scaleX + offsetX,
+            y1: y1 * scaleY + offsetY,
+            class: truth.label,
+            score: truth.score,
+          };
+        });
+        // Whether a box that touches the image from outside has a sliver in it, float32 decides.
+        fc.pre(inSource.every(({ x0, y0, x1, y1 }) => ![x1, y1, 1 - x0, 1 - y0].some(isAboutZero)));
+        const wanted = inSource
+          .map((box) => ({ ...box, x0: clip(box.x0), y0: clip(box.y0), x1: clip(box.x1), y1: clip(box.y1) }))
           .filter((box) => box.x1 > box.x0 && box.y1 > box.y0);
         expect(boxes.length).toBe(wanted.length);
         for (const box of boxes) {
