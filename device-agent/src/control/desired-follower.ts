@@ -24,7 +24,7 @@ export class DesiredFollower {
   readonly #options: DesiredFollowerOptions;
   readonly #stop = new AbortController();
   #receiving: Promise<void> = Promise.resolve();
-  /** The last one by an unknown key: the broker does not send it again. */
+  /** The last one by an unknown key, until one is accepted: the broker does not send it again. */
   #refused: Uint8Array | undefined;
   /** How many came: one that waits for the disk is given up for a newer one. */
   #received = 0;
@@ -60,7 +60,10 @@ export class DesiredFollower {
     this.#receiving = this.#receiving.then(() => this.#receive(envelope, number));
   }
 
-  /** The fleet's keys were read anew: what was refused for its key may be the fleet's. It is looked at once more, no oftener. */
+  /**
+   * The fleet's keys were read anew: what was refused for its key may be the fleet's. Each time it is looked at again, as what was read may
+   * be older than the key; that by itself has the keys read no oftener.
+   */
   retry(): void {
     const envelope = this.#refused;
     this.#refused = undefined;
@@ -74,22 +77,28 @@ export class DesiredFollower {
     await this.#receiving;
   }
 
+  #keep(envelope: Uint8Array, again: boolean): void {
+    if (again) this.#refused ??= envelope;
+    else {
+      this.#refused = envelope;
+      this.#options.onUnknownKey();
+    }
+  }
+
   async #receive(envelope: Uint8Array, number: number, again = false): Promise<void> {
-    const { store, warnings, floor, follow, onRefused, onUnknownKey } = this.#options;
+    const { store, warnings, floor, follow, onRefused } = this.#options;
     let waitMs = this.#options.retryMinMs ?? AGENT_LIMITS.storageRetryMinMs;
     for (;;) {
       try {
         const desired = await store.accept(envelope, floor());
         warnings.clear("desired_rollback_refused");
         warnings.clear("desired_signature_invalid");
+        this.#refused = undefined;
         if (desired) await follow();
         return;
       } catch (error) {
         onRefused(error);
-        if (isUnknownKey(error) && !again) {
-          this.#refused = envelope;
-          onUnknownKey();
-        }
+        if (isUnknownKey(error)) this.#keep(envelope, again);
         // The broker brings it once a connection: what the disk did not take is tried again until it does.
         const isDisk = toFieldloopError(error).code.startsWith("storage_");
         if (!isDisk || number < this.#received || this.#stop.signal.aborted) return;

@@ -36,6 +36,8 @@ export class TrustFollower {
   #tried = Number.NEGATIVE_INFINITY;
   #failures = 0;
   #running: Promise<void> | undefined;
+  /** One more is to follow the one that runs: that may have read what was published before. */
+  #isWanted = false;
   #raised: FieldloopError["code"] | undefined;
 
   constructor(options: TrustFollowerOptions) {
@@ -73,8 +75,14 @@ export class TrustFollower {
 
   #work(): void {
     this.#due = Number.POSITIVE_INFINITY;
-    this.#running ??= this.#refresh().finally(() => {
+    if (this.#running) {
+      this.#isWanted = true;
+      return;
+    }
+    this.#running = this.#refresh().finally(() => {
       this.#running = undefined;
+      if (this.#isWanted) this.unknownKey();
+      this.#isWanted = false;
     });
   }
 
