@@ -85,6 +85,8 @@ export interface StartMessage {
 
 export type ControlRequest =
   | { readonly kind: "activate"; readonly lane: string; readonly package: PackageToRun }
+  /** What the lane runs is opened anew, on the first of its providers: that was left for the next one, and works again. */
+  | { readonly kind: "reopen"; readonly lane: string; readonly package: PackageToRun }
   | { readonly kind: "deactivate"; readonly lane: string }
   | { readonly kind: "capture"; readonly count: number }
   | { readonly kind: "set_condition"; readonly condition: string; readonly lane: string | undefined }
@@ -98,7 +100,7 @@ export type ControlRequest =
       readonly kind: "self_test";
       readonly package: PackageToRun;
       readonly threadCount: number;
-      /** Undefined: the CPU, without a search. */
+      /** Undefined: the first of the package's providers, or the CPU where it has none, without a search. */
       readonly search?: ProviderSearch;
     }
   | ShadowOpenRequest
@@ -120,6 +122,7 @@ export type ControlMessage =
 /** What is answered to each request. */
 export interface ControlResponses extends LocalResponses, ShadowResponses {
   readonly activate: Activation;
+  readonly reopen: Activation;
   readonly deactivate: Record<string, never>;
   readonly capture: Record<string, never>;
   readonly set_condition: { readonly condition: string };

@@ -82,12 +82,18 @@ export const AGENT_LIMITS = {
   trustRetryMaxMs: 15 * 60_000,
   /** Metadata that does not name a package yet may do so a moment later. */
   trustUnknownTriesMax: 5,
+  /** Kept free for a start on a full disk; how often it is looked at whether it is there. */
+  diskReserveBytes: 1024 * 1024,
+  diskReserveCheckMs: 3_600_000,
   storageRetryMinMs: 1_000,
   storageRetryMaxMs: 60_000,
   /** Of a deployment's loop that ended by something nobody thought of. */
   updaterRetryMs: 10_000,
   /** How often it is looked at whether all deployments are done, before what runs is looked for a better provider. */
   providerRenewalPollMs: 2_000,
+  /** Between two looks whether a provider that failed works again: at first, and in the end. */
+  providerReturnMinMs: 10_000,
+  providerReturnMaxMs: 15 * 60_000,
   /** Trying one execution provider with one variant, and the time after which no further one is tried. */
   probeTimeoutMs: 30_000,
   probesTimeoutMs: 75_000,

@@ -5,6 +5,7 @@ import type { Logger } from "pino";
 import type { Clock, RandomSource } from "../clock.js";
 import { parseLaneSpecs } from "../lane-spec.js";
 import type { GovernorTimes } from "../host/governor.js";
+import { DiskReserve } from "./disk-reserve.js";
 import type { PersistObserver } from "./durable.js";
 import { ensureDirectory } from "./files.js";
 import type { HttpFetch } from "./http-fetch.js";
@@ -86,6 +87,8 @@ export async function startAgent(options: AgentOptions): Promise<AgentHandle> {
   const sources = typeof options.source === "string" ? [options.source] : options.source;
   const lanes = parseLaneSpecs(sources);
   await ensureDirectory(options.directory);
+  const reserve = new DiskReserve(options.directory, options.log);
+  await reserve.makeRoom();
   const unlock = await lockState(options.directory);
   let firstHost: HostProcess | undefined;
   try {
@@ -98,7 +101,13 @@ export async function startAgent(options: AgentOptions): Promise<AgentHandle> {
     // The two processes take equally long to load: the host begins before control's own modules do.
     firstHost = new HostProcess({ ...host, stdin: stdinOf(lanes) });
     const { runDaemon } = await import("./run-daemon.js");
-    return await runDaemon({ options, lanes, host, firstHost, unlock });
+    const end = (): Promise<void> => {
+      reserve.stop();
+      return unlock();
+    };
+    const daemon = await runDaemon({ options, lanes, host, firstHost, unlock: end });
+    reserve.keep();
+    return daemon;
   } catch (error) {
     firstHost?.kill();
     await unlock();

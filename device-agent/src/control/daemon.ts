@@ -163,6 +163,7 @@ export class Daemon implements AgentHandle {
       host: this.#host,
       providers,
       updater: (lane) => this.#updaters.of(lane),
+      clock: this.#clock,
       log: this.#log,
     });
     this.#renewal.start();

@@ -6,7 +6,14 @@ import {
   type ErrorCode,
   type LaneState,
 } from "@fieldloop/protocol";
-import type { Activation, HostMessage, LaneActivation, PackageToRun, SelfTest } from "../ipc.js";
+import type {
+  Activation,
+  HostMessage,
+  LaneActivation,
+  PackageToRun,
+  ProviderSearch,
+  SelfTest,
+} from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { sourceName } from "../source-spec.js";
 import { FrameCounters } from "./counters.js";
@@ -146,19 +153,35 @@ export class HostLink {
 
   /** Golden cases, on the provider that is best here, in a process of their own. @throws FieldloopError */
   async selfTest(candidate: PackageToRun, signal: AbortSignal): Promise<SelfTest> {
-    const { host, providers } = this.#options;
+    const { providers } = this.#options;
     const search = providers.search;
-    const result = await inIdleScratchHost(
-      host,
-      { kind: "self_test", package: candidate, threadCount: 1, ...(search ? { search } : {}) },
-      AGENT_LIMITS.selfTestTimeoutMs,
-      signal,
-    );
+    const result = await this.#tryOut(candidate, search, signal);
     if (search) await providers.remember(candidate.packageSha256, result.providers ?? []);
     const { providerTrouble: trouble } = result;
     if (trouble) this.#options.warnings.raise(trouble.code, trouble.message);
     else this.#options.warnings.clear("provider_unavailable");
     return result;
+  }
+
+  /**
+   * Takes a lane back to the best of the providers of what it runs, which it left for the next one, where that gives the right results
+   * again: golden cases first, in a process of their own. @throws FieldloopError; the lane runs on as it did
+   */
+  async returnToBest(lane: string, target: PackageToRun, signal: AbortSignal): Promise<void> {
+    const [best] = this.#options.providers.planFor(target).providers ?? [];
+    if (!best) return;
+    await this.#tryOut({ ...target, providers: [best] }, undefined, signal);
+    await this.#load("reopen", lane, target);
+  }
+
+  #tryOut(target: PackageToRun, search: ProviderSearch | undefined, signal: AbortSignal): Promise<SelfTest> {
+    const request = {
+      kind: "self_test",
+      package: target,
+      threadCount: 1,
+      ...(search ? { search } : {}),
+    } as const;
+    return inIdleScratchHost(this.#options.host, request, AGENT_LIMITS.selfTestTimeoutMs, signal);
   }
 
   /**
@@ -183,11 +206,16 @@ export class HostLink {
       this.#options.onChange();
       return undefined;
     }
+    return this.#load("activate", lane, target);
+  }
+
+  async #load(kind: "activate" | "reopen", lane: string, target: PackageToRun): Promise<Activation> {
+    const link = this.#lanes.get(lane)!;
     for (let attempt = 1; ; attempt++) {
       const planned = this.#options.providers.planFor(target);
       link.activating = planned;
       try {
-        const request = { kind: "activate", lane, package: planned } as const;
+        const request = { kind, lane, package: planned };
         const activation = await this.supervisor.request(request, AGENT_LIMITS.activateTimeoutMs);
         this.#setRunning(link, activation);
         link.activating = undefined;

@@ -29,7 +29,7 @@ beforeEach(async () => {
 afterEach(() => stage.close());
 
 describe("an execution provider", () => {
-  it("that is killed is left for the next one, and the agent predicts on", async () => {
+  it("that is killed is left for the next one, the agent predicts on, and returns when it is there again", async () => {
     stage.fleet.desire([await stage.publish(stage.image(), "d1")]);
     const url = await serve(join(stage.path, "image-1", "fp32.onnx"), "brightness");
     await stage.start(["simulator:parts?fps=30"], { provider: url });
@@ -45,6 +45,11 @@ describe("an execution provider", () => {
     expect(counters.hostRestarts).toBe(0);
     expect(warnings.find(({ code }) => code === "provider_failed")?.message).toContain(provider);
     expect(stage.fleet.online).toBe(true);
+    await serve(join(stage.path, "image-1", "fp32.onnx"), "brightness", new URL(url).port);
+    await until(() => stage.lane("main").running?.executionProvider === provider, "it is back on the server");
+    await stage.predicts(20, "it predicts there");
+    expect(stage.agent.state().warnings.map(({ code }) => code)).not.toContain("provider_failed");
+    expect(stage.agent.state().counters.hostRestarts).toBe(0);
     await stage.agent.stop();
     stage.expectAllStored();
   }, 120_000);
@@ -77,6 +82,23 @@ describe("an execution provider", () => {
     expect(stage.lane("main").running).toMatchObject({ executionProvider: "cpu" });
     const warning = stage.agent.state().warnings.find(({ code }) => code === "provider_unavailable");
     expect(warning?.message).toContain("127.0.0.1:9");
+  }, 120_000);
+
+  it("that starts after the agent is taken when it is there", async () => {
+    stage.fleet.desire([await stage.publish(stage.image(), "d1")]);
+    const file = join(stage.path, "image-1", "fp32.onnx");
+    const url = await serve(file, "brightness");
+    child!.kill("SIGKILL");
+    await stage.start(["simulator:parts?fps=30"], { provider: url });
+    await stage.isActive("d1");
+    expect(stage.lane("main").running).toMatchObject({ executionProvider: "cpu" });
+    await serve(file, "brightness", new URL(url).port);
+    const provider = `oip+${url}/v2/models/brightness`;
+    await until(() => stage.lane("main").running?.executionProvider === provider, "it runs on the server");
+    await stage.predicts(10, "it predicts there");
+    expect(stage.agent.state().warnings).toEqual([]);
+    await stage.agent.stop();
+    stage.expectAllStored();
   }, 120_000);
 });
 
@@ -126,9 +148,11 @@ describe("a package with several variants", () => {
 });
 
 /** A server in a process of its own; its address. */
-async function serve(file: string, model: string): Promise<string> {
+async function serve(file: string, model: string, port = "0"): Promise<string> {
   const entry = fileURLToPath(new URL("../testing/oip-server.test.entry.js", import.meta.url));
-  const server = spawn(process.execPath, [entry, file, model, "0"], { stdio: ["ignore", "pipe", "inherit"] });
+  const server = spawn(process.execPath, [entry, file, model, port], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
   child = server;
   return new Promise((resolve, reject) => {
     createInterface({ input: server.stdout }).once("line", resolve);

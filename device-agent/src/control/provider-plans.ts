@@ -107,6 +107,15 @@ export class ProviderPlans {
     return this.search !== undefined && this.#planOf(packageSha256)?.mark !== this.#mark;
   }
 
+  /** A server that was asked for did not run it when that was tried: it may have come up since. */
+  lacksServer(packageSha256: string): boolean {
+    const known = this.#planOf(packageSha256)?.providers;
+    if (!known || !this.search) return false;
+    return this.search.endpoints.some(
+      (name) => !known.some(({ executionProvider }) => isNamed(executionProvider, name)),
+    );
+  }
+
   /** The package with what it is to be run on; as it is where nothing was searched for, or nothing was to choose from. */
   planFor(target: PackageToRun): PackageToRun {
     const { search } = this;
@@ -152,12 +161,13 @@ function searchOf(
 }
 
 function isAskedFor(provider: string, { executionProviders, endpoints }: ProviderSearch): boolean {
-  const asked = executionProviders ?? endpoints;
   if (executionProviders === undefined && !provider.startsWith("oip+")) return true;
-  return asked.some((name) => {
-    const [before, after] = name.split(MODEL_MARK);
-    return after === undefined ? provider === name : provider.startsWith(before!) && provider.endsWith(after);
-  });
+  return (executionProviders ?? endpoints).some((name) => isNamed(provider, name));
+}
+
+function isNamed(provider: string, name: string): boolean {
+  const [before, after] = name.split(MODEL_MARK);
+  return after === undefined ? provider === name : provider.startsWith(before!) && provider.endsWith(after);
 }
 
 /** A server is named by its address; which of its models is asked for with each package, unless the address says it. */

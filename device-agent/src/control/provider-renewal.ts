@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { toFieldloopError } from "@fieldloop/protocol";
 import type { Logger } from "pino";
+import type { Clock } from "../clock.js";
 import type { PackageToRun } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { isSettled } from "./deployment-rules.js";
@@ -10,18 +11,28 @@ import type { ProviderPlans } from "./provider-plans.js";
 import type { Updater } from "./updater.js";
 
 export interface ProviderRenewalOptions {
-  readonly host: Pick<HostLink, "states" | "selfTest" | "restart">;
-  readonly providers: Pick<ProviderPlans, "isOutdated" | "planFor">;
+  readonly host: Pick<HostLink, "states" | "selfTest" | "restart" | "returnToBest">;
+  readonly providers: Pick<ProviderPlans, "isOutdated" | "lacksServer" | "planFor">;
   readonly updater: (lane: string) => Pick<Updater, "toRun" | "deployment">;
+  readonly clock: Clock;
   readonly log: Logger;
   /** Of the limits by default. */
   readonly pollMs?: number;
+}
+
+/** A lane, and what it should run. */
+interface Place {
+  readonly lane: string;
+  readonly target: PackageToRun;
 }
 
 /**
  * Looks anew for what the versions that run already are best run on, where that was found out under another `--provider` or on another
  * machine: another driver, another library, another number of threads. Until it is known they run on; where it is something else, the host
  * is started anew with it, once. Deployments go first.
+ *
+ * From then on it takes lanes back to the best provider that they left when it failed, or that was not there yet: a server on the board
+ * that was started again, or after the agent. Each look waits twice as long as the one before; after a long calm they begin anew.
  */
 export class ProviderRenewal {
   readonly #options: ProviderRenewalOptions;
@@ -33,8 +44,7 @@ export class ProviderRenewal {
   }
 
   start(): void {
-    if (this.#outdated().length === 0) return;
-    this.#running = this.#renew().catch((error: unknown) => {
+    this.#running = this.#work().catch((error: unknown) => {
       if (this.#stop.signal.aborted) return;
       const { code, message } = toFieldloopError(error);
       this.#options.log.warn({ code }, `looking anew for what runs on what ended: ${message}`);
@@ -44,6 +54,12 @@ export class ProviderRenewal {
   async stop(): Promise<void> {
     this.#stop.abort();
     await this.#running;
+  }
+
+  /** Ends when `stop` is called: then it rejects. */
+  async #work(): Promise<void> {
+    if (this.#outdated().length > 0) await this.#renew();
+    await this.#watch();
   }
 
   /** Ends when all is known, or `stop` is called: then it rejects. */
@@ -60,12 +76,79 @@ export class ProviderRenewal {
       try {
         await host.selfTest(target, this.#stop.signal);
       } catch (error) {
-        if (this.#stop.signal.aborted) return;
-        const { code, message } = toFieldloopError(error);
-        log.warn({ code }, `it stays on what it runs on: ${message}`);
+        this.#stays(error);
       }
     }
     if (this.#isElsewhere()) await host.restart();
+  }
+
+  async #watch(): Promise<void> {
+    const { providerReturnMinMs, providerReturnMaxMs } = AGENT_LIMITS;
+    const { clock } = this.#options;
+    let waitMs: number = providerReturnMinMs;
+    let tried = Number.NEGATIVE_INFINITY;
+    for (;;) {
+      await sleep(waitMs, undefined, { signal: this.#stop.signal, ref: false });
+      const isCalm = clock.monotonic() - tried > 2 * providerReturnMaxMs;
+      if (isCalm) waitMs = providerReturnMinMs;
+      if (!(await this.#look())) continue;
+      tried = clock.monotonic();
+      waitMs = Math.min(2 * waitMs, providerReturnMaxMs);
+    }
+  }
+
+  /** True where there was something to try. */
+  async #look(): Promise<boolean> {
+    const { host, providers } = this.#options;
+    const waiting = this.#places().filter(({ target }) => providers.lacksServer(target.packageSha256));
+    const looked = new Map(waiting.map(({ target }) => [target.packageSha256, target]));
+    for (const target of looked.values()) await this.#try(() => host.selfTest(target, this.#stop.signal));
+    const away = this.#places().filter((place) => this.#isAway(place));
+    for (const { lane, target } of away) {
+      const isThere = await this.#try(() => host.returnToBest(lane, target, this.#stop.signal));
+      if (isThere) this.#options.log.info({ lane }, "its provider works again");
+    }
+    return waiting.length > 0 || away.length > 0;
+  }
+
+  async #try(work: () => Promise<unknown>): Promise<boolean> {
+    try {
+      await work();
+      return true;
+    } catch (error) {
+      this.#stays(error);
+      return false;
+    }
+  }
+
+  #stays(error: unknown): void {
+    this.#stop.signal.throwIfAborted();
+    const { code, message } = toFieldloopError(error);
+    this.#options.log.warn({ code }, `it stays on what it runs on: ${message}`);
+  }
+
+  /** What runs in order; a lane with a deployment in hand is left alone. */
+  #places(): Place[] {
+    const { host, updater } = this.#options;
+    return host.states.flatMap(({ name, running }) => {
+      const { toRun, deployment } = updater(name);
+      const isQuiet = deployment === null || isSettled(deployment.state);
+      return running && toRun?.packageSha256 === running.packageSha256 && isQuiet
+        ? [{ lane: name, target: toRun }]
+        : [];
+    });
+  }
+
+  /** It runs on another provider than the best; with which variant, the governor may have decided. */
+  #isAway({ lane, target }: Place): boolean {
+    const { host, providers } = this.#options;
+    const best = providers.planFor(target).providers?.[0];
+    const running = host.states.find(({ name }) => name === lane)?.running;
+    return (
+      best !== undefined &&
+      running?.packageSha256 === target.packageSha256 &&
+      best.executionProvider.slice(0, PROVIDER_SHOWN_MAX) !== running.executionProvider
+    );
   }
 
   /** Every lane runs what it should, and no deployment is in hand. */

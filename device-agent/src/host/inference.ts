@@ -96,6 +96,10 @@ export class Inference {
     return this.#lane(lane).activate(target);
   }
 
+  reopen(lane: string, target: PackageToRun): Promise<Activation> {
+    return this.#lane(lane).reopen(target);
+  }
+
   deactivate(lane: string): Promise<void> {
     return this.#lane(lane).deactivate();
   }

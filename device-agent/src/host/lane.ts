@@ -204,6 +204,22 @@ export class Lane implements Task {
     });
   }
 
+  /**
+   * Back to the first of its providers, swapped between two turns as a version is. Where that does not open, the next one does.
+   * @throws FieldloopError `precondition_failed` where it runs another package by now; the old one runs on
+   */
+  reopen(target: PackageToRun): Promise<Activation> {
+    return this.#change(async () => {
+      if (this.#closed || this.#model?.origin.packageSha256 !== target.packageSha256)
+        throw new FieldloopError(
+          "precondition_failed",
+          `Reopen in lane "${this.name}": it runs another package`,
+        );
+      this.#options.pool.forgive(target);
+      return this.#replace(target, () => this.#options.pool.acquire(target));
+    });
+  }
+
   deactivate(): Promise<void> {
     return this.#change(async () => {
       const old = this.#model;

@@ -99,6 +99,8 @@ async function carryOut(request: ControlRequest, signal: AbortSignal, handle: un
       return {};
     case "activate":
       return running().activate(request.lane, request.package);
+    case "reopen":
+      return running().reopen(request.lane, request.package);
     case "deactivate":
       await running().deactivate(request.lane);
       return {};

@@ -21,7 +21,7 @@ export class ModelPool {
   readonly #options: ModelPoolOptions;
   readonly #entries = new Map<string, Entry>();
   readonly #keys = new Map<HostModel, string>();
-  /** Execution providers that did not open a package, or failed while running it: not tried again by this host. */
+  /** Execution providers that did not open a package, or failed while running it: not tried again before {@link forgive}. */
   readonly #failed = new Set<string>();
 
   constructor(options: ModelPoolOptions) {
@@ -62,6 +62,11 @@ export class ModelPool {
     this.#failed.add(keyOf(target, { executionProvider, variant }));
     this.#options.onProviderFailed(providerFailed(executionProvider, error));
     return true;
+  }
+
+  /** Providers of the package that failed may be tried again. */
+  forgive({ packageSha256 }: PackageToRun): void {
+    for (const key of this.#failed) if (key.startsWith(packageSha256)) this.#failed.delete(key);
   }
 
   /** One more user of a model that is open: it is released once more. @throws FieldloopError `not_found` where it is not */

@@ -11,7 +11,7 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /**
  * Golden cases of a package on the execution provider that it will run on: the fastest that gives the right results where one is
- * searched for, else the CPU. Every provider is tried in a process of its own.
+ * searched for, else the first that it names, or the CPU. Every provider is tried in a process of its own.
  * @throws FieldloopError `golden_case_failed`, `model_run_failed`, and the codes of {@link HostModel.load}
  */
 export async function selfTest(request: SelfTestRequest, environment: Environment): Promise<SelfTest> {
@@ -20,7 +20,7 @@ export async function selfTest(request: SelfTestRequest, environment: Environmen
   const model = await HostModel.load(
     request.package,
     { threadCount: request.threadCount, runMsMax: AGENT_LIMITS.quickRunMsMax, isBusy: false },
-    found?.providers?.[0],
+    (found ?? request.package).providers?.[0],
   );
   try {
     const tested = await model.selfTest();
