@@ -82,6 +82,19 @@ describe("float16", () => {
     expect(inspectModel(bytes).operators.Cast).toBe(2);
   });
 
+  test("operators that read the bits of a float32, or know no float16, stay float32", async () => {
+    const graph = new GraphBuilder();
+    graph.input("x", "float32", [2, 2]);
+    const weight = graph.initializer(float32Tensor("weight", [2, 2], [1, 2, 3, 4]));
+    const [product] = graph.node("MatMul", ["x", weight]);
+    graph.node("Celu", [product!], {}, ["y"]);
+    graph.output("y", "float32", [2, 2]);
+    const float = encodeModel(graph.build({ opset: 17 }));
+    const { bytes, left } = await convertToFloat16(float, { ...shared, mode: "compute" });
+    expect(left.map(({ operator }) => operator)).toEqual(["Celu"]);
+    expect(Math.max(...(await errorsOf(float, bytes, "x", [2, 2])))).toBeLessThan(0.01);
+  });
+
   test("stored weights come back as the nearest float16", async () => {
     const float = convNet(6);
     const { bytes } = await convertToFloat16(float, { ...shared, mode: "storage" });
