@@ -178,6 +178,24 @@ describe("detection", () => {
     expect(found).toHaveLength(count);
     for (const box of found) expect(box.y1).toBeCloseTo(0.8, 5);
   });
+  it("takes pixels where the head says so, whatever the format's custom", () => {
+    const size = { width: 100, height: 200 };
+    const corners: DetectionHead = { ...detector, units: "pixel" };
+    const found = readDetection(corners, { s: scores(0.9), b: boxes([10, 20, 50, 100]) }, { size });
+    const centre: DetectionHead = { ...corners, format: "rtdetr", values: "probabilities", labels: ["face"] };
+    const query = readDetection(
+      centre,
+      { s: tensor([0.9], [1, 1, 1]), b: boxes([30, 60, 40, 80]) },
+      { size },
+    );
+    for (const {
+      boxes: [box],
+    } of [found, query]) {
+      expect([box!.x0, box!.y0, box!.x1, box!.y1]).toEqual(
+        [0.1, 0.1, 0.5, 0.5].map((to) => expect.closeTo(to, 5)),
+      );
+    }
+  });
   it("refuses outputs of different lengths", () => {
     expect(() => read(scores(0.9, 0.8), boxes(left))).toThrow(/wanted \[1, N, 2\]/);
   });
