@@ -3,13 +3,13 @@ import type { GraphProto, ModelProto, NodeProto } from "./generated/onnx_pb.js";
 import {
   attribute,
   consumerMap,
-  definedNames,
   floatAttribute,
   initializerMap,
   intAttribute,
   intsAttribute,
   makeAttribute,
   makeNode,
+  namesWithin,
   sortedNodes,
   stringAttribute,
   subgraphsOf,
@@ -154,15 +154,6 @@ function upgradeNode(node: NodeProto, upgrade: Upgrade): NodeProto[] {
     upgrade.to,
     `operator ${node.opType} (node "${node.name}") of operator set ${upgrade.from}`,
   );
-}
-
-/** Every name within a graph and its bodies: a new one may not shadow any. */
-function namesWithin(graph: GraphProto): Set<string> {
-  const names = definedNames(graph);
-  for (const node of graph.node) {
-    for (const body of subgraphsOf(node)) for (const name of namesWithin(body)) names.add(name);
-  }
-  return names;
 }
 
 /** Turns integer list attributes into int64 inputs, which is how `since` defines them; absent ones stay absent. */
