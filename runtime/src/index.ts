@@ -30,6 +30,7 @@ export {
   makeFunction,
   makeNode,
   namesRead,
+  namesWithin,
   nodeLabel,
   producerMap,
   pruneDead,

@@ -4,12 +4,14 @@ import { FieldloopError } from "@fieldloop/protocol";
 import {
   checkModel,
   decodeModel,
+  definedNames,
   embeddingCandidate,
   encodeModel,
   exposeTensor,
   fixDims,
   graphOf,
   nameNodes,
+  namesWithin,
   opsetVersion,
   renameTensor,
   setBatch,
@@ -104,6 +106,7 @@ async function edit(file: string, flags: EditFlags): Promise<void> {
   }
   current = await exposeAsked(current, flags, done);
   for (const [from, to] of Object.entries(flags.rename)) {
+    requireRenaming(current, from, to);
     renameTensor(graphOf(current), from, to);
     done.push(`renamed ${from} to ${to}`);
   }
@@ -128,6 +131,20 @@ async function edit(file: string, flags: EditFlags): Promise<void> {
         String(facts.opsets[""] ?? "-"),
       ],
     ]);
+  }
+}
+
+/** Renaming what is not there would do nothing; taking a name that is there, also in a body, would make one tensor of two. */
+function requireRenaming(model: ModelProto, from: string, to: string): void {
+  const graph = graphOf(model);
+  if (!definedNames(graph).has(from)) {
+    throw new FieldloopError("not_found", `Rename tensor "${from}": the graph has none of that name`);
+  }
+  if (from !== to && namesWithin(graph).has(to)) {
+    throw new FieldloopError(
+      "already_exists",
+      `Rename tensor "${from}": "${to}" is another tensor of the graph`,
+    );
   }
 }
 

@@ -163,7 +163,8 @@ function parseCsv(path: string, text: string, size: number): Float32Array {
   const rows = text
     .split(/\r?\n/)
     .filter((line) => line.trim() !== "")
-    .map((line) => line.split(",").map(Number));
+    // An empty cell is no 0.
+    .map((line) => line.split(",").map((cell) => (cell.trim() === "" ? Number.NaN : Number(cell))));
   if (rows[0]?.some(Number.isNaN)) rows.shift();
   rows.forEach((row, at) => {
     if (row.length !== size || row.some((value) => !Number.isFinite(value))) {

@@ -183,6 +183,14 @@ describe("an ONNX file", () => {
     expect(inspectModel(await readFile(report.written)).operators).toHaveProperty("QuantizeLinear");
   });
 
+  it("takes no empty cell for a 0", async () => {
+    const data = join(dir, "gap.csv");
+    await writeFile(data, rows.map((row, at) => (at === 3 ? "1,,0,1" : row.join(","))).join("\n"));
+    const { code, err } = await quantize(await writeFileModel(), "--data", data, "--out", dir);
+    expect(code).toBe(2);
+    expect(err).toMatch(/gap\.csv": row 4 does not hold 4 numbers/);
+  });
+
   it("prints a table and warns of noise", async () => {
     const { code, out, err } = await quantize(await writeFileModel(), "--random", "20", "--out", dir);
     expect(code).toBe(0);

@@ -130,6 +130,13 @@ describe("fieldloop model edit", () => {
     );
     const ghost = await fieldloop("edit", at("m.onnx"), "-o", at("ghost.onnx"), "--expose", "ghost");
     expect([ghost.code, ghost.err]).toEqual([1, expect.stringMatching(/not_found: .*"ghost"/) as string]);
+    for (const [renaming, code] of [
+      ["ghost=y", "not_found"],
+      ["scores=x", "already_exists"],
+    ] as const) {
+      const renamed = await fieldloop("edit", at("m.onnx"), "-o", at("g.onnx"), "--rename", renaming);
+      expect([renamed.code, renamed.err]).toEqual([1, expect.stringContaining(code) as string]);
+    }
     expect((await fieldloop("edit", at("m.onnx"), "-o", at("g.onnx"), "--dim", "N")).code).toBe(2);
     expect((await readdir(dir)).sort()).toEqual(["m.onnx", "out.onnx"]);
   });

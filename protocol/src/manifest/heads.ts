@@ -91,7 +91,7 @@ const detectionHeadSchema = z.object({
   values: z.enum(["logits", "probabilities"]).optional(),
   /** `ssd` with logits only: how they become probabilities. */
   activation: z.enum(["softmax", "sigmoid"]).optional(),
-  /** Formats whose boxes are in pixels of the input: `unit` where an export has them in 0..1 instead. */
+  /** Where an export has its boxes in pixels of the input, or in 0..1, against the custom of its format; nothing to offsets (`ssd`, `yolox`, `fastestdet`). */
   units: z.enum(["pixel", "unit"]).optional(),
   anchors: anchorsSchema.optional(),
   /** Pixels of the image behind the model; by default those of its image input. For heads of a shared backbone. */

@@ -70,8 +70,8 @@ export const featuresSchema = z.object({
 });
 
 /**
- * A window of a sampled signal: `length` new samples of `channels`, advanced by `hop`, after the last `context` samples of the window
- * before (zeros at the start of a stream). Samples of several channels come interleaved from a source. Tensor dims are
+ * A window of a sampled signal: `length` samples of `channels`, each window `hop` behind the one before, after the `context` samples that
+ * lie before it (zeros at the start of a stream; the end of the window before where samples between the two are missing). Samples of several channels come interleaved from a source. Tensor dims are
  * [1, (context + length)·channels], or as declared; with `features`, [1, frames·features] or as declared.
  */
 const windowInputSchema = z.object({

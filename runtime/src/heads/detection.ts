@@ -74,7 +74,7 @@ function decoderOf(head: DetectionHead, outputs: Tensors, size: InputSize): Deco
     case "yolov10":
       return yolov10Decoder(head, outputs, size);
     case "rtdetr":
-      return rtdetrDecoder(head, outputs);
+      return rtdetrDecoder(head, outputs, size);
     case "listed":
       return listedDecoder(head, outputs, size);
   }

@@ -170,6 +170,32 @@ describe("detection", () => {
     const odd = read(scores(0.9), boxes([Number.NaN, 0, 2, 1]));
     expect(odd.boxes[0]).toMatchObject({ x0: 0, y0: 0, x1: 1, y1: 1 });
   });
+  it.each([0, 1, 2])("reads a list of %d boxes without a batch", (count) => {
+    const head: DetectionHead = { ...detector, format: "yolov10", boxes: "b", suppression: "none" };
+    const row = [1, 2, 5, 8, 0.9, 0];
+    const list = tensor(Array.from({ length: count }, () => row).flat(), [count, 6]);
+    const { boxes: found } = readDetection(head, { b: list }, { size: { width: 10, height: 10 } });
+    expect(found).toHaveLength(count);
+    for (const box of found) expect(box.y1).toBeCloseTo(0.8, 5);
+  });
+  it("takes pixels where the head says so, whatever the format's custom", () => {
+    const size = { width: 100, height: 200 };
+    const corners: DetectionHead = { ...detector, units: "pixel" };
+    const found = readDetection(corners, { s: scores(0.9), b: boxes([10, 20, 50, 100]) }, { size });
+    const centre: DetectionHead = { ...corners, format: "rtdetr", values: "probabilities", labels: ["face"] };
+    const query = readDetection(
+      centre,
+      { s: tensor([0.9], [1, 1, 1]), b: boxes([30, 60, 40, 80]) },
+      { size },
+    );
+    for (const {
+      boxes: [box],
+    } of [found, query]) {
+      expect([box!.x0, box!.y0, box!.x1, box!.y1]).toEqual(
+        [0.1, 0.1, 0.5, 0.5].map((to) => expect.closeTo(to, 5)),
+      );
+    }
+  });
   it("refuses outputs of different lengths", () => {
     expect(() => read(scores(0.9, 0.8), boxes(left))).toThrow(/wanted \[1, N, 2\]/);
   });

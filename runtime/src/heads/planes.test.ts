@@ -61,6 +61,16 @@ describe("segmentation", () => {
     const two = headOf("segmentation", { labels: ["fine", "crack"], values: "logits", background: "fine" });
     expect([...readSegmentation(two, output).mask.classes]).toEqual([1, 0, 0, 0]);
   });
+  it("refuses logits that are said to be probabilities: one half would be another bound", () => {
+    const one = headOf("segmentation", { labels: ["crack"], values: "probabilities" });
+    expect(() => readSegmentation(one, float([1, 1, 1, 2], [0.4, -3]))).toThrow(
+      /holds -3, wanted probabilities/,
+    );
+    const many = { ...head, values: "probabilities" as const };
+    const logits = float([1, 3, 1, 1], [0.1, 6, 0.2]);
+    expect(() => readSegmentation(many, logits)).toThrow(invalid);
+    expect(readSegmentation(many, float([1, 3, 1, 1], [0.1, 0.7, 0.2])).confidence).toBeCloseTo(0.7, 5);
+  });
   it("reads class numbers, the ignored ones too", () => {
     const numbers = { ...head, values: "labels" as const };
     const output: Tensor = { type: "int64", dims: [1, 2, 2], data: BigInt64Array.of(2n, 2n, 0n, 255n) };

@@ -2,7 +2,7 @@ import type { Head } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
 import { binaryEntropy } from "./distribution.js";
 import { NO_LABEL, type Mask, type SegmentationResult } from "./result.js";
-import { clipUnit, named, outputInvalid, realValues, sigmoidOf } from "./values.js";
+import { clipUnit, named, outputInvalid, realValues, requireProbability, sigmoidOf } from "./values.js";
 
 export type SegmentationHead = Extract<Head, { kind: "segmentation" }>;
 
@@ -31,7 +31,8 @@ export function unlabelled(mask: Pick<Mask, "classes">): number {
  * The class of every pixel: the highest of its scores; with one channel a sigmoid at one half, set pixels being of the last label and the others
  * of the first of two, or of none. The decision is the label with the most pixels that is not the background, and the background's absence of findings is
  * class -1. Confidence, margin and entropy are means over the pixels of that decision; class numbers alone give 1, 1 and 0.
- * @throws FieldloopError `model_output_invalid` where the output has another shape, or holds class numbers beyond the labels
+ * @throws FieldloopError `model_output_invalid` where the output has another shape, holds class numbers beyond the labels, or what is said to
+ * be probabilities is none
  */
 export function readSegmentation(head: SegmentationHead, output: Tensor): SegmentationResult {
   const scores = scoresOf(head, output);
@@ -201,7 +202,7 @@ function probabilitiesAt(head: SegmentationHead, scores: Scores, pixel: number, 
   const { data, classes, pixelStride, classStride } = scores;
   const from = pixel * pixelStride;
   if (classes === 1) {
-    const p = head.values === "logits" ? sigmoidOf(data[from]!) : clipUnit(data[from]!);
+    const p = head.values === "logits" ? sigmoidOf(data[from]!) : probability(head, data[from]!);
     into[0] = p;
     into[1] = 1 - p;
     return;
@@ -212,10 +213,15 @@ function probabilitiesAt(head: SegmentationHead, scores: Scores, pixel: number, 
   let sum = 0;
   for (let label = 0; label < classes; label++) {
     const value = data[from + label * classStride]!;
-    into[label] = head.values === "logits" ? Math.exp(value - highest) : clipUnit(value);
+    into[label] = head.values === "logits" ? Math.exp(value - highest) : probability(head, value);
     sum += into[label]!;
   }
   for (let label = 0; label < classes; label++) into[label]! /= sum;
+}
+
+function probability(head: SegmentationHead, value: number): number {
+  requireProbability(head, head.output, value);
+  return clipUnit(value);
 }
 
 /** Highest, second highest, and normalized entropy. */

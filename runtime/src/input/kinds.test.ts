@@ -56,6 +56,19 @@ describe("tables", () => {
     });
     expect(() => encoder.encode({ colour: "blue" })).toThrow(/"blue", wanted one of "red"/);
   });
+  it("refuse whole numbers that a row cannot hold exactly, and places that the type cannot", () => {
+    const key = { name: "key", encoding: { kind: "number" } };
+    const encoder = new TableEncoder(table([key], { elementType: "int64" }));
+    expect(encoder.encode({ key: "9007199254740991" }).data).toEqual(BigInt64Array.of(2n ** 53n - 1n));
+    expect(() => encoder.encode({ key: "9007199254740993" })).toThrow(
+      /"9007199254740993", wanted .* 2\^53 - 1/,
+    );
+    const colour = { kind: "index", categories: ["red", "green"], unknown: -1 };
+    const of = (elementType: string) => () =>
+      new TableEncoder(table([{ name: "colour", encoding: colour }], { elementType }));
+    expect(of("int8")).not.toThrow();
+    expect(of("uint8")).toThrow(/column "colour" has the index -1, which uint8 cannot hold/);
+  });
   it("hold text as it is in text tensors, and in no others", () => {
     const text = [
       { name: "a", encoding: { kind: "text" } },

@@ -28,7 +28,7 @@ export type ImageSizer = (input: ImageInput, frame: EncodedFrame | PixelFrame) =
 
 /** What {@link FramePreparer.prepare} reads of a stream. */
 export interface StreamCarry {
-  /** Last samples of the window before, by input name. */
+  /** Samples before the window, by input name. */
   readonly contexts: ReadonlyMap<string, Float32Array>;
   /** Recurrent state, by input name. */
   readonly states: ReadonlyMap<string, Tensor>;

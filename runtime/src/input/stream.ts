@@ -8,7 +8,7 @@ export const MAIN_STREAM = "main";
 /** What a stream of frames leaves behind for its next one: the classes it gave, the end of its last window, its recurrent state. */
 export class StreamState {
   readonly tracker = new SignalTracker();
-  /** Last samples of the window before, by input name. */
+  /** Samples before the next window, by input name. */
   readonly contexts = new Map<string, Float32Array>();
   /** What the run before said of the next one's state, by input name. */
   readonly states = new Map<string, Tensor>();

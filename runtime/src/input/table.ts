@@ -1,6 +1,6 @@
 import { FieldloopError, type ColumnEncoding, type TableInput } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
-import { encodeElements, dimsFor } from "./elements.js";
+import { dimsFor, encodeElement, encodeElements } from "./elements.js";
 import type { RowValue } from "./frame.js";
 
 type Column = TableInput["columns"][number];
@@ -25,6 +25,7 @@ export class TableEncoder {
         `Prepare table "${input.name}": column "${name}" is encoded as "${encoding.kind}" in a tensor of ${input.elementType}`,
       );
     }
+    for (const column of input.columns) requireHolds(input, column);
     this.#width = encodedWidth(input);
     this.dims = dimsFor(input.name, input.dims, this.#width);
     this.#places = input.columns.map(({ encoding }) =>
@@ -87,8 +88,18 @@ export class TableEncoder {
 
   #number(column: Column, value: Exclude<RowValue, null>): number {
     const number = typeof value === "string" ? Number(value) : value;
-    if (typeof number === "number" && Number.isFinite(number)) return number;
-    throw this.#refusal(column, value, "a number");
+    if (typeof number !== "number" || !Number.isFinite(number))
+      throw this.#refusal(column, value, "a number");
+    // Beyond it the neighbours of a whole number are the same number: another key than was meant.
+    const isWide = this.#input.elementType === "int64" || this.#input.elementType === "uint64";
+    if (isWide && Math.abs(number) > Number.MAX_SAFE_INTEGER) {
+      throw this.#refusal(
+        column,
+        value,
+        "a number of at most 2^53 - 1, up to which rows hold whole ones exactly",
+      );
+    }
+    return number;
   }
 
   #boolean(column: Column, value: Exclude<RowValue, null>): 0 | 1 {
@@ -104,6 +115,21 @@ export class TableEncoder {
       `Read row for "${this.#input.name}": column "${column.name}" is ${JSON.stringify(value)}, wanted ${wanted}`,
     );
   }
+}
+
+/** @throws FieldloopError `manifest_invalid` where a category's place would be clipped to another's */
+function requireHolds({ name, elementType }: TableInput, { name: column, encoding }: Column): void {
+  if (encoding.kind !== "index" || elementType === "string" || elementType.startsWith("float")) return;
+  const places = [
+    encoding.categories.length - 1,
+    ...(encoding.unknown === undefined ? [] : [encoding.unknown]),
+  ];
+  const lost = places.find((place) => encodeElement(elementType, place) !== place);
+  if (lost === undefined) return;
+  throw new FieldloopError(
+    "manifest_invalid",
+    `Prepare table "${name}": column "${column}" has the index ${lost}, which ${elementType} cannot hold`,
+  );
 }
 
 /** Numbers (or texts) of one row. */

@@ -6,7 +6,7 @@ import { FeatureExtractor } from "./features.js";
 /** A window made ready, and what the stream's next one begins with. */
 export interface PreparedWindow {
   readonly tensor: Tensor;
-  /** The last `context` samples, before normalization; absent where the input has no context. */
+  /** The `context` samples before the next window, before normalization; absent where the input has no context. */
   readonly context?: Float32Array;
 }
 
@@ -60,7 +60,9 @@ export class WindowPreparer {
     const data = new Float32Array(kept + fresh);
     if (before !== undefined) data.set(before);
     data.set(samples, kept);
-    const context = kept === 0 ? undefined : data.slice(fresh);
+    // Windows that overlap go back: what lies before the next one is not the end of this one.
+    const next = Math.min(input.hop * input.channels, fresh);
+    const context = kept === 0 ? undefined : data.slice(next, next + kept);
     this.#normalize(data);
     const values = this.#features?.extract(data) ?? laidOut(input, data);
     const type = input.elementType;

@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Backend } from "../backend.js";
+import { unfoldGrown } from "../onnx/unfold.js";
 import type { FoldModel } from "../quantize/types.js";
 
 /**
@@ -13,11 +14,21 @@ export const foldModel: FoldModel = async (backend, bytes, level, config) => {
   try {
     const optimizedModelPath = join(folder, "optimized.onnx");
     await openAndRelease(backend, bytes, level, optimizedModelPath, config);
-    return new Uint8Array(await readFile(optimizedModelPath));
+    return await readFolded(optimizedModelPath, bytes, level);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
 };
+
+/** What the backend saved of `original`; a portable model without the constants that would make it much larger ({@link unfoldGrown}). */
+export async function readFolded(
+  path: string,
+  original: Uint8Array,
+  level: "basic" | "extended",
+): Promise<Uint8Array> {
+  const folded = new Uint8Array(await readFile(path));
+  return level === "basic" ? unfoldGrown(original, folded) : folded;
+}
 
 async function openAndRelease(
   backend: Backend,

@@ -3,6 +3,7 @@ import { FieldloopError, LIMITS, type ImageInput } from "@fieldloop/protocol";
 import sharp from "sharp";
 import { describe, expect, it } from "vitest";
 import { imageSize, imageTypeOf, prepareImage } from "./image.js";
+import { encodeJpeg } from "./jpeg.js";
 
 const input = (more: Partial<ImageInput> = {}): ImageInput => ({
   kind: "image",
@@ -58,6 +59,14 @@ describe("good images", () => {
     const bytes = await picture(16, 8).withMetadata({ orientation: 6 }).jpeg({ quality: 100 }).toBuffer();
     expect(await imageSize(bytes)).toEqual({ width: 8, height: 16 });
     const { data } = await prepareImage(input(), { kind: "encoded", bytes });
+    expect(pixelAt(data, 4, 0)[0]).toBeGreaterThan(200);
+    expect(pixelAt(data, 4, 7)[2]).toBeGreaterThan(200);
+  });
+  it("are stored upright where they become a JPEG", async () => {
+    const bytes = await picture(16, 8).withMetadata({ orientation: 6 }).webp({ lossless: true }).toBuffer();
+    const jpeg = await encodeJpeg({ kind: "encoded", bytes }, 100);
+    expect(await imageSize(jpeg)).toEqual(await imageSize(bytes));
+    const { data } = await prepareImage(input(), { kind: "encoded", bytes: jpeg });
     expect(pixelAt(data, 4, 0)[0]).toBeGreaterThan(200);
     expect(pixelAt(data, 4, 7)[2]).toBeGreaterThan(200);
   });

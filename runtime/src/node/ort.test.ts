@@ -46,6 +46,17 @@ describe("ONNX Runtime in Node", () => {
     await session.release();
   });
 
+  it("refuses text that it would cut at a zero character", async () => {
+    const graph = new GraphBuilder();
+    graph.node("Identity", [graph.input("x", "string", [2])], {}, ["y"]);
+    graph.output("y", "string", [2]);
+    const session = await ortNode.openSession(encodeModel(graph.build({ opset: 17 })), CPU);
+    const run = (...data: string[]) => session.run({ x: { type: "string", dims: [2], data } });
+    expect((await run("a", "ü")).y!.data).toEqual(["a", "ü"]);
+    await expect(run("a", "b\0c")).rejects.toMatchObject({ code: "tensor_invalid" });
+    await session.release();
+  });
+
   it.skipIf(!ortNode.executionProviders().includes("cuda"))(
     "says which libraries a provider wants that finds none",
     async () => {

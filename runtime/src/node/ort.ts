@@ -279,7 +279,15 @@ function toTensorInfo(meta: ort.InferenceSession.ValueMetadata): TensorInfo {
   return { name: meta.name, type: meta.type as ElementType, dims };
 }
 
+/** @throws FieldloopError `tensor_invalid` for text that the binding would cut: it hands on what ends with the first zero */
 function toNativeTensor(tensor: Tensor): ort.Tensor {
+  const cut = Array.isArray(tensor.data) ? tensor.data.findIndex((text) => text.includes("\0")) : -1;
+  if (cut >= 0) {
+    throw new FieldloopError(
+      "tensor_invalid",
+      `Run model: text ${cut} of an input holds a zero character, with which ONNX Runtime would end it`,
+    );
+  }
   return new ort.Tensor(tensor.type as ort.Tensor.Type, tensor.data as ort.Tensor.DataType, tensor.dims);
 }
 

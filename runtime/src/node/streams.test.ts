@@ -88,6 +88,17 @@ describe("streams with state and context", () => {
     expect(await valueOf(predictor, [1, 0])).toBe(1);
     expect(await valueOf(predictor, [0, 0], "other")).toBe(10);
   });
+  it("look back on what lies before a window where windows overlap", async () => {
+    const { model, described } = accumulator();
+    const [window, ...others] = described.inputs;
+    const predictor = await openPredictor(model, {
+      ...described,
+      inputs: [{ ...window, hop: 1 }, ...others],
+    });
+    expect(await valueOf(predictor, [1, 20])).toBe(21);
+    // The signal is 1, 20, 300: before the window 20, 300 lie 0 and 1.
+    expect(await valueOf(predictor, [20, 300])).toBe(1 + 320 + 21);
+  });
   it("keep the order of calls that did not wait for each other", async () => {
     const { model, described } = accumulator();
     const predictor = await openPredictor(model, described);
@@ -222,6 +233,21 @@ describe("batches", () => {
     const predictor = await openPredictor(model, described);
     expect(await embeddings(predictor, frames)).toEqual([
       [0, 0],
+      [0, 0],
+      [0, 0],
+    ]);
+    expect(predictor.batches).toBe(false);
+  });
+  it("are tried on items that differ: of equal ones nothing tells", async () => {
+    const { model, described } = rows(true);
+    const black = rowFrame(0, 0, 0);
+    const predictor = await openPredictor(model, described);
+    expect(await embeddings(predictor, [black, black])).toEqual([
+      [0, 0],
+      [0, 0],
+    ]);
+    expect(predictor.batches).toBeUndefined();
+    expect(await embeddings(predictor, [black, frames[1]!])).toEqual([
       [0, 0],
       [0, 0],
     ]);

@@ -1,9 +1,10 @@
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FieldloopError, type ErrorCode } from "@fieldloop/protocol";
 import type { Tensor } from "../backend.js";
 import { blameNode } from "./blame.js";
+import { readFolded } from "./fold.js";
 import { cleanNativeMessage } from "./native-message.js";
 import { ScratchFailure, ScratchProcess, type ScratchEnd } from "./scratch-process.js";
 import type { TrialReply, TrialRequest, TrialResult } from "./trial-messages.js";
@@ -101,7 +102,7 @@ class Trial implements TrialProcess {
     } catch (error) {
       throw error instanceof ScratchFailure ? this.#failure(error, undefined) : error;
     }
-    return new Uint8Array(await readFile(optimizedModelPath));
+    return readFolded(optimizedModelPath, bytes, level);
   }
 
   /** How a run ends without an answer; `undefined` where it ends well or with an error of the engine. */

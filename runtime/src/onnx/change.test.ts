@@ -67,6 +67,34 @@ test("an old model computes the same after the upgrade to operator set 13", asyn
   expect(upgradeOpset(model)).toBe(false);
 });
 
+/** Operator set 10, as ONNX's own `resize_downsample_scales_nearest` of that set. */
+function resized(scales: readonly number[], stored: "initializer" | "node" = "initializer"): ModelProto {
+  const graph = new GraphBuilder();
+  graph.input("x", "float32", [1, 2, 4, 4]);
+  const tensor = float32Tensor("scales", [4], scales);
+  if (stored === "initializer") graph.initializer(tensor);
+  else graph.node("Constant", [], { value: { t: tensor } }, ["scales"]);
+  graph.node("Resize", ["x", "scales"], { mode: { s: "nearest" } }, ["y"]);
+  graph.output("y", "float32");
+  return graph.build({ opset: 10, irVersion: 5 });
+}
+
+test.each([[[1, 1, 0.6, 0.6]], [[1, 1, 0.3, 0.8]], [[1, 1, 1, 0.4]], [[1, 1, 1.5, 1.3]]])(
+  "the nearest elements of the first Resize stay the same, scaled by %j",
+  async (scales) => {
+    for (const stored of ["initializer", "node"] as const) {
+      const model = resized(scales, stored);
+      const before = await runOn(model);
+      expect(upgradeOpset(model)).toBe(true);
+      expect(await runOn(model)).toEqual(before);
+    }
+  },
+);
+
+test("a Resize that shrinks and enlarges by the nearest element has no newer form", () => {
+  expect(() => upgradeOpset(resized([1, 1, 2, 0.5]))).toThrow(/shrinks one axis and enlarges another/);
+});
+
 test("an operator that the upgrade does not know is refused by name", () => {
   const model = oldModel();
   producerMap(graphOf(model)).get("y")!.opType = "ConstantFill";

@@ -202,6 +202,15 @@ export function definedNames(graph: GraphProto): Set<string> {
   return names;
 }
 
+/** Every name that a graph and its bodies define: a new one may not shadow any. */
+export function namesWithin(graph: GraphProto): Set<string> {
+  const names = definedNames(graph);
+  for (const node of graph.node) {
+    for (const body of subgraphsOf(node)) for (const name of namesWithin(body)) names.add(name);
+  }
+  return names;
+}
+
 /**
  * Nodes in an order where each comes after the producers of what it reads (Kahn; stable for an ordered graph).
  * Throws `onnx_malformed` for a cycle.

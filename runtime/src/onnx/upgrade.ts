@@ -3,18 +3,19 @@ import type { GraphProto, ModelProto, NodeProto } from "./generated/onnx_pb.js";
 import {
   attribute,
   consumerMap,
-  definedNames,
   floatAttribute,
+  initializerMap,
   intAttribute,
   intsAttribute,
   makeAttribute,
   makeNode,
+  namesWithin,
   sortedNodes,
   stringAttribute,
   subgraphsOf,
 } from "./graph.js";
 import { graphOf, opsetVersion } from "./model.js";
-import { float32Tensor } from "./tensor.js";
+import { float32Tensor, tensorToFloat32 } from "./tensor.js";
 import { upgradeAffine, upgradeCrop, upgradeImageScaler } from "./upgrade-legacy.js";
 import {
   addConstant,
@@ -155,15 +156,6 @@ function upgradeNode(node: NodeProto, upgrade: Upgrade): NodeProto[] {
   );
 }
 
-/** Every name within a graph and its bodies: a new one may not shadow any. */
-function namesWithin(graph: GraphProto): Set<string> {
-  const names = definedNames(graph);
-  for (const node of graph.node) {
-    for (const body of subgraphsOf(node)) for (const name of namesWithin(body)) names.add(name);
-  }
-  return names;
-}
-
 /** Turns integer list attributes into int64 inputs, which is how `since` defines them; absent ones stay absent. */
 function attributesToInputs(
   node: NodeProto,
@@ -235,7 +227,11 @@ function upgradeTopK(node: NodeProto, upgrade: Upgrade): NodeProto[] {
   return [node];
 }
 
-/** Upsample and the first Resize sample without centring: "asymmetric", and "floor" for nearest (Changelog, Resize-11). */
+/**
+ * Upsample and the first Resize sample without centring: "asymmetric" (Changelog, Resize-11). The nearest element is the one below where an
+ * axis grows, the one above where it shrinks (the expected output of ONNX's `resize_downsample_scales_nearest` of operator set 10, and ONNX
+ * Runtime); scales that the graph computes are taken to enlarge.
+ */
 function upgradeResize(node: NodeProto, upgrade: Upgrade): NodeProto[] {
   if (upgrade.from >= 11) return [node];
   const mode = stringAttribute(node, "mode", "nearest");
@@ -246,6 +242,14 @@ function upgradeResize(node: NodeProto, upgrade: Upgrade): NodeProto[] {
           return float32Tensor(name, [values.length], values);
         })
       : node.input[1]!;
+  const factors = storedFloats(upgrade.graph, scales);
+  const shrinks = factors.some((factor) => factor < 1);
+  if (mode === "nearest" && shrinks && factors.some((factor) => factor > 1)) {
+    throw unsupported(
+      upgrade.to,
+      `Resize that shrinks one axis and enlarges another by the nearest element (node "${node.name}")`,
+    );
+  }
   return [
     makeNode(
       "Resize",
@@ -254,11 +258,18 @@ function upgradeResize(node: NodeProto, upgrade: Upgrade): NodeProto[] {
       {
         mode: { s: mode === "bilinear" ? "linear" : mode },
         coordinate_transformation_mode: { s: "asymmetric" },
-        nearest_mode: { s: "floor" },
+        nearest_mode: { s: shrinks ? "ceil" : "floor" },
       },
       { name: node.name },
     ),
   ];
+}
+
+/** Values of an initializer or a Constant node; none where the graph computes them. */
+function storedFloats(graph: GraphProto, name: string): number[] {
+  const constant = graph.node.find((node) => node.opType === "Constant" && node.output[0] === name);
+  const tensor = initializerMap(graph).get(name) ?? (constant && attribute(constant, "value")?.t);
+  return tensor === undefined ? [] : [...tensorToFloat32(tensor)];
 }
 
 /**

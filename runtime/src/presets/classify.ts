@@ -317,5 +317,7 @@ function outputNamed(name: string, signature: ModelSignature, wanted: string) {
 export function embeddingHeads(name: string, signature: ModelSignature, options: PresetOptions): DraftHead[] {
   if (options.embeddingOutput === undefined) return [];
   const { output, length } = outputNamed(name, signature, options.embeddingOutput);
-  return [{ name: "embedding", kind: "embedding", output: output.name, length }];
+  // Its integers have a scale of their own, which the option for the other output does not say.
+  const quantization = quantizationOf(signature, output, undefined);
+  return [{ name: "embedding", kind: "embedding", output: output.name, length, ...quantization }];
 }

@@ -157,6 +157,15 @@ describe("presets of model families", () => {
       { kind: "state", name: "state", output: "stateN", dims: [2, 1, 128] },
       { kind: "constant", name: "sr", elementType: "int64", dims: [], values: [16000] },
     ]);
+    // A window is 32 ms at either rate, and its context 4 ms.
+    expect(applyPreset("silero-vad", signature, { sampleRateHz: 8_000 }).inputs).toMatchObject([
+      { length: 256, context: 32, hop: 256, sampleRateHz: 8_000, dims: [1, 288] },
+      { kind: "state" },
+      { values: [8000] },
+    ]);
+    expect(() => applyPreset("silero-vad", signature, { sampleRateHz: 44_100 })).toThrow(
+      /44100 samples a second, the model knows 8000 and 16000/,
+    );
   });
   it.each<[string, string, ModelSignature, RegExp]>([
     [

@@ -49,6 +49,20 @@ describe("presets turn signatures into manifests", () => {
     });
     expect(result.heads[1]).toEqual({ name: "embedding", kind: "embedding", output: "features", length: 64 });
   });
+  it("an embedding of integers with its own scale", () => {
+    const result = applyPreset(
+      "classifier-logits",
+      {
+        ...signature(
+          [float("in", [1, 3, 8, 8])],
+          [float("out", [1, 2]), { name: "features", type: "uint8", dims: [1, 64] }],
+        ),
+        quantization: { features: { scale: 0.5, zeroPoint: 7 } },
+      },
+      { embeddingOutput: "features" },
+    );
+    expect(result.heads[1]).toMatchObject({ quantization: { scale: 0.5, zeroPoint: 7 } });
+  });
   it("classifier of images with channels last", () => {
     const last = signature([float("in", [1, 24, 32, 3])], [float("out", [1, 2])]);
     expect(applyPreset("classifier-softmax", last).inputs[0]).toMatchObject({

@@ -1,3 +1,4 @@
+import { FieldloopError } from "@fieldloop/protocol";
 import type { TensorInfo } from "../backend.js";
 import { embeddingHeads } from "./classify.js";
 import { windowInput } from "./inputs.js";
@@ -17,8 +18,12 @@ import {
   type PresetResult,
 } from "./preset.js";
 
-/** Silero at 16 kHz: 32 ms a window, after the last 64 samples of the one before (github.com/snakers4/silero-vad, utils_vad.py). */
-const SILERO = { length: 512, context: 64, sampleRateHz: 16_000, stateLength: 128 } as const;
+/** Silero: 32 ms a window, after the last 4 ms of the one before (github.com/snakers4/silero-vad, utils_vad.py). */
+const SILERO = { sampleRateHz: 16_000, stateLength: 128 } as const;
+const SILERO_WINDOWS: Readonly<Record<number, { readonly length: number; readonly context: number }>> = {
+  16_000: { length: 512, context: 64 },
+  8_000: { length: 256, context: 32 },
+};
 /** Features of a keyword spotter: 49 steps of 20 ms with 40 mel energies each (TensorFlow's micro_speech front-end). */
 const KEYWORDS = { features: 1_960, channels: 40, sampleRateHz: 50, hop: 10 } as const;
 
@@ -28,7 +33,7 @@ export const SERIES_PRESETS = {
     build: buildAutoencoder,
   },
   "silero-vad": {
-    title: "Speech or not, 512 samples at 16 kHz with carried state (Silero v5 and v6)",
+    title: "Speech or not, 32 ms at 16 or 8 kHz with carried state (Silero v5 and v6)",
     recognizes: (signature) => sileroState(signature) !== undefined,
     build: buildSilero,
   },
@@ -91,7 +96,16 @@ function buildSilero(signature: ModelSignature, options: PresetOptions): PresetR
       "samples [1, N], state [2, 1, 128] and maybe a sample rate → speech [1, 1], the next state",
     );
   }
-  const { length, context, sampleRateHz, stateLength } = SILERO;
+  const { stateLength } = SILERO;
+  const sampleRateHz = options.sampleRateHz ?? SILERO.sampleRateHz;
+  const shape = SILERO_WINDOWS[sampleRateHz];
+  if (shape === undefined) {
+    throw new FieldloopError(
+      "invalid_argument",
+      `Apply preset "${name}": ${sampleRateHz} samples a second, the model knows ${Object.keys(SILERO_WINDOWS).join(" and ")}`,
+    );
+  }
+  const { length, context } = shape;
   return {
     task: "classification",
     inputs: [
@@ -101,7 +115,7 @@ function buildSilero(signature: ModelSignature, options: PresetOptions): PresetR
         length,
         hop: options.hop ?? length,
         context,
-        sampleRateHz: options.sampleRateHz ?? sampleRateHz,
+        sampleRateHz,
         normalization: "none",
         dims: [1, context + length],
       },
@@ -114,7 +128,7 @@ function buildSilero(signature: ModelSignature, options: PresetOptions): PresetR
               name: rate.name,
               elementType: rate.type,
               dims: knownDims(rate).map(() => 1),
-              values: [options.sampleRateHz ?? sampleRateHz],
+              values: [sampleRateHz],
             },
           ]),
     ],

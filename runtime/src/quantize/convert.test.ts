@@ -48,6 +48,20 @@ describe("dynamic int8", () => {
     }
   });
 
+  test("a product with nothing in it stays float beside others", async () => {
+    const graph = new GraphBuilder();
+    graph.input("x", "float32", [4, 72]);
+    const none = graph.initializer(float32Tensor("none", [72, 0], []));
+    const some = graph.initializer(float32Tensor("some", [72, 3], drawn([72, 3], normals(9))));
+    const parts = [none, some].map((weight) => graph.node("MatMul", ["x", weight])[0]!);
+    graph.node("Concat", parts, { axis: { i: 1 } }, ["y"]);
+    graph.output("y", "float32", [4, 3]);
+    const float = encodeModel(graph.build({ opset: 17 }));
+    const { bytes, converted } = await quantizeDynamic(float, dynamic);
+    expect(converted).toHaveLength(1);
+    expect(Math.max(...(await errorsOf(float, bytes, "x", [4, 72])))).toBeLessThan(0.03);
+  });
+
   test("an LSTM of both directions stays near the float one", async () => {
     const float = recurrentNet(4, "LSTM");
     for (const perChannel of [true, false]) {
@@ -80,6 +94,19 @@ describe("float16", () => {
     expect(bytes.length).toBeLessThan(float.length * 0.6);
     expect(Math.max(...(await errorsOf(float, bytes, "image", [1, 3, 16, 16])))).toBeLessThan(2e-3);
     expect(inspectModel(bytes).operators.Cast).toBe(2);
+  });
+
+  test("operators that read the bits of a float32, or know no float16, stay float32", async () => {
+    const graph = new GraphBuilder();
+    graph.input("x", "float32", [2, 2]);
+    const weight = graph.initializer(float32Tensor("weight", [2, 2], [1, 2, 3, 4]));
+    const [product] = graph.node("MatMul", ["x", weight]);
+    graph.node("Celu", [product!], {}, ["y"]);
+    graph.output("y", "float32", [2, 2]);
+    const float = encodeModel(graph.build({ opset: 17 }));
+    const { bytes, left } = await convertToFloat16(float, { ...shared, mode: "compute" });
+    expect(left.map(({ operator }) => operator)).toEqual(["Celu"]);
+    expect(Math.max(...(await errorsOf(float, bytes, "x", [2, 2])))).toBeLessThan(0.01);
   });
 
   test("stored weights come back as the nearest float16", async () => {

@@ -113,6 +113,7 @@ class DynamicWriter {
         if (isKept(node, this.#keepFloat)) return leave("asked for");
         const weight = scope.float(node.input[1], 2);
         if (!weight) return leave("its second operand is not stored");
+        if (weight.dims.includes(0n)) return leave("its second operand is empty");
         if (intAttribute(node, "transA", 0) !== 0) return leave("transA is set");
         this.converted.push(labelOf(node));
         return this.#product(node, weight, scope);

@@ -35,10 +35,10 @@ export interface Float16Options extends ConvertOptions {
 
 /**
  * Operators that stay float32: sums, powers and norms pass 65504 on ordinary inputs or lose what they subtract; the others
- * take or make positions, counts and types that float16 cannot hold.
+ * take or make positions, counts and types that float16 cannot hold, read the bits of a float32, or know no other type (Celu).
  */
 export const FLOAT16_BLOCKED: readonly string[] = (
-  "Cast Constant ConstantOfShape CumSum Det EyeLike Exp GroupNormalization InstanceNormalization LRN " +
+  "BitCast Cast Celu Constant ConstantOfShape CumSum Det EyeLike Exp GroupNormalization InstanceNormalization LRN " +
   "LayerNormalization LogSoftmax LpNormalization LpPool MeanVarianceNormalization Multinomial NonMaxSuppression Pow " +
   "RandomNormal RandomNormalLike RandomUniform RandomUniformLike Range ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp " +
   "ReduceMean ReduceProd ReduceSum ReduceSumSquare Resize RoiAlign STFT Softplus TopK Upsample ImageScaler Affine Crop " +

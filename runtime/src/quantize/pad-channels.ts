@@ -19,6 +19,7 @@ const CHANNELS_PACKED = 4;
  */
 export function padChannels(graph: GraphProto): void {
   const inputs = new Set(graph.input.map(({ name }) => name));
+  const outputs = new Set(graph.output.map(({ name }) => name));
   const initializers = initializerMap(graph);
   const consumers = consumerMap(graph);
   const taken = definedNames(graph);
@@ -28,6 +29,8 @@ export function padChannels(graph: GraphProto): void {
     const padded = `${input}/padded`;
     const pads = `${padded}/pads`;
     const alone = consumers.get(weightName)?.length === 1 && consumers.get(input)?.length === 1;
+    // Weights that the model gives away keep their shape.
+    if (outputs.has(weightName)) return [node];
     if (!inputs.has(input) || !weight || !alone || !isThreeChannels(node, weight)) return [node];
     if (taken.has(padded) || taken.has(pads)) return [node];
     graph.initializer[graph.initializer.indexOf(weight)] = widen(weight);

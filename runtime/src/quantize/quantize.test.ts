@@ -374,4 +374,20 @@ describe("three channels", () => {
     expect(report.kernels.float).toBe(0);
     expect(report.outputs[0]!.cosine).toBeGreaterThan(0.99);
   });
+  test("stay three where the model gives those weights away", async () => {
+    const net = new Network(5);
+    net.graph.input("image", "float32", [1, 3, 8, 8]);
+    const weight = net.graph.initializer(
+      float32Tensor("weight", [8, 3, 3, 3], Float32Array.from({ length: 216 }, gaussian(7))),
+    );
+    net.op("Conv", ["image", weight], {}, "y");
+    net.graph.output("y", "float32");
+    net.graph.output(weight, "float32");
+    const bytes = encodeModel(net.graph.build({ opset: 17 }));
+    const calibration = batches("image", [1, 3, 8, 8], 2, 8);
+    const { bytes: int8 } = await quantizeStatic(bytes, { ...SETTINGS, calibration });
+    const session = await ortNode.openSession(int8, { threadCount: 1, executionProvider: "cpu" });
+    expect((await session.run(calibration[0]!)).weight!.dims).toEqual([8, 3, 3, 3]);
+    await session.release();
+  });
 });

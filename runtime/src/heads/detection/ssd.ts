@@ -3,6 +3,7 @@ import { logitOf, named, outputInvalid, realValues, sigmoidOf, tensorOf, type Te
 import { priorCount, priorsOf } from "./anchors.js";
 import type { Candidates } from "./candidates.js";
 import type { Decoder, DetectionHead, InputSize } from "./decoder.js";
+import { unitScale } from "./yolo.js";
 
 /**
  * Single-shot detectors: scores [1, N, 1 + labels] with the background first (or [1, N, labels] without one), boxes [1, N, 4] as corners
@@ -15,13 +16,17 @@ export function ssdDecoder(head: DetectionHead, outputs: Tensors, size: InputSiz
   const priors = anchors === undefined ? undefined : priorsFor(head, anchors, size, count);
   const [centreVariance, sizeVariance] = anchors?.variances ?? [1, 1];
   const points = pointsOf(head, outputs, count);
+  const { scaleX, scaleY } = unitScale(head, size);
   return {
     count,
     scan: (candidates) => scanScores(head, scores, columns, count, candidates),
     corners: (row, into, at) => {
       const from = row * 4;
       if (priors === undefined) {
-        for (let index = 0; index < 4; index++) into[at + index] = boxes[from + index]!;
+        for (let index = 0; index < 4; index += 2) {
+          into[at + index] = boxes[from + index]! * scaleX;
+          into[at + index + 1] = boxes[from + index + 1]! * scaleY;
+        }
         return;
       }
       const width = priors[from + 2]!;
@@ -41,8 +46,9 @@ export function ssdDecoder(head: DetectionHead, outputs: Tensors, size: InputSiz
       const from = row * 4;
       const x = values[at]!;
       const y = values[at + 1]!;
-      into[0] = priors === undefined ? x : priors[from]! + x * centreVariance * priors[from + 2]!;
-      into[1] = priors === undefined ? y : priors[from + 1]! + y * centreVariance * priors[from + 3]!;
+      into[0] = priors === undefined ? x * scaleX : priors[from]! + x * centreVariance * priors[from + 2]!;
+      into[1] =
+        priors === undefined ? y * scaleY : priors[from + 1]! + y * centreVariance * priors[from + 3]!;
       into[2] = stride === 3 ? values[at + 2]! : 1;
     },
   };

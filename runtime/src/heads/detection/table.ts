@@ -12,8 +12,8 @@ export interface Table {
 }
 
 /**
- * Reads an output as rows of `columns` values: [1, N, columns], [1, columns, N] or [1, columns, rows, columns]. Where both
- * orders fit, `preferred` decides.
+ * Reads an output as rows of `columns` values: [1, N, columns], [1, columns, N] or [1, columns, rows, columns], the first two also without
+ * the batch. Where both orders fit, `preferred` decides.
  * @throws FieldloopError `model_output_invalid` where it has another shape
  */
 export function tableOf(
@@ -24,7 +24,8 @@ export function tableOf(
   preferred: "rows" | "columns",
 ): Table {
   const data = realValues(tensor, head.quantization);
-  const dims = tensor.dims[0] === 1 ? tensor.dims.slice(1) : tensor.dims;
+  // One row of [N, columns] is no batch of one.
+  const dims = tensor.dims[0] === 1 && tensor.dims.length > 2 ? tensor.dims.slice(1) : tensor.dims;
   const [first = 0, ...others] = dims;
   const rest = others.reduce((product, size) => product * size, 1);
   const fits = data.length === first * rest && dims.length >= 2 && dims.length <= 3;

@@ -80,6 +80,11 @@ export function pixelScale(head: DetectionHead, size: InputSize): { scaleX: numb
   return { scaleX: 1 / size.width, scaleY: 1 / size.height };
 }
 
+/** To 0..1 of the model's input for formats that have it so already, unless the head says pixels. */
+export function unitScale(head: DetectionHead, size: InputSize): { scaleX: number; scaleY: number } {
+  return head.units === "pixel" ? pixelScale(head, size) : { scaleX: 1, scaleY: 1 };
+}
+
 /** @throws FieldloopError `manifest_invalid` where nothing says how large the model's input is */
 export function requireSize(head: DetectionHead, size: InputSize): void {
   if (size.width > 0 && size.height > 0) return;
