@@ -64,6 +64,8 @@ export class LaneSource {
     try {
       this.#source ??= this.#make();
       await this.#source.open();
+      // It was not there yet when it was to be closed.
+      if (this.#closed) return await this.#source.close();
       this.#options.onTrouble(undefined);
     } catch (error) {
       this.#options.onTrouble(toFieldloopError(error));
