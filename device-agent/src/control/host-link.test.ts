@@ -1,6 +1,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import pino from "pino";
+import { type Desired, UNLIMITED } from "@fieldloop/protocol";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { systemClock } from "../clock.js";
 import type { PackageToRun } from "../ipc.js";
@@ -26,13 +27,21 @@ const IDLE: LaneUpdater = {
   ...{ noteHostCrash: () => undefined, noteMemoryExceeded: () => undefined },
 };
 
+const DESIRED: Desired = {
+  ...{ device: "cam-1", revision: 1, issued: 0, assignments: [], limits: UNLIMITED, configId: null },
+  sampling: { bytesPerHour: 0, randomShare: 0, worthMin: 0, worthPerMinute: 0 },
+  ...{ predictionsIntervalSeconds: 5, profileIntervalSeconds: 60 },
+};
+
 let folder: Awaited<ReturnType<typeof scratchFolder>>;
 let spool: Spool;
 let warnings: Warnings;
 let link: HostLink;
+let desired: Desired | undefined;
 /** The first host answers nothing; those after it are real ones. */
 beforeEach(async () => {
   folder = await scratchFolder();
+  desired = undefined;
   const directory = folder.path;
   const workingDirectory = join(directory, "empty");
   await mkdir(workingDirectory);
@@ -64,7 +73,7 @@ beforeEach(async () => {
     quarantine: await Quarantine.load(directory, nothing),
     packages: new PackageStore(directory, durable),
     providers: await ProviderPlans.load(directory, terms, durable, nothing),
-    ...{ desired: nothing, updater: () => IDLE, onPredictions: nothing, onHostEnded: nothing },
+    ...{ desired: () => desired, updater: () => IDLE, onPredictions: nothing, onHostEnded: nothing },
     ...{ emit: nothing, onChange: nothing },
   });
   link.start();
@@ -102,6 +111,24 @@ describe("a host that is told to end", () => {
     await until(() => link.supervisor.ready, "the next one is ready");
     expect(warnings.list()).toEqual([]);
   }, 30_000);
+});
+
+describe("desired states that come often", () => {
+  it("do not put off what lanes predicted", async () => {
+    desired = { ...DESIRED, predictionsIntervalSeconds: 0.2 };
+    link.applyPolicy();
+    const origin = { model: "m", version: 1, packageSha256: "a".repeat(64), signalNames: [] };
+    const row = { time: 1, class: 0, confidence: 1, latencyMs: 1, signals: [] };
+    // The first of a version travel at once.
+    for (let n = 0; n < 2; n++) link.batches.add("main", origin, n, [row]);
+    expect(spool.waiting("predictions")).toBe(1);
+    const often = setInterval(() => link.applyPolicy(), 10);
+    try {
+      await until(() => spool.waiting("predictions") === 2, "it travels", 4_000);
+    } finally {
+      clearInterval(often);
+    }
+  });
 });
 
 describe("what is asked of a host that is not there", () => {

@@ -66,6 +66,7 @@ export class HostLink {
   #samplesTaken = 0;
   #upSince = 0;
   #predictionsTimer: NodeJS.Timeout | undefined;
+  #predictionsSeconds: number | undefined;
 
   constructor(options: HostLinkOptions) {
     this.#options = options;
@@ -151,8 +152,11 @@ export class HostLink {
       const { sampling, profileIntervalSeconds } = desired;
       this.supervisor.send({ kind: "policy", sampling, profileIntervalSeconds });
     }
-    clearInterval(this.#predictionsTimer);
     const seconds = desired?.predictionsIntervalSeconds ?? DEFAULT_PREDICTIONS_SECONDS;
+    // Desired states that come more often than that must not put it off each time.
+    if (seconds === this.#predictionsSeconds) return;
+    this.#predictionsSeconds = seconds;
+    clearInterval(this.#predictionsTimer);
     this.#predictionsTimer = setInterval(() => this.batches.cut(), seconds * 1000);
   }
 
