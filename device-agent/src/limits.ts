@@ -98,6 +98,8 @@ export const AGENT_LIMITS = {
   probeTimeoutMs: 30_000,
   probesTimeoutMs: 75_000,
   activateTimeoutMs: 120_000,
+  /** How long a stop waits for a version that is being loaded: a service manager gives the whole of it half a minute. */
+  activationStopMs: 5_000,
   /** A device that stops in the middle of a step this often gives it up; of activation and probation it returns to the version before. */
   waitingStartsMax: 1_000,
   downloadStartsMax: 100,

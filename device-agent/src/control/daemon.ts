@@ -240,7 +240,7 @@ export class Daemon implements AgentHandle {
       log: options.log,
       selfTest: (candidate, signal) => this.#host.selfTest(candidate, signal),
       shadow: (lane, request, signal) => this.#host.shadow(lane, request, signal),
-      activate: (lane, target) => this.#host.activate(lane, target),
+      activate: (lane, target, signal) => this.#host.activate(lane, target, signal),
       running: (lane) => this.#host.running(lane) ?? undefined,
       emit: (event) => this.#emit(event),
       onChange: () => this.#changed(),

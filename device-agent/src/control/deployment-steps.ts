@@ -27,6 +27,8 @@ export interface StepContext {
   readonly assignment: Assignment;
   readonly file: DeploymentFile;
   readonly signal: AbortSignal;
+  /** Ends what {@link signal} does not: the agent has waited for it long enough, and stops. */
+  readonly lastCall: AbortSignal;
   /** Says what is waited for, undefined: nothing any more. The state's time stands still meanwhile. */
   readonly waiting: (waiting: DeploymentWaiting | undefined) => void;
   /** The work turned out to be longer than the state usually takes. */
@@ -206,8 +208,9 @@ export class DeploymentSteps {
     return { next: "activating", measured };
   }
 
-  async #activating({ assignment }: StepContext): Promise<StepEnd> {
-    const activation = await this.#options.activate(this.#options.packages.toRun(assignment.packageSha256));
+  async #activating({ assignment, lastCall }: StepContext): Promise<StepEnd> {
+    const { activate, packages } = this.#options;
+    const activation = await activate(packages.toRun(assignment.packageSha256), lastCall);
     return { next: "probation", measured: activation ? measuredOf(activation) : {} };
   }
 

@@ -68,7 +68,8 @@ export class DesiredFollower {
     const envelope = this.#refused;
     this.#refused = undefined;
     if (!envelope) return;
-    const number = ++this.#received;
+    // Not a newer one: what waits for the disk goes on waiting.
+    const number = this.#received;
     this.#receiving = this.#receiving.then(() => this.#receive(envelope, number, true));
   }
 
@@ -88,7 +89,8 @@ export class DesiredFollower {
   async #receive(envelope: Uint8Array, number: number, again = false): Promise<void> {
     const { store, warnings, floor, follow, onRefused } = this.#options;
     let waitMs = this.#options.retryMinMs ?? AGENT_LIMITS.storageRetryMinMs;
-    for (;;) {
+    // The link stays up while what is left is sent: what comes then is for the next start.
+    while (!this.#stop.signal.aborted) {
       try {
         const desired = await store.accept(envelope, floor());
         warnings.clear("desired_rollback_refused");
@@ -101,7 +103,7 @@ export class DesiredFollower {
         if (isUnknownKey(error)) this.#keep(envelope, again);
         // The broker brings it once a connection: what the disk did not take is tried again until it does.
         const isDisk = toFieldloopError(error).code.startsWith("storage_");
-        if (!isDisk || number < this.#received || this.#stop.signal.aborted) return;
+        if (!isDisk || number < this.#received) return;
         await sleep(waitMs, this.#stop.signal);
         waitMs = Math.min(waitMs * 2, AGENT_LIMITS.storageRetryMaxMs);
       }

@@ -14,6 +14,18 @@ import type { RunTimes } from "./supervisor.js";
 import type { Updater } from "./updater.js";
 import type { Warnings } from "./warnings.js";
 
+/** What it asks and tells the updater of a lane. */
+export type LaneUpdater = Pick<
+  Updater,
+  | "toRun"
+  | "previous"
+  | "deployment"
+  | "notePredictions"
+  | "noteFramesFailed"
+  | "noteHostCrash"
+  | "noteMemoryExceeded"
+>;
+
 /** What control's end of the host works with, and whom it tells. */
 export interface HostLinkOptions {
   readonly directory: string;
@@ -38,7 +50,7 @@ export interface HostLinkOptions {
   readonly packages: PackageStore;
   readonly providers: ProviderPlans;
   readonly desired: () => Desired | undefined;
-  readonly updater: (lane: string) => Updater;
+  readonly updater: (lane: string) => LaneUpdater;
   /** Predictions that are numbered and taken. */
   readonly onPredictions: (message: PredictionsMessage) => void;
   /** What it held in memory ended with it. */

@@ -61,10 +61,12 @@ export class HostLink {
   readonly #told = new Map<string, { readonly code: ErrorCode; readonly scope: string }>();
   /** Hosts in a row that ended before they were ready. */
   #startsFailed = 0;
+  /** How the host before ended, where that was not in order. */
   #lastCrash: HostCrash | undefined;
   #samplesTaken = 0;
   #upSince = 0;
   #predictionsTimer: NodeJS.Timeout | undefined;
+  #predictionsSeconds: number | undefined;
 
   constructor(options: HostLinkOptions) {
     this.#options = options;
@@ -85,6 +87,10 @@ export class HostLink {
       onReady: (activated) => this.#ready(activated),
       onMessage: (message) => this.#received(message),
       onCrash: (crash) => void this.#crashed(crash),
+      onEnd: () => {
+        this.#lastCrash = undefined;
+        this.#forgetHost();
+      },
     });
     const { supervisor } = this;
     this.#shadows = new Shadows({
@@ -146,8 +152,11 @@ export class HostLink {
       const { sampling, profileIntervalSeconds } = desired;
       this.supervisor.send({ kind: "policy", sampling, profileIntervalSeconds });
     }
-    clearInterval(this.#predictionsTimer);
     const seconds = desired?.predictionsIntervalSeconds ?? DEFAULT_PREDICTIONS_SECONDS;
+    // Desired states that come more often than that must not put it off each time.
+    if (seconds === this.#predictionsSeconds) return;
+    this.#predictionsSeconds = seconds;
+    clearInterval(this.#predictionsTimer);
     this.#predictionsTimer = setInterval(() => this.batches.cut(), seconds * 1000);
   }
 
@@ -171,7 +180,7 @@ export class HostLink {
     const [best] = this.#options.providers.planFor(target).providers ?? [];
     if (!best) return;
     await this.#tryOut({ ...target, providers: [best] }, undefined, signal);
-    await this.#load("reopen", lane, target);
+    await this.#load("reopen", lane, target, signal);
   }
 
   #tryOut(target: PackageToRun, search: ProviderSearch | undefined, signal: AbortSignal): Promise<SelfTest> {
@@ -195,45 +204,55 @@ export class HostLink {
   }
 
   /**
-   * Loads beside the running session and swaps; undefined unloads. A host that ends meanwhile with a frame of another lane in hand says
-   * nothing of this version: the next host is asked again. @throws FieldloopError with the old one still running
+   * Loads beside the running session and swaps; undefined unloads. A host that ends meanwhile with a frame of another lane in hand, or was
+   * told to end, says nothing of this version: the next host is asked again.
+   * @throws FieldloopError with the old one still running; `cancelled` once `signal` aborts
    */
-  async activate(lane: string, target: PackageToRun | undefined): Promise<Activation | undefined> {
+  async activate(
+    lane: string,
+    target: PackageToRun | undefined,
+    signal?: AbortSignal,
+  ): Promise<Activation | undefined> {
     const link = this.#lanes.get(lane)!;
     if (!target) {
-      await this.supervisor.request({ kind: "deactivate", lane }, AGENT_LIMITS.activateTimeoutMs);
+      await this.supervisor.request({ kind: "deactivate", lane }, AGENT_LIMITS.activateTimeoutMs, signal);
       link.running = null;
       this.#options.onChange();
       return undefined;
     }
-    return this.#load("activate", lane, target);
+    return this.#load("activate", lane, target, signal);
   }
 
-  async #load(kind: "activate" | "reopen", lane: string, target: PackageToRun): Promise<Activation> {
+  async #load(
+    kind: "activate" | "reopen",
+    lane: string,
+    target: PackageToRun,
+    signal: AbortSignal | undefined,
+  ): Promise<Activation> {
     const link = this.#lanes.get(lane)!;
     for (let attempt = 1; ; attempt++) {
       const planned = this.#options.providers.planFor(target);
       link.activating = planned;
+      // Another one may have been asked for behind it.
+      const over = (): void => {
+        if (link.activating === planned) link.activating = undefined;
+      };
       try {
         const request = { kind, lane, package: planned };
-        const activation = await this.supervisor.request(request, AGENT_LIMITS.activateTimeoutMs);
+        const activation = await this.supervisor.request(request, AGENT_LIMITS.activateTimeoutMs, signal);
         this.#setRunning(link, activation);
-        link.activating = undefined;
+        over();
         return activation;
       } catch (error) {
         const { code } = toFieldloopError(error);
         // A dead host is told about in #crashed, which wants to know what was being loaded.
         if (code === "host_crashed") {
           await setImmediate();
-          if (
-            attempt < AGENT_LIMITS.hostActivationsMax &&
-            this.#lastCrash &&
-            ranBeside(this.#lastCrash, lane)
-          )
-            continue;
+          const isInnocent = !this.#lastCrash || ranBeside(this.#lastCrash, lane);
+          if (isInnocent && attempt < AGENT_LIMITS.hostActivationsMax) continue;
           throw error;
         }
-        link.activating = undefined;
+        over();
         if (code === "timed_out") await this.#loadHangs(planned);
         throw error;
       }
@@ -251,7 +270,6 @@ export class HostLink {
 
   /** Ends the host in order; the next one goes on with every lane. */
   async restart(): Promise<void> {
-    this.#forgetHost();
     await this.supervisor.restart();
   }
 

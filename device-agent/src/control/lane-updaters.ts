@@ -18,7 +18,11 @@ import type { RunningPackage, ShadowOutcome, ShadowRequest, UpdaterOptions } fro
 type OfOneLane = "lane" | "laneModel" | "cleaner" | "activate" | "running" | "shadow";
 export type LaneUpdatersOptions = Omit<UpdaterOptions, OfOneLane> & {
   readonly lanes: readonly LaneSpec[];
-  readonly activate: (lane: string, target: PackageToRun | undefined) => Promise<Activation | undefined>;
+  readonly activate: (
+    lane: string,
+    target: PackageToRun | undefined,
+    signal: AbortSignal,
+  ) => Promise<Activation | undefined>;
   readonly running: (lane: string) => RunningPackage | undefined;
   readonly shadow?:
     | ((lane: string, request: ShadowRequest, signal: AbortSignal) => Promise<ShadowOutcome>)
@@ -46,7 +50,7 @@ export class LaneUpdaters {
           lane: name,
           laneModel: model,
           cleaner,
-          activate: (target) => activate(name, target),
+          activate: (target, signal) => activate(name, target, signal),
           running: () => running(name),
           shadow: shadow && ((request, signal) => shadow(name, request, signal)),
         }),

@@ -13,6 +13,8 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { until } from "../testing/fleet.test.kit.js";
 import { scratchFolder } from "../testing/package.test.kit.js";
 import { AGENT_LIMITS } from "../limits.js";
+import { type DeviceFiles, nodeFiles } from "./device-files.js";
+import { Durable } from "./durable.js";
 import { DesiredFollower } from "./desired-follower.js";
 import { DesiredStore } from "./desired-store.js";
 import { TrustFollower } from "./trust-follower.js";
@@ -46,6 +48,10 @@ let known: readonly PublicKey[];
 /** Lets the refresh that runs end. */
 let answers: (() => void)[];
 let refreshes: number;
+/** A disk without space, and how often it said so. */
+let isFull: boolean;
+let refusals: number;
+let followed: number;
 let trust: TrustFollower;
 let desired: DesiredFollower;
 
@@ -54,7 +60,8 @@ beforeEach(async () => {
   nowMs = 1_000_000;
   named = known = [FIRST];
   answers = [];
-  refreshes = 0;
+  refreshes = refusals = followed = 0;
+  isFull = false;
   const clock = { now: () => nowMs, monotonic: () => nowMs };
   const log = pino({ level: "silent" });
   const warnings = new Warnings(clock, log, () => undefined);
@@ -71,12 +78,13 @@ beforeEach(async () => {
   const onRefreshed = (): void => desired.retry();
   trust = new TrustFollower({ client, clock, random: () => 0.5, log, warnings, onRefreshed });
   desired = new DesiredFollower({
-    store: new DesiredStore(folder.path, "cam-1", trust.keys),
+    store: new DesiredStore(folder.path, "cam-1", trust.keys, new Durable(disk)),
     warnings,
     floor: () => 0,
-    follow: () => Promise.resolve(),
+    follow: () => Promise.resolve(void followed++),
     onRefused: () => undefined,
     onUnknownKey: () => trust.unknownKey(),
+    retryMinMs: 2,
   });
 });
 afterEach(async () => {
@@ -85,6 +93,15 @@ afterEach(async () => {
   await desired.stop();
   await folder.remove();
 });
+
+const disk: DeviceFiles = {
+  ...nodeFiles,
+  open: (path, how) => {
+    if (!isFull) return nodeFiles.open(path, how);
+    refusals++;
+    return Promise.reject(Object.assign(new Error("no space left on device"), { code: "ENOSPC" }));
+  },
+};
 
 async function answer(): Promise<void> {
   await until(() => answers.length > 0, "a refresh runs");
@@ -131,5 +148,29 @@ describe("a stranger's desired states", () => {
     await new Promise((resolve) => setTimeout(resolve, 50));
     expect(refreshes).toBe(1);
     expect(desired.revision).toBe(0);
+  });
+});
+
+describe("a desired state that waits for the disk", () => {
+  it("is not given up for one of before that is looked at again", async () => {
+    desired.receive(signed(1, SECOND));
+    await until(() => answers.length > 0, "the keys are read");
+    isFull = true;
+    desired.receive(signed(2, FIRST));
+    await until(() => refusals > 0, "the disk is full");
+    await answer();
+    const before = refusals;
+    await until(() => refusals > before + 1, "it is tried on and on", 4_000);
+    isFull = false;
+    await until(() => desired.revision === 2, "it is followed", 10_000);
+  });
+});
+
+describe("a desired state that comes while the agent stops", () => {
+  it("is left to the next start", async () => {
+    await desired.stop();
+    desired.receive(signed(1, FIRST));
+    await desired.stop();
+    expect([desired.revision, followed]).toEqual([0, 0]);
   });
 });

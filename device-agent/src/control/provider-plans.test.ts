@@ -56,6 +56,16 @@ describe("the providers of a package", () => {
     expect([plans.isOutdated(SHA), plans.planFor(TARGET)]).toEqual([false, TARGET]);
   });
 
+  it("are all remembered where the self tests of several lanes end at the same time", async () => {
+    const plans = await load("auto");
+    const names = ["a", "b", "c", "d"].map((letter) => letter.repeat(64));
+    await Promise.all(names.map((packageSha256) => plans.remember(packageSha256, [GPU, CPU])));
+    const then = await load("auto");
+    for (const packageSha256 of names) {
+      expect(then.planFor({ directory: "/", packageSha256 }).providers).toEqual([GPU, CPU]);
+    }
+  });
+
   it("are forgotten with what was measured for them, the machine's own are not", async () => {
     const plans = await load("auto");
     const { directory } = plans.search!;

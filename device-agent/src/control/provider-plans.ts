@@ -63,6 +63,7 @@ export class ProviderPlans {
   readonly #mark: string;
   readonly #demoted = new Set<string>();
   #plans: Plans;
+  #writing: Promise<void> = Promise.resolve();
 
   private constructor(directory: string, plans: Plans, terms: ProviderTerms, durable: Durable) {
     this.#path = join(directory, FILE);
@@ -87,6 +88,13 @@ export class ProviderPlans {
     const others = this.#plans.filter((plan) => plan.packageSha256 !== packageSha256);
     const plan = { packageSha256, mark: this.#mark, providers: [...providers] };
     this.#plans = [...others, plan].slice(-PACKAGES_MAX);
+    // Self tests of several lanes may end together: two at once would write one file.
+    const written = this.#writing.then(() => this.#write());
+    this.#writing = written.catch(() => undefined);
+    await written;
+  }
+
+  async #write(): Promise<void> {
     await this.#durable.writeJson("providers", this.#path, { packages: this.#plans });
     await this.#forgetOthers();
   }

@@ -64,6 +64,8 @@ export interface SupervisorOptions {
   readonly onReady: (lanes: readonly LaneActivation[]) => void;
   readonly onMessage: (message: HostMessage) => void;
   readonly onCrash: (crash: HostCrash) => void;
+  /** It ended as it was told to; the next one begins behind it. */
+  readonly onEnd: () => void;
 }
 
 /** Keeps one inference host running: starts, watches, kills, restarts with back-off, stops by message. */
@@ -74,6 +76,8 @@ export class Supervisor {
   #readyWaiters: (() => void)[] = [];
   #stopping = false;
   #wantedEnd = false;
+  /** The host that is there was told to end. */
+  #isEnding = false;
   #unresponsive = false;
   #stuckLane: string | undefined;
   #stuckInference = false;
@@ -113,15 +117,16 @@ export class Supervisor {
     this.#stopping = true;
     clearTimeout(this.#restartTimer);
     clearInterval(this.#watchTimer);
-    await this.#end();
     this.#wakeReadyWaiters();
+    await this.#end();
   }
 
-  /** Ends the host; the next one starts at once. */
+  /** Ends the host; the next one starts at once, and is asked what is asked from now on. */
   async restart(): Promise<void> {
     // One that has ended by itself is started again anyway, and its end is told.
     if (!this.#host) return;
     this.#wantedEnd = true;
+    this.#ready = false;
     await this.#end();
   }
 
@@ -129,32 +134,39 @@ export class Supervisor {
     this.#host?.send(message);
   }
 
-  /** Waits for a host that is ready, then asks it. @throws FieldloopError its own, `host_crashed`, `timed_out`, `unavailable` */
+  /**
+   * Waits for a host that is ready, then asks it. @throws FieldloopError its own, `host_crashed`, `timed_out`, `cancelled` once `signal`
+   * aborts, `unavailable`
+   */
   async request<Kind extends ControlRequest["kind"]>(
     request: Extract<ControlRequest, { kind: Kind }>,
     timeoutMs: number = AGENT_LIMITS.requestTimeoutMs,
     signal?: AbortSignal,
     handle?: Socket,
   ): Promise<ControlResponses[Kind]> {
-    if (!this.#ready) await this.#untilReady(timeoutMs);
+    if (!this.#ready && !this.#stopping) await this.#untilReady(timeoutMs, signal);
     const host = this.#host;
-    if (!host || !this.#ready) {
+    if (signal?.aborted === true) {
+      throw new FieldloopError("cancelled", `Ask host to ${request.kind}: nobody waits for the answer`);
+    }
+    if (!host || !this.#ready || this.#stopping) {
       throw new FieldloopError("unavailable", `Ask host to ${request.kind}: it is not running`);
     }
     return host.request(request, timeoutMs, signal, handle);
   }
 
-  async #untilReady(timeoutMs: number): Promise<void> {
+  async #untilReady(timeoutMs: number, signal: AbortSignal | undefined): Promise<void> {
+    if (signal?.aborted === true) return;
     await new Promise<void>((resolve) => {
-      const ready = (): void => {
+      const done = (): void => {
         clearTimeout(timer);
+        signal?.removeEventListener("abort", done);
+        this.#readyWaiters = this.#readyWaiters.filter((waiter) => waiter !== done);
         resolve();
       };
-      const timer = setTimeout(() => {
-        this.#readyWaiters = this.#readyWaiters.filter((waiter) => waiter !== ready);
-        resolve();
-      }, timeoutMs);
-      this.#readyWaiters.push(ready);
+      const timer = setTimeout(done, timeoutMs);
+      signal?.addEventListener("abort", done, { once: true });
+      this.#readyWaiters.push(done);
     });
   }
 
@@ -174,6 +186,7 @@ export class Supervisor {
     host.onMessage = (message) => this.#received(host, message);
     this.#host = host;
     this.#ready = false;
+    this.#isEnding = false;
     this.#unresponsive = false;
     this.#stuckLane = undefined;
     this.#stuckInference = false;
@@ -192,6 +205,8 @@ export class Supervisor {
   #received(host: HostProcess, message: HostMessage): void {
     if (host !== this.#host) return;
     if (message.kind === "ready") {
+      // It is not, where it was told to end before it came to that.
+      if (this.#isEnding) return;
       this.#ready = true;
       this.#heartbeatAt = this.#options.clock.monotonic();
       this.#options.onReady(message.lanes);
@@ -211,7 +226,7 @@ export class Supervisor {
     this.#heartbeatAt += awayMs;
     this.#startedAt += awayMs;
     const host = this.#host;
-    if (!host || this.#unresponsive || this.#absence.isGrace(now)) return;
+    if (!host || this.#isEnding || this.#unresponsive || this.#absence.isGrace(now)) return;
     const silentMs = now - this.#heartbeatAt;
     const silenceMaxMs = this.#ready ? AGENT_LIMITS.heartbeatTimeoutMs : AGENT_LIMITS.hostStartTimeoutMs;
     const stuck = this.#heartbeat?.lanes.find(({ runningMs, expectedMs }) => {
@@ -247,6 +262,7 @@ export class Supervisor {
     this.#restarts++;
     if (this.#wantedEnd) {
       this.#wantedEnd = false;
+      this.#options.onEnd();
       this.#begin(this.#spawn());
       return;
     }
@@ -276,7 +292,8 @@ export class Supervisor {
   async #end(): Promise<void> {
     const host = this.#host;
     if (!host) return;
-    host.send({ kind: "stop" });
+    if (!this.#isEnding) host.send({ kind: "stop" });
+    this.#isEnding = true;
     const timer = setTimeout(() => host.kill(), AGENT_LIMITS.hostStopTimeoutMs);
     await host.ended;
     clearTimeout(timer);

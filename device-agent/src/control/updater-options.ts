@@ -66,8 +66,14 @@ export interface UpdaterOptions {
   readonly selfTest: (candidate: PackageToRun, signal: AbortSignal) => Promise<SelfTest>;
   /** Left out: no deployment is shadowed, whatever its terms say. */
   readonly shadow?: RunShadow | undefined;
-  /** Loads beside the running session and swaps; undefined unloads. @throws FieldloopError with the old one still running */
-  readonly activate: (target: PackageToRun | undefined) => Promise<Activation | undefined>;
+  /**
+   * Loads beside the running session and swaps; undefined unloads.
+   * @throws FieldloopError with the old one still running; once `signal` aborts, whatever the host does with it
+   */
+  readonly activate: (
+    target: PackageToRun | undefined,
+    signal: AbortSignal,
+  ) => Promise<Activation | undefined>;
   /** Undefined between two hosts and before the first version. */
   readonly running: () => RunningPackage | undefined;
   readonly emit: (event: EventData) => void;
@@ -87,4 +93,5 @@ export interface UpdaterTimes {
   readonly storageRetryMinMs: number;
   readonly windowPollMs: number;
   readonly updaterRetryMs: number;
+  readonly activationStopMs: number;
 }

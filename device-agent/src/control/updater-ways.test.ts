@@ -345,3 +345,21 @@ describe("the day's budget", { timeout: 60_000 }, () => {
     expect(device.last()?.state).toBe("active");
   });
 });
+
+describe("a stop while a version is being loaded", () => {
+  it("does not wait for a host that does not come to an end, and the next start goes on", async () => {
+    const forNobody = new FieldloopError("cancelled", "Ask host to activate: nobody waits for the answer");
+    await withFirst({
+      times: { ...SHORT, activationStopMs: 5 },
+      activate: (_, signal) =>
+        new Promise((_resolve, reject) => signal.addEventListener("abort", () => reject(forNobody))),
+    });
+    await offer();
+    await inState("activating");
+    await device.stop();
+    expect(device.states()).not.toContain("failed");
+    device = await makeDevice().start();
+    await device.settled("d2");
+    expect(device.last()?.state).toBe("active");
+  });
+});

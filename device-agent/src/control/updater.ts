@@ -52,6 +52,8 @@ export class Updater {
   #returning: Returning | undefined;
   #abort = new AbortController();
   readonly #stop = new AbortController();
+  /** A stop does not wait any longer for a version that is being loaded. */
+  readonly #lastCall = new AbortController();
   #working: Promise<void> | undefined;
   #probation: Probation | undefined;
 
@@ -156,7 +158,10 @@ export class Updater {
   async stop(): Promise<void> {
     this.#stop.abort();
     this.#abort.abort();
+    const waitMs = this.#options.times?.activationStopMs ?? AGENT_LIMITS.activationStopMs;
+    const timer = setTimeout(() => this.#lastCall.abort(), waitMs);
     await this.#working;
+    clearTimeout(timer);
     this.#returning?.failed(new FieldloopError("cancelled", "Return to the version before: the agent stops"));
     this.#returning = undefined;
   }
@@ -262,6 +267,7 @@ export class Updater {
       assignment,
       file: this.#file,
       signal,
+      lastCall: this.#lastCall.signal,
       waiting: (waiting) => {
         // A server that does not answer takes the state's own time: its tries are counted.
         timer.waits(waiting !== undefined && waiting.reason !== "server");
@@ -329,7 +335,7 @@ export class Updater {
     const { active } = this.#file;
     try {
       const target = active ? this.#options.packages.toRun(active.packageSha256) : undefined;
-      const activation = await this.#options.activate(target);
+      const activation = await this.#options.activate(target, this.#lastCall.signal);
       return activation ? measuredOf(activation) : {};
     } catch (error) {
       // The host is down: it loads the version of the file when it is started again.
@@ -353,7 +359,8 @@ export class Updater {
   async #swapBack(): Promise<void> {
     const { previous, deployment: current } = this.#file;
     if (!previous) throw new FieldloopError("conflict", "Return to the version before: it is gone");
-    const activation = await this.#options.activate(this.#options.packages.toRun(previous.packageSha256));
+    const { activate, packages } = this.#options;
+    const activation = await activate(packages.toRun(previous.packageSha256), this.#lastCall.signal);
     const { code, message } = returned();
     const left = current?.state === "active" ? { ...current, state: "rolled_back" as const } : current;
     const deployment = left && { ...left, error: { code, message } };

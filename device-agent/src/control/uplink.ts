@@ -85,7 +85,8 @@ export class Uplink {
     clearInterval(this.#stateTimer);
     const client = this.#client;
     if (!client) return;
-    if (this.#connected) {
+    // A link that is still being set up may have said that the device is online.
+    if (client.connected) {
       const said = Promise.all([
         this.#sayState(client),
         this.#publish(client, "presence", this.#presence(false)),
@@ -142,7 +143,9 @@ export class Uplink {
         [downTopic(device, "command")]: { qos: 1 },
         [downTopic(device, "ack")]: { qos: 0 },
       });
+      if (this.#stopped) return;
       await this.#publish(client, "presence", this.#presence(true));
+      if (this.#stopped) return;
       await this.#sayState(client);
     } catch (error) {
       log.debug({ error }, "link lost while it was being set up");

@@ -86,7 +86,7 @@ export class FrameQueue {
     this.onFrame?.();
   }
 
-  /** Resolves when a frame can be offered without dropping one; for sources that can wait. */
+  /** Resolves when there is a place; for sources that can wait. Whoever waits beside may take it first. */
   async space(): Promise<void> {
     while (this.isFull && !this.#closed) {
       await new Promise<void>((resolve) => this.#spaceWaiters.push(resolve));

@@ -16,6 +16,13 @@ interface Measured {
   readonly seen: number;
 }
 
+/** What the governor has a lane run. */
+interface Cheaper {
+  readonly model: HostModel;
+  /** The variant that it ran before. */
+  readonly before: string;
+}
+
 /** What it wants of a lane. */
 export type GovernedSource = Pick<
   Lane,
@@ -33,8 +40,8 @@ export class Governing {
   readonly #rates = new Map<string, number>();
   readonly #measured = new Map<string, Measured>();
   readonly #rateMax = new Map<string, number>();
-  /** The variant that a lane's package had before it was given a cheaper one. */
-  readonly #variants = new Map<string, { readonly packageSha256: string; readonly variant: string }>();
+  /** Lanes that were given a cheaper variant. */
+  readonly #cheaper = new Map<string, Cheaper>();
   #dropped = 0;
   #told: string | undefined;
   #timer: NodeJS.Timeout | undefined;
@@ -144,21 +151,23 @@ export class Governing {
   async #choose(lane: GovernedSource, cheaper: boolean): Promise<void> {
     const { model } = lane;
     if (!model) return;
-    const { packageSha256 } = model.origin;
-    const last = this.#variants.get(lane.name);
-    // A new version begins with its best variant, whatever the one before had to make do with.
-    const before = last?.packageSha256 === packageSha256 ? last.variant : undefined;
+    const last = this.#cheaper.get(lane.name);
+    // A new version, or the same one on another provider, begins with its best variant, whatever the one before had to make do with.
+    const before = last?.model === model ? last.before : undefined;
+    if (before === undefined) this.#cheaper.delete(lane.name);
     if (cheaper === (before !== undefined)) return;
     try {
-      if (!cheaper) {
-        this.#variants.delete(lane.name);
-        await lane.useVariant(before!);
+      if (before !== undefined) {
+        this.#cheaper.delete(lane.name);
+        await lane.useVariant(before, model);
         return;
       }
       const other = cheaperVariant(model, lane.providers);
       if (other === undefined) return;
-      this.#variants.set(lane.name, { packageSha256, variant: model.variant });
-      await lane.useVariant(other);
+      // One that does not open is not tried again.
+      this.#cheaper.set(lane.name, { model, before: model.variant });
+      const now = await lane.useVariant(other, model);
+      if (now) this.#cheaper.set(lane.name, { model: now, before: model.variant });
     } catch (error) {
       const { code, message } = toFieldloopError(error);
       void this.#send({ kind: "warning", failure: { code, message }, active: true, lane: lane.name });
@@ -173,7 +182,7 @@ export class Governing {
     this.#told = code;
     if (code === undefined) return;
     const slowed = [...this.#rateMax].map(([lane, rateMax]) => `${lane} at most ${rateMax} a second`);
-    const cheaper = [...this.#variants.keys()].map((lane) => `${lane} in its cheaper variant`);
+    const cheaper = [...this.#cheaper.keys()].map((lane) => `${lane} in its cheaper variant`);
     const done = [...slowed, ...cheaper];
     const why = code === "device_hot" ? `${Math.round(temperatureC ?? Number.NaN)} °C` : "all cores are busy";
     const message = `${why}: ${done.length > 0 ? done.join(", ") : "nothing is slowed down yet"}`;

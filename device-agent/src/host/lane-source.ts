@@ -64,6 +64,8 @@ export class LaneSource {
     try {
       this.#source ??= this.#make();
       await this.#source.open();
+      // It was not there yet when it was to be closed.
+      if (this.#closed) return await this.#source.close();
       this.#options.onTrouble(undefined);
     } catch (error) {
       this.#options.onTrouble(toFieldloopError(error));
@@ -79,7 +81,8 @@ export class LaneSource {
   /** A frame from another program, when the source's own leave a place for it. */
   async push(frame: SourceFrame, signal: AbortSignal): Promise<void> {
     const sink = this.#sink();
-    await sink.space();
+    // Several may wait for the same place.
+    while (sink.isFull && !signal.aborted) await sink.space();
     // Who waited too long has gone: its answer would be nobody's.
     if (signal.aborted) frame.answer?.(undefined);
     else sink.offer(frame);
@@ -131,6 +134,7 @@ export class LaneSource {
   /** The queue behind the lane's rate. Who can wait waits for both, who answers is told "busy"; a live source's frame is skipped. */
   #sink(): FrameSink {
     const { queue, gate, clock } = this.#options;
+    const isClosed = (): boolean => this.#closed;
     return {
       offer: (frame) => this.#offer(frame),
       space: async () => {
@@ -139,7 +143,7 @@ export class LaneSource {
         if (waitMs > 0 && !this.#closed) await new Promise((resolve) => setTimeout(resolve, waitMs));
       },
       get isFull() {
-        return queue.isFull || gate.waitMs(clock.monotonic()) > 0;
+        return !isClosed() && (queue.isFull || gate.waitMs(clock.monotonic()) > 0);
       },
       noteMissed: (count) => queue.noteMissed(count),
     };

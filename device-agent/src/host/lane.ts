@@ -229,18 +229,21 @@ export class Lane implements Task {
     });
   }
 
-  /** Changes to another variant of the package that it runs, on the same provider. @throws FieldloopError */
-  async useVariant(variant: string): Promise<void> {
-    await this.#change(async () => {
+  /**
+   * Changes to another variant of `model`, on the same provider. Resolves with what runs for it then; undefined where the lane runs another
+   * model by that time, or this variant already. @throws FieldloopError
+   */
+  useVariant(variant: string, model: HostModel): Promise<HostModel | undefined> {
+    return this.#change(async () => {
       const { pool, send } = this.#options;
-      const model = this.#model;
       const target = this.#target;
-      if (this.#closed || !model || !target || model.variant === variant) return;
+      if (this.#closed || this.#model !== model || !target || model.variant === variant) return undefined;
       const { executionProvider } = model;
       const activation = await this.#replace(target, () =>
         pool.acquireVariant(target, { executionProvider, variant }),
       );
       await send({ kind: "changed", lane: this.name, activation });
+      return this.#model;
     });
   }
 

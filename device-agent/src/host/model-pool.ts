@@ -4,6 +4,7 @@ import { AGENT_LIMITS } from "../limits.js";
 import { HostModel } from "./model.js";
 
 interface Entry {
+  readonly key: string;
   readonly opening: Promise<HostModel>;
   users: number;
 }
@@ -19,8 +20,10 @@ export interface ModelPoolOptions {
 /** Open models: lanes that run the same package on the same execution provider share one. */
 export class ModelPool {
   readonly #options: ModelPoolOptions;
+  /** What {@link acquire} shares. */
   readonly #entries = new Map<string, Entry>();
-  readonly #keys = new Map<HostModel, string>();
+  /** What is open; one that was given up is there as long as somebody uses it. */
+  readonly #open = new Map<HostModel, Entry>();
   /** Execution providers that did not open a package, or failed while running it: not tried again before {@link forgive}. */
   readonly #failed = new Set<string>();
 
@@ -29,7 +32,7 @@ export class ModelPool {
   }
 
   get models(): readonly HostModel[] {
-    return [...this.#keys.keys()];
+    return [...this.#open.keys()];
   }
 
   /**
@@ -41,24 +44,26 @@ export class ModelPool {
       const key = keyOf(target, provider);
       if (this.#failed.has(key)) continue;
       try {
-        return await this.#open(target, provider, runMsMax);
+        return await this.#openOnce(target, provider, runMsMax);
       } catch (error) {
         this.#failed.add(key);
         this.#options.onProviderFailed(providerFailed(provider.executionProvider, error));
       }
     }
-    return this.#open(target, undefined, runMsMax);
+    return this.#openOnce(target, undefined, runMsMax);
   }
 
   /** Opens one variant on the provider that another one runs on. @throws FieldloopError */
   acquireVariant(target: PackageToRun, provider: ProviderToRun): Promise<HostModel> {
-    return this.#open(target, provider, this.#laneRunMsMax);
+    return this.#openOnce(target, provider, this.#laneRunMsMax);
   }
 
   /** The provider of a model failed while running: {@link acquire} gives the next one. False where there is none. */
   giveUp(target: PackageToRun, model: HostModel, error: FieldloopError): boolean {
     const { executionProvider, variant } = model;
     if (executionProvider === "cpu") return false;
+    // Another lane may hold it still: whoever tries the provider again gets one that is opened anew.
+    this.#unshare(this.#open.get(model));
     this.#failed.add(keyOf(target, { executionProvider, variant }));
     this.#options.onProviderFailed(providerFailed(executionProvider, error));
     return true;
@@ -71,27 +76,29 @@ export class ModelPool {
 
   /** One more user of a model that is open: it is released once more. @throws FieldloopError `not_found` where it is not */
   retain(model: HostModel): void {
-    const key = this.#keys.get(model);
-    const entry = key === undefined ? undefined : this.#entries.get(key);
+    const entry = this.#open.get(model);
     if (!entry) throw new FieldloopError("not_found", `Use model "${model.origin.model}": it is closed`);
     entry.users++;
   }
 
   /** The last lane that gives a model back closes it. After its last run. */
   async release(model: HostModel): Promise<void> {
-    const key = this.#keys.get(model);
-    const entry = key === undefined ? undefined : this.#entries.get(key);
-    if (key === undefined || !entry || --entry.users > 0) return;
-    this.#entries.delete(key);
-    this.#keys.delete(model);
+    const entry = this.#open.get(model);
+    if (!entry || --entry.users > 0) return;
+    this.#unshare(entry);
+    this.#open.delete(model);
     await model.close();
+  }
+
+  #unshare(entry: Entry | undefined): void {
+    if (entry && this.#entries.get(entry.key) === entry) this.#entries.delete(entry.key);
   }
 
   get #laneRunMsMax(): number {
     return this.#options.isShared ? AGENT_LIMITS.sharedRunMsMax : AGENT_LIMITS.loneRunMsMax;
   }
 
-  async #open(
+  async #openOnce(
     target: PackageToRun,
     provider: ProviderToRun | undefined,
     runMsMax: number,
@@ -99,8 +106,9 @@ export class ModelPool {
     const key = keyOf(target, provider);
     const { threadCount, isShared } = this.#options;
     const carryingRunMsMax = isShared ? Math.min(runMsMax, AGENT_LIMITS.quickRunMsMax) : runMsMax;
-    const options = { threadCount, runMsMax, carryingRunMsMax, isBusy: this.#keys.size > 0 };
+    const options = { threadCount, runMsMax, carryingRunMsMax, isBusy: this.#open.size > 0 };
     const entry = this.#entries.get(key) ?? {
+      key,
       opening: HostModel.load(target, options, provider),
       users: 0,
     };
@@ -108,10 +116,10 @@ export class ModelPool {
     entry.users++;
     try {
       const model = await entry.opening;
-      this.#keys.set(model, key);
+      this.#open.set(model, entry);
       return model;
     } catch (error) {
-      if (this.#entries.get(key) === entry) this.#entries.delete(key);
+      this.#unshare(entry);
       throw error;
     }
   }

@@ -57,6 +57,28 @@ const estimate = (taken: Run["taken"], value: (item: Run["taken"][number]) => nu
   sum(taken.map((item) => value(item) / item.decision.probability));
 
 describe("Sampler", () => {
+  it("spends one budget, however often it is told the same", () => {
+    const policy = { bytesPerHour: 60_000, randomShare: 1, worthMin: 1, worthPerMinute: 0 };
+    let bytes = 0;
+    const random = new Random(5);
+    const sampler: Sampler<number> = new Sampler<number>(
+      policy,
+      () => random.uniform(),
+      0,
+      (_, { stratum }) => {
+        bytes += 1_000;
+        sampler.spent(stratum, 1_000, 0);
+      },
+    );
+    for (let frame = 0; frame < 1_000; frame++) {
+      sampler.setPolicy({ ...policy }, 0);
+      sampler.offer(frame, 0, 0);
+    }
+    // A quarter of ten minutes' budget, and what the least share takes beyond it.
+    expect(bytes).toBeGreaterThan(0);
+    expect(bytes).toBeLessThan(60_000);
+  });
+
   it.each(["random", "worth"] as const)("gives unbiased estimates from the %s stratum", (stratum) => {
     const ratios: { bad: number; strength: number }[] = [];
     for (let seed = 1; seed <= 60; seed++) {

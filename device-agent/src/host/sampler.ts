@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from "node:util";
 import type { SamplingPolicy, Stratum } from "@fieldloop/protocol";
 import type { RandomSource } from "../clock.js";
 import { TokenBucket } from "../token-bucket.js";
@@ -42,7 +43,7 @@ interface Candidate<Item> {
  * priority not taken, a frame was taken with probability min(1, weight / t), and sums over 1/p are unbiased here as well.
  */
 export class Sampler<Item> {
-  #policy: SamplingPolicy;
+  #policy!: SamplingPolicy;
   readonly #random: RandomSource;
   readonly #take: (item: Item, decision: Decision) => void;
   #randomBucket!: TokenBucket;
@@ -59,11 +60,10 @@ export class Sampler<Item> {
     nowMs: number,
     take: (item: Item, decision: Decision) => void,
   ) {
-    this.#policy = policy;
     this.#random = random;
     this.#take = take;
     this.#windowEndsAt = 0;
-    this.setPolicy(policy, nowMs);
+    this.#begin(policy, nowMs);
   }
 
   /** Windows that were closed unused because the budget was spent. */
@@ -71,7 +71,12 @@ export class Sampler<Item> {
     return this.#windowsSkipped;
   }
 
+  /** Each desired state says it: one like the one before gives no new budget, and the window goes on. */
   setPolicy(policy: SamplingPolicy, nowMs: number): void {
+    if (!isDeepStrictEqual(policy, this.#policy)) this.#begin(policy, nowMs);
+  }
+
+  #begin(policy: SamplingPolicy, nowMs: number): void {
     this.#policy = policy;
     const perSecond = policy.bytesPerHour / 3600;
     const capacity = policy.bytesPerHour * BURST_HOURS;

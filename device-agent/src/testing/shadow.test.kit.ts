@@ -98,6 +98,7 @@ export class ShadowStage {
         this.#running = undefined;
         this.#shadows.hostEnded();
       },
+      onEnd: () => undefined,
     });
     this.#shadows = new Shadows({
       directory: this.path,

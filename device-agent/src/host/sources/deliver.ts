@@ -19,7 +19,8 @@ export class Deliverer {
   /** Resolves at once with `oldest`, and with `wait` when the frame has its place or the source is closed. */
   async deliver(frame: SourceFrame, signal: AbortSignal): Promise<void> {
     const { sink, clock } = this.#context;
-    if (this.#drop === "wait" && sink.isFull) await untilAborted(signal, sink.space());
+    // Others may wait for the same place: who comes to it later waits on.
+    while (this.#drop === "wait" && sink.isFull && !signal.aborted) await untilAborted(signal, sink.space());
     if (signal.aborted) return;
     sink.offer(frame);
     const now = clock.monotonic();

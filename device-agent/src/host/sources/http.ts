@@ -66,12 +66,15 @@ export class HttpSource implements Source {
     refuseStrangers(request.headers, { checksHost: true });
     if (request.method !== "POST")
       throw new FieldloopError("not_found", "Push frame: POST / with an image, a window or a row");
-    if (this.#inHand >= AGENT_LIMITS.pushRequestsMax || this.#context.sink.isFull) throw busy();
+    const { sink } = this.#context;
+    if (this.#inHand >= AGENT_LIMITS.pushRequestsMax || sink.isFull) throw busy();
     this.#inHand++;
     try {
       const frame = pushedFrame(request.headers["content-type"] ?? "", await readBody(request));
+      // Others came while it was read: one that waits already is not sent away for it.
+      if (sink.isFull) throw busy();
       const outcome = await new Promise<Outcome>((answer) => {
-        this.#context.sink.offer({ frame, time: this.#context.clock.now(), answer });
+        sink.offer({ frame, time: this.#context.clock.now(), answer });
       });
       if (outcome === undefined) throw busy();
       if (outcome instanceof FieldloopError) throw outcome;

@@ -46,7 +46,7 @@ class ReadSink implements FrameSink {
   #spaces: (() => void)[] = [];
 
   get isFull(): boolean {
-    return this.#frames.length >= WAITING_MAX;
+    return !this.#ended && this.#frames.length >= WAITING_MAX;
   }
 
   offer(frame: SourceFrame): void {

@@ -26,8 +26,9 @@ export interface SourceFrame {
 /** Where a source puts its frames. */
 export interface FrameSink {
   offer(frame: SourceFrame): void;
-  /** Resolves when a frame can be offered without dropping one. */
+  /** Resolves when there was a place: whoever waited beside may have taken it, so {@link isFull} is looked at again. */
   space(): Promise<void>;
+  /** A frame that is offered now drops one, or is not taken. */
   readonly isFull: boolean;
   noteMissed(count: number): void;
 }

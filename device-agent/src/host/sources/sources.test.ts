@@ -2,6 +2,7 @@ import { request } from "node:http";
 import { execFileSync } from "node:child_process";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { FieldloopError } from "@fieldloop/protocol";
 import type { PixelFrame, Prediction } from "@fieldloop/runtime";
 import { encodeJpeg } from "@fieldloop/runtime/node";
@@ -12,6 +13,7 @@ import { parseSourceSpec, type SourceSpec } from "../../source-spec.js";
 import { until } from "../../testing/fleet.test.kit.js";
 import { scratchFolder } from "../../testing/package.test.kit.js";
 import { FrameQueue } from "../frame-queue.js";
+import { Deliverer } from "./deliver.js";
 import type { HttpSource } from "./http.js";
 import { createSource } from "./open.js";
 import { PpmReader } from "./ppm.js";
@@ -99,6 +101,31 @@ describe("FrameQueue", () => {
     expect((await take(2)).map(({ time }) => time)).toEqual([9, 10]);
     for (let time = 11; time <= 13; time++) queue.offer(frame(time));
     expect(queue.dropped).toBe(1);
+  });
+});
+
+describe("sources that wait", () => {
+  it("lose nothing where several wait for one place", async () => {
+    const { signal } = new AbortController();
+    const deliver = async (stream: string): Promise<void> => {
+      const deliverer = new Deliverer(context(), "wait");
+      for (let n = 0; n < 10; n++) {
+        await deliverer.deliver({ frame: { kind: "row", values: { n } }, time: n, stream }, signal);
+      }
+    };
+    const names = ["a", "b", "c", "d"];
+    const delivering = names.map(deliver);
+    const frames: SourceFrame[] = [];
+    while (frames.length < 40 && queue.dropped === 0) {
+      frames.push(...(await take(1)));
+      await nextTurn();
+    }
+    expect(queue.dropped).toBe(0);
+    await Promise.all(delivering);
+    for (const name of names) {
+      const times = frames.filter(({ stream }) => stream === name).map(({ time }) => time);
+      expect(times).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    }
   });
 });
 
@@ -266,6 +293,28 @@ describe("http", () => {
       call.end("x");
     });
     expect([status, queue.length]).toEqual([403, 0]);
+  });
+
+  it("answers busy to the one for which there is no place, not to one that waits already", async () => {
+    const url = await openHttp();
+    const headers = { "content-type": "image/png" };
+    const waiting: Promise<Response>[] = [];
+    const status = new Promise((resolve, reject) => {
+      const slow = request(url, { method: "POST", headers: { ...headers, expect: "100-continue" } });
+      slow.once("response", (response) => resolve(response.resume().statusCode));
+      slow.once("error", reject);
+      // It was let in while there were places.
+      slow.once("continue", () => {
+        for (let count = 0; count < 2; count++)
+          waiting.push(fetch(url, { method: "POST", headers, body: "1" }));
+        until(() => queue.isFull, "the queue is full").then(() => slow.end("x"), reject);
+      });
+      slow.flushHeaders();
+    });
+    expect(await status).toBe(503);
+    expect([queue.length, queue.dropped]).toEqual([2, 0]);
+    queue.close();
+    await Promise.all(waiting);
   });
 
   it("answers busy at once when the queue is full, and refuses a body without end", async () => {
