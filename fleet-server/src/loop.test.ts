@@ -1,58 +1,22 @@
-import { createHash, randomBytes } from "node:crypto";
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import {
-  formatModelVersion,
-  manifestFiles,
-  rolloutRequestSchema,
-  sampleQuerySchema,
-  trainingSettingsSchema,
-  type DataItem,
-  type DeploymentState,
-  type ErrorCode,
-  type RolloutRequest,
-} from "@fieldloop/protocol";
+import { formatModelVersion, sampleQuerySchema, trainingSettingsSchema } from "@fieldloop/protocol";
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { sql } from "drizzle-orm";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
-import { CommitEffects } from "./ingest/context.js";
-import { FileBlobStore } from "./blob/files.js";
-import { FACTS, silent, until } from "./kit.test.support.js";
-import { DatasetService } from "./services/datasets.js";
-import { DesiredService } from "./services/desired.js";
-import { EvaluationService } from "./services/evaluation.js";
-import { LabelService } from "./services/labels.js";
-import { LiveHub } from "./services/live.js";
-import { RegistryService } from "./services/registry.js";
-import { FleetFeed } from "./services/fleet-feed.js";
-import { RolloutService } from "./services/rollouts.js";
-import { SampleService } from "./services/samples.js";
-import { WebhookOutbox } from "./services/webhook-outbox.js";
-import { TrainingService } from "./services/training.js";
+import { until } from "./kit.test.support.js";
+import type { DesiredService } from "./services/desired.js";
 import { AuditStore } from "./store/audit.js";
 import type { Database } from "./store/database.js";
 import { renew, sharedPglite } from "./store/databases.test.support.js";
-import { DeploymentStore } from "./store/deployments.js";
-import { DesiredStore } from "./store/desired.js";
 import { RolloutStore } from "./store/rollouts.js";
-import { DeviceStore } from "./store/devices.js";
-import { LabelStore } from "./store/labels.js";
-import { migrate } from "./store/migrate.js";
-import { MIGRATIONS } from "./store/migrations.js";
-import { SampleIngestStore } from "./store/samples.js";
 import { openSqlite } from "./store/sqlite.js";
-import { BUCKET_MS, TelemetryStore } from "./store/telemetry.js";
-import { DeviceStatsStore } from "./store/device-stats.js";
-import { FleetStore } from "./store/fleet.js";
 import { WebhookStore } from "./store/webhooks.js";
-import { DirectorKeys } from "./trust/director.js";
-import { KeyRing } from "./trust/key-ring.js";
-import { TrustService } from "./trust/service.js";
-import { drawItems, makeTinyPackage, SHAPES } from "./training/tiny-package.test.kit.js";
+import { drawItems, makeTinyPackage } from "./training/tiny-package.test.kit.js";
+import { ANN, DEVICES, LoopKit, request, WAIT_MS } from "./loop.test.support.js";
 
-/** Training and PostgreSQL are real here: seconds on an idle machine, more on a busy one, where training lets all others go first. */
-const WAIT_MS = 120_000;
 vi.setConfig({ testTimeout: 3 * WAIT_MS, hookTimeout: WAIT_MS });
 
 let dir: string;
@@ -63,264 +27,11 @@ beforeAll(async () => {
 });
 afterAll(() => rm(dir, { recursive: true, force: true }));
 
-const DEVICES = ["cam-a", "cam-b", "cam-c"];
-
-/** The loop's services over real stores and blobs; devices are what this kit writes into the stores for them. */
-class LoopKit {
-  now = 1_790_000_000_000;
-  readonly clock = { now: () => this.now };
-  readonly database: Database;
-  readonly blobs: FileBlobStore;
-  readonly devices: DeviceStore;
-  readonly deployments: DeploymentStore;
-  readonly telemetry: TelemetryStore;
-  readonly trust: TrustService;
-  readonly registry: RegistryService;
-  readonly samples: SampleService;
-  readonly datasets: DatasetService;
-  readonly evaluations: EvaluationService;
-  readonly desired: DesiredService;
-  readonly published: string[] = [];
-  readonly #live = new LiveHub();
-  readonly #workDir: string;
-  #ids = 0;
-  rollouts: RolloutService;
-  training: TrainingService;
-
-  constructor(database: Database, folder: string) {
-    this.database = database;
-    this.blobs = new FileBlobStore(join(folder, "blobs"));
-    this.#workDir = join(folder, "work");
-    this.devices = new DeviceStore(database);
-    this.deployments = new DeploymentStore(database);
-    this.telemetry = new TelemetryStore(database);
-    const labels = new LabelService(new LabelStore(database));
-    const base = {
-      database,
-      blobs: this.blobs,
-      clock: this.clock,
-      logger: silent,
-      newId: this.newId,
-      live: this.#live,
-    };
-    const ring = new KeyRing({
-      folder: join(folder, "keys"),
-      randomBytes: (length) => new Uint8Array(randomBytes(length)),
-    });
-    this.trust = new TrustService({ ...base, ring, director: new DirectorKeys(folder) });
-    const { trust } = this;
-    this.registry = new RegistryService({ ...base, labels, running: this.devices, trust });
-    this.samples = new SampleService({ ...base, labels });
-    this.datasets = new DatasetService(base);
-    this.desired = new DesiredService({
-      ...base,
-      desired: new DesiredStore(database),
-      devices: this.devices,
-      deployments: this.deployments,
-      director: trust,
-      downlink: { publish: async (device, kind) => void this.published.push(`${device} ${kind}`) },
-    });
-    this.evaluations = new EvaluationService({
-      ...base,
-      registry: this.registry,
-      datasets: this.datasets,
-      workDir: this.#workDir,
-    });
-    this.rollouts = this.makeRollouts();
-    this.training = this.makeTraining();
-  }
-
-  readonly newId = (prefix: string): string => `${prefix}_${String(++this.#ids).padStart(6, "0")}`;
-
-  /** What a restarted server has: the same stores, nothing in memory. */
-  makeRollouts(desired: Pick<DesiredService, "issueMany" | "publish"> = this.desired): RolloutService {
-    const feed = new FleetFeed({ store: new FleetStore(this.database), groups: this.devices });
-    const { database, clock, newId, registry } = this;
-    const rollouts = new RolloutService({
-      database,
-      clock,
-      logger: silent,
-      newId,
-      live: this.#live,
-      feed,
-      deployments: this.deployments,
-      configs: new DesiredStore(database),
-      stats: new DeviceStatsStore(database, async () => undefined),
-      registry,
-      desired,
-      outbox: new WebhookOutbox(newId),
-    });
-    this.#live.listen((event) => rollouts.note(event));
-    return rollouts;
-  }
-
-  makeTraining(): TrainingService {
-    const { database, blobs, clock, newId, registry, datasets, evaluations } = this;
-    const limits = { progressTimeoutMs: WAIT_MS };
-    return new TrainingService({
-      database,
-      blobs,
-      clock,
-      logger: silent,
-      newId,
-      live: this.#live,
-      registry,
-      datasets,
-      evaluations,
-      workDir: this.#workDir,
-      limits,
-    });
-  }
-
-  async open(): Promise<void> {
-    await this.blobs.open();
-    await migrate(this.database, MIGRATIONS, this.clock.now);
-    await this.trust.open();
-    for (const device of DEVICES) {
-      const record = { device, tags: {}, facts: FACTS, enrolled: this.now, credentialSha256: "0" };
-      await this.devices.insert(this.database, record);
-      await this.devices.setPresence(this.database, device, 1, true);
-    }
-  }
-
-  async publishBase(): Promise<void> {
-    for (const { file, sha256 } of manifestFiles(pkg.manifest)) {
-      await this.blobs.put(new Uint8Array(await readFile(join(pkg.dir, file))), { sha256 });
-    }
-    await this.blobs.put(pkg.manifestBytes);
-    await this.registry.publish("shapes", pkg.packageSha256, "ann");
-  }
-
-  /** A device says what it runs, and is heard. */
-  async report(device: string, version: number, packageSha256: string): Promise<void> {
-    const { now } = this;
-    await this.database.transaction(async (tx) => {
-      await this.devices.touch(tx, device, now);
-      await this.devices.setPresence(tx, device, 1, true);
-      await this.devices.setState(tx, device, {
-        time: now,
-        boot: 1,
-        agentVersion: "0.1.0",
-        lanes: [],
-        facts: FACTS,
-        running: {
-          model: "shapes",
-          version,
-          packageSha256,
-          variant: "int8-u8s8",
-          executionProvider: "cpu",
-          since: now,
-        },
-        previous: null,
-        deployment: null,
-        desiredRevision: 1,
-        configId: null,
-        warnings: [],
-        counters: {
-          predictions: 0,
-          framesDropped: 0,
-          framesFailed: 0,
-          samplesTaken: 0,
-          recordsEvicted: 0,
-          hostRestarts: 0,
-        },
-        spool: { records: 0, bytes: 0, bytesMax: 1 },
-        source: "test",
-      });
-    });
-    this.#live.publish({ type: "device", id: device, device });
-  }
-
-  async deployment(rollout: string, device: string, state: DeploymentState): Promise<void> {
-    const mine = (await this.deployments.ofRollout(rollout)).filter((one) => one.device === device).at(-1)!;
-    const error = state === "failed" ? { errorCode: "self_test_failed", errorMessage: "golden case 1" } : {};
-    await this.deployments.setState(this.database, mine.deployment, { state, ...error }, this.now);
-    const effects = new CommitEffects();
-    const { errorCode = null, errorMessage = null } = error as {
-      errorCode?: ErrorCode;
-      errorMessage?: string;
-    };
-    effects.words.push({ rollout, deployment: mine.deployment, device, state, errorCode, errorMessage });
-    effects.seen.set(device, this.now);
-    this.rollouts.committed(effects);
-  }
-
-  /** `count` predictions of a version in this moment's bucket, `right` of them called right by feedback. */
-  async predictions(device: string, version: number, count: number, right: number): Promise<void> {
-    const bucket = Math.floor(this.now / BUCKET_MS) * BUCKET_MS;
-    const row = { device, bucket, model: "shapes", version };
-    await this.telemetry.addRollup(this.database, {
-      ...row,
-      class: 0,
-      count,
-      confidenceSum: count * 0.9,
-      latencySum: count * 3,
-      confidenceSquares: count * 0.81,
-      latencySquares: count * 9,
-    });
-    for (let n = 0; n < count; n++) {
-      const feedback = { device, boot: 1, n: this.#ids++, label: null, correct: n < right ? 1 : 0 };
-      await this.telemetry.insertFeedback(this.database, { ...feedback, received: this.now });
-      await this.telemetry.foldFeedback(this.database, feedback, row, n < right);
-    }
-  }
-
-  async sample(
-    at: number,
-    item: DataItem,
-    said: string,
-    stratum: "worth" | "random",
-    worth: number,
-  ): Promise<string> {
-    const sample = `smp_${String(at).padStart(8, "0")}`;
-    const { sha256 } = await this.blobs.put(new Uint8Array(item.payload));
-    await new SampleIngestStore().insert(this.database, {
-      sample,
-      device: DEVICES[at % 2]!,
-      received: this.now,
-      metadata: {
-        predictionBoot: 1,
-        n: at,
-        time: this.now + at,
-        model: "shapes",
-        version: 1,
-        packageSha256: pkg.packageSha256,
-        variant: "int8-u8s8",
-        stratum,
-        probability: 0.5,
-        worth,
-        class: SHAPES.findIndex((label) => label === said),
-        label: said,
-        confidence: 0.6,
-        latencyMs: 2,
-        signals: { entropy: 0.7 },
-        mediaType: item.media,
-        bytes: item.payload.length,
-        sha256,
-        source: "test",
-      },
-    });
-    return sample;
-  }
-}
-
-const request = (overrides: Record<string, unknown> = {}): RolloutRequest =>
-  rolloutRequestSchema.parse({
-    change: { kind: "package", model: "shapes", version: 1 },
-    target: { devices: DEVICES },
-    waves: [{ devices: ["cam-a"] }, { percent: 100 }],
-    gate: { soakSeconds: 10, silenceSeconds: 30, predictionsMin: 20 },
-    forceReason: "first version on this fleet",
-    ...overrides,
-  });
-
 async function emptyPostgres(): Promise<Database> {
   const database = await sharedPglite();
   await renew(database);
   return database;
 }
-
-const ANN = { name: "ann", person: "ann", sponsor: "ann" };
 
 describe.each([
   ["SQLite", async (folder: string) => openSqlite(join(folder, "fieldloop.db"))],
@@ -330,7 +41,7 @@ describe.each([
   let folder: string;
   beforeEach(async () => {
     folder = await mkdtemp(join(tmpdir(), "fieldloop-loop-"));
-    kit = new LoopKit(await openDatabase(folder), folder);
+    kit = new LoopKit(await openDatabase(folder), folder, pkg);
     await kit.open();
   });
   afterEach(async () => {
@@ -671,7 +382,7 @@ describe("from samples to a rollout of the mended version", () => {
   let folder: string;
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), "fieldloop-loop-"));
-    kit = new LoopKit(openSqlite(join(folder, "fieldloop.db")), folder);
+    kit = new LoopKit(openSqlite(join(folder, "fieldloop.db")), folder, pkg);
     await kit.open();
     await kit.publishBase();
   });

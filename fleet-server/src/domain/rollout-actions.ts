@@ -1,7 +1,8 @@
 import type { DecidedBy, RolloutAction, RolloutState } from "@fieldloop/protocol";
 import type { LiveRollout } from "./rollout-live.js";
+import { laterClaim, stands } from "./rollout-places.js";
 import { withdrawOffers } from "./rollout-restore.js";
-import { hasFailed, type RolloutDevice, type RolloutWave } from "./rollout.js";
+import { hasFailed, supersededHold, type RolloutDevice, type RolloutWave } from "./rollout.js";
 
 /** Who asks. Names are written down; two are the same person where the same person answers for both. */
 export interface Actor {
@@ -134,12 +135,23 @@ function retry(live: LiveRollout, devices: readonly string[] | undefined, by: De
   const entries = devices ? devices.map((device) => live.devices.get(device)) : [...live.devices.values()];
   const missing = devices?.find((_, at) => entries[at] === undefined);
   if (missing !== undefined) return `device "${missing}" is not in it`;
-  const again = (entries as RolloutDevice[]).filter(canRetry);
-  if (again.length === 0) return "no device of it failed or is silent";
+  const wanted = (entries as RolloutDevice[]).filter(canRetry);
+  // Whoever names a device means it; of all, those that a later rollout has by now are left to it.
+  const takers = new Map(devices ? [] : wanted.map((entry) => [entry, takerOf(live, entry)]));
+  const again = wanted.filter((entry) => !takers.get(entry));
+  if (again.length === 0)
+    return wanted.length === 0
+      ? "no device of it failed or is silent"
+      : "another rollout has what failed by now; name the devices (devices) to ask them all the same";
   for (const entry of again) {
     const hold = { reason: "retry", detail: `asked again by ${by.by}` } as const;
     live.change(entry, { state: "waiting", hold, retryAt: null, updated: by.time, word: null });
     live.note("retried", by.by, entry);
+  }
+  for (const [entry, taker] of takers) {
+    if (!taker) continue;
+    live.change(entry, { state: "skipped", hold: supersededHold(taker.id), updated: by.time });
+    live.note("skipped", by.by, entry);
   }
   if (live.state === "succeeded") {
     if (!live.record.current) live.set({ current: true });
@@ -157,6 +169,13 @@ function retry(live: LiveRollout, devices: readonly string[] | undefined, by: De
 
 function canRetry(entry: RolloutDevice): boolean {
   return (hasFailed(entry.state) || entry.state === "silent") && entry.restore === "none";
+}
+
+/** The later rollout whose offer holds there. */
+function takerOf(live: LiveRollout, entry: RolloutDevice): LiveRollout | undefined {
+  const device = live.deviceOf(entry);
+  const later = laterClaim(live, entry, device);
+  return later && stands(later, device!) ? later.live : undefined;
 }
 
 function nextWave(live: LiveRollout, by: DecidedBy): Refusal {

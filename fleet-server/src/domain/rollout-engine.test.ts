@@ -43,7 +43,7 @@ describe("a rollout", () => {
     const world = fleetOf(1);
     const live = world.create({ waves: [{ percent: 100 }] });
     world.advance(1);
-    world.devices.get("d0")!.pending = null;
+    world.devices.get("d0")!.pending.clear();
     world.engine.noteWord(live.id, "d0", 1, { state: "active", errorCode: null, errorMessage: null });
     world.advance(2);
     expect(stateOf(live, "d0")).toBe("offered");
@@ -398,17 +398,26 @@ describe("people", () => {
       restore: "impossible",
       restoreDetail: `rollout ${newer.id} says what it has`,
     });
-    expect(world.devices.get("d0")!.pending).toMatchObject({ rollout: newer.id, purpose: "offer" });
+    expect(world.devices.get("d0")!.pending.get("main")).toMatchObject({
+      rollout: newer.id,
+      purpose: "offer",
+    });
   });
 
   it("abort and keep: a silent device that another model's rollout has begun with goes back after that", () => {
-    const world = fleetOf(1);
+    const world = new World();
+    world.add("d0", {
+      lanes: [
+        { name: "belt", model: "parts", running: packageOf(1) },
+        { name: "box", model: "shapes", running: null },
+      ],
+    });
     const older = world.create({ waves: [{ percent: 100 }], gate: { silenceSeconds: 5 } });
     world.until(older, () => older.tallies[0]!.updating === 1);
     world.change("d0", { online: false });
     world.until(older, () => stateOf(older, "d0") === "silent");
     const newer = world.create({ waves: [{ percent: 100 }] }, { kind: "package", ...packageOf(7, "shapes") });
-    world.devices.get("d0")!.pending = null;
+    world.devices.get("d0")!.pending.clear();
     world.change("d0", { online: true, muted: false });
     act(world, older, "pause");
     world.until(newer, () => stateOf(newer, "d0") !== "waiting");

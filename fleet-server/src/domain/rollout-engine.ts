@@ -1,12 +1,13 @@
+import type { RolloutState } from "@fieldloop/protocol";
 import type { Fleet, FleetDevice } from "./fleet.js";
 import type { FitCheck } from "./compatibility.js";
 import { isDynamic, targetKey, targetTest, type SelectableDevice } from "./groups.js";
 import type { EvidenceSource } from "./rollout-evidence.js";
-import { goesBefore, type StepContext } from "./rollout-holds.js";
+import { goesBefore, isNewer, type StepContext } from "./rollout-holds.js";
 import { LiveRollout } from "./rollout-live.js";
 import { noteMembers } from "./rollout-members.js";
 import type { OfferBudget } from "./rollout-offers.js";
-import { noteGone, noteReport, takeWord } from "./rollout-reports.js";
+import { noteGivenBack, noteGone, noteReport, takeWord } from "./rollout-reports.js";
 import { isLookDue, stepRollout } from "./rollout-step.js";
 import { type DeploymentWord, type RolloutDevice, type RolloutRecord, type RolloutWave } from "./rollout.js";
 
@@ -20,6 +21,8 @@ export interface EngineSources extends EvidenceSource {
 const OFFERS_PER_STEP_MAX = 100;
 /** Devices whose reports one step takes in; those of more wait for the next. */
 const CHANGES_PER_STEP_MAX = 400;
+/** States in which a rollout says what its target has. */
+const SAYS: ReadonlySet<RolloutState> = new Set(["running", "paused", "succeeded"]);
 
 /**
  * The rollouts of a fleet that still have something to do, stepped by changes: reports come in by device, time passes by the few that
@@ -109,6 +112,18 @@ export class RolloutEngine {
     this.#noteMove(live);
   }
 
+  /** The newest rollout with the same target and place that is newer, and has begun and is not taken back. */
+  successorOf(live: LiveRollout): LiveRollout | undefined {
+    const key = targetKey(live.record.request.target);
+    let newest: LiveRollout | undefined;
+    for (const other of this.#live.values()) {
+      if (key === null || other.slot !== live.slot || !SAYS.has(other.state)) continue;
+      if (!isNewer(other, newest ?? live) || targetKey(other.record.request.target) !== key) continue;
+      newest = other;
+    }
+    return newest;
+  }
+
   #noteChanges(now: number): void {
     const dirty = this.fleet.takeDirty(CHANGES_PER_STEP_MAX);
     for (const device of dirty) {
@@ -118,6 +133,8 @@ export class RolloutEngine {
         if (entry.state === "waiting" && entry.hold && device.online && entry.hold.reason === "offline")
           live.hold(entry, null);
       }
+      // After all of them have heard it: what one of them lost may be another's again.
+      for (const { live, entry } of device.claims) noteGivenBack(live, entry, device, now);
     }
     for (const live of this.#live.values()) this.#noteMembers(live, dirty, now);
   }

@@ -14,6 +14,7 @@ import { Pace } from "./rollout-pace.js";
 import { Round } from "./round.js";
 import { Tally } from "./rollout-tally.js";
 import {
+  hasFailed,
   isBusy,
   isInProgress,
   slotOf,
@@ -133,10 +134,11 @@ export class LiveRollout {
     tally.add(entry, 1);
     this.#place(entry);
     const is = isBusy(entry);
-    if (was !== is) {
-      const device = this.#fleet.get(entry.device);
-      if (device) this.#fleet.change(device, is ? 1 : -1);
-    }
+    const device = this.#fleet.get(entry.device);
+    if (device && was !== is) this.#fleet.change(device, is ? 1 : -1);
+    // The rollout that it was taken from may have it again.
+    if (device && device.claims.length > 1 && (entry.restore !== "none" || hasFailed(entry.state)))
+      this.#fleet.touch(device);
     this.journal.devices.add(entry);
   }
 

@@ -3,7 +3,8 @@ import type { FleetDevice } from "./fleet.js";
 import { isNewer, obstacleTo, type StepContext } from "./rollout-holds.js";
 import { ENGINE } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
-import { hasSubject, previousOf } from "./rollout-reports.js";
+import { hasSubject } from "./rollout-places.js";
+import { previousOf } from "./rollout-reports.js";
 import { supersededHold, type RolloutDevice, type RolloutWave } from "./rollout.js";
 
 /** Bounds one step: what is left over is offered by the next one. */

@@ -1,9 +1,17 @@
-import { ROLLOUT, isFinal, type RolloutAction } from "@fieldloop/protocol";
+import { DEPLOYMENT, ROLLOUT, isFinal, type RolloutAction, type RolloutSubject } from "@fieldloop/protocol";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { budgetOf } from "./rollout-holds.js";
 import type { LiveRollout } from "./rollout-live.js";
-import { busyWith, packageOf, World, type Behaviour } from "./rollout-world.test.support.js";
+import { isInProgress } from "./rollout.js";
+import {
+  busyWith,
+  hasThere,
+  packageOf,
+  placeOf,
+  World,
+  type Behaviour,
+} from "./rollout-world.test.support.js";
 
 const DEVICES = 14;
 const SITES = ["lyon", "oslo", "rome"];
@@ -18,9 +26,16 @@ const ENDS: readonly Behaviour["ends"][] = [
   "stuck",
 ];
 
+/** Some devices have two sources, each for a model. */
+const LANES_EVERY = 4;
+const LANES = [
+  { name: "belt", model: "parts", running: packageOf(1) },
+  { name: "box", model: "shapes", running: packageOf(1, "shapes") },
+];
+
 /** What happens to the world between two steps. */
 type Happening =
-  | { kind: "online" | "suspended" | "retag" | "join"; device: number; on: boolean }
+  | { kind: "online" | "suspended" | "retag" | "join" | "drift"; device: number; on: boolean }
   | {
       kind: "create";
       priority: number;
@@ -38,7 +53,7 @@ const happening: fc.Arbitrary<Happening> = fc.oneof(
   {
     weight: 4,
     arbitrary: fc.record({
-      kind: fc.constantFrom("online", "suspended", "retag", "join"),
+      kind: fc.constantFrom("online", "suspended", "retag", "join", "drift"),
       device: fc.nat(DEVICES - 1),
       on: fc.boolean(),
     }) as fc.Arbitrary<Happening>,
@@ -71,6 +86,8 @@ const WAVES = [
   [{ count: 1 }, { percent: 40 }, { percent: 100 }],
   [{ selector: { tags: { site: "lyon" } } }, { percent: 50, approvalBefore: true }, { percent: 100 }],
 ];
+/** States in which a rollout says what its devices have. */
+const SAYS: readonly string[] = ["running", "paused", "succeeded"];
 const ACTIONS: readonly RolloutAction[] = [
   { action: "pause", reason: "" },
   { action: "resume", reason: "" },
@@ -89,7 +106,11 @@ function worldOf(seed: readonly number[]): World {
       errorCode: seed[attempt % seed.length]! % 2 === 0 ? "download_failed" : "self_test_failed",
     }),
   });
-  for (let at = 0; at < DEVICES; at++) world.add(`d${at}`, { tags: { site: SITES[at % SITES.length]! } });
+  for (let at = 0; at < DEVICES; at++)
+    world.add(`d${at}`, {
+      tags: { site: SITES[at % SITES.length]! },
+      lanes: at % LANES_EVERY === 0 ? LANES : [],
+    });
   return world;
 }
 
@@ -102,6 +123,10 @@ function happen(world: World, what: Happening, afterStep: () => void = () => und
       break;
     case "retag":
       world.change(id, { tags: { site: SITES[what.device % 2]!, ...(what.on ? { line: "a" } : {}) } });
+      break;
+    case "drift":
+      // Somebody put another version on it by hand.
+      if (what.on && world.devices.get(id)!.lanes.length === 0) world.change(id, { running: packageOf(9) });
       break;
     case "join":
       world.add(`d${world.devices.size}`, { tags: { site: SITES[what.device % 3]!, line: "a" } });
@@ -154,6 +179,65 @@ function check(world: World): void {
   for (const device of world.devices.keys()) expect(busyWith(world, device).length).toBeLessThanOrEqual(1);
   for (const live of world.engine.rollouts) checkCounts(live);
   checkSites(world);
+  checkOverwritten(world);
+}
+
+/** What is taken back of an older rollout leaves a newer one's offer alone, unless that is taken back too or came to nothing. */
+function checkOverwritten(world: World): void {
+  const wrong = world.overwritten
+    .splice(0)
+    .filter(({ device, by, offer, entry: { state, word, offered } }) => {
+      if (by.record.created > offer.record.created || !SAYS.includes(offer.state)) return false;
+      // The older one of a lower priority asked it after the newer one.
+      if (by.devices.get(device)!.offered! >= offered!) return false;
+      const open = state === "timed_out" && (word === null || !isFinal(DEPLOYMENT, word.state));
+      return open || isInProgress(state) || state === "active" || state === "silent";
+    });
+  expect(wrong.map(({ device, by, offer, entry }) => [device, by.id, offer.id, entry.state])).toEqual([]);
+}
+
+/** No device is left with what was rolled back, unless another rollout that was not brought it, or it had nothing to return to. */
+function checkRolledBack(world: World): void {
+  const lives = [...world.engine.rollouts];
+  for (const live of lives.filter(({ state }) => state === "rolled_back")) {
+    for (const { device: id, offered, previous } of live.devices.values()) {
+      if (offered === null || previous === null) continue;
+      const device = world.devices.get(id)!;
+      if (hasThere(device, live.record.subject) !== idOf(live.record.subject)) continue;
+      const others = lives.filter((other) => {
+        const entry = other !== live && other.devices.get(id);
+        return entry && entry.offered !== null && idOf(other.record.subject) === idOf(live.record.subject);
+      });
+      // Something happened there after it was over.
+      const later = lives.some((other) => {
+        if (other === live || placeOf(device, other.record.subject) !== placeOf(device, live.record.subject))
+          return false;
+        const entry = other.devices.get(id);
+        return entry && Math.max(entry.updated ?? 0, entry.restoreOffered ?? 0) > live.record.finished!;
+      });
+      expect([id, live.id, others.length > 0 || later]).toEqual([id, live.id, true]);
+    }
+  }
+}
+
+/** What is told of devices holds, nobody waits for what does not come, and nobody is at what was taken back. */
+function checkSettled(world: World): void {
+  for (const live of world.engine.rollouts) {
+    const off = live.state === "aborted" || live.state === "rolled_back";
+    for (const { device: id, state, hold } of live.devices.values()) {
+      const device = world.devices.get(id)!;
+      const mine = [...device.pending.values()].filter(({ rollout }) => rollout === live.id);
+      if (off) expect([id, live.id, ...mine.map(({ purpose }) => purpose)]).not.toContain("offer");
+      if (!off && state === "active" && live.record.subject.kind === "package")
+        expect([id, live.id, hasThere(device, live.record.subject)]).toContain(idOf(live.record.subject));
+      if (state === "waiting" && live.record.current)
+        expect([id, live.id, hold?.reason]).toEqual([id, live.id, "x"]);
+    }
+  }
+}
+
+function idOf(subject: RolloutSubject): string {
+  return subject.kind === "config" ? subject.configId : subject.packageSha256;
 }
 
 function checkCounts(live: LiveRollout): void {
@@ -185,7 +269,11 @@ function watchBudgets(world: World): () => void {
     for (const value of SITES) {
       const site = world.fleet.site("site", value);
       const offered = made.filter(({ device }) => world.devices.get(device)!.tags["site"] === value).length;
-      if (offered > 0 && site.unavailable > budgetOf(BUDGET, site.total))
+      // What an abort takes back is taken back at once, whatever else the step offered.
+      const taken = world.restores.some(
+        ({ device, time }) => time === world.now && world.devices.get(device)!.tags["site"] === value,
+      );
+      if (offered > 0 && !taken && site.unavailable > budgetOf(BUDGET, site.total))
         expect(site.unavailable).toBeLessThanOrEqual(before.get(value) ?? 0);
       before.set(value, site.unavailable);
     }
@@ -209,7 +297,7 @@ describe("any number of rollouts, whatever happens to their devices", () => {
           finish(world);
         },
       ),
-      { numRuns: 60 },
+      { numRuns: 50 },
     );
   });
 
@@ -229,6 +317,7 @@ describe("any number of rollouts, whatever happens to their devices", () => {
           if (deaths[at]) died.restart();
         }
         expect(died.offers).toEqual(lived.offers);
+        expect(devicesOf(died)).toEqual(devicesOf(lived));
       },
     );
     fc.assert(goesOn, { numRuns: 40 });
@@ -236,6 +325,17 @@ describe("any number of rollouts, whatever happens to their devices", () => {
     fc.assert(goesOn, { numRuns: 20, seed: -833763138 });
   });
 });
+
+/** What every rollout says of its devices. */
+function devicesOf(world: World): unknown {
+  return [...world.engine.rollouts].map(({ id, state, devices }) => [
+    [id, state],
+    ...[...devices.values()].map(({ device, wave, state: its, attempt, restore, hold }) => [
+      ...[device, wave, its, attempt],
+      ...[restore, hold?.reason, hold?.by],
+    ]),
+  ]);
+}
 
 function checkOffers(world: World): void {
   const attempts = new Set<string>();
@@ -273,4 +373,6 @@ function finish(world: World): void {
   const left = [...world.engine.rollouts].filter((live) => !ended(live));
   expect(left.map(({ id, state }) => [id, state])).toEqual([]);
   for (const live of world.engine.rollouts) expect([...live.restoring].length).toBe(0);
+  checkRolledBack(world);
+  checkSettled(world);
 }

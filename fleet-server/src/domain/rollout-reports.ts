@@ -3,6 +3,7 @@ import type { FleetDevice } from "./fleet.js";
 import { isNewer } from "./rollout-holds.js";
 import { ENGINE } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
+import { hasSubject, isBack, laterClaim } from "./rollout-places.js";
 import {
   GONE,
   hasFailed,
@@ -30,13 +31,6 @@ const PASSING_CODES: ReadonlySet<string> = new Set([
   "host_unresponsive",
 ]);
 
-/** Whether the device proves by its own report that it has this. */
-export function hasSubject(device: FleetDevice, subject: RolloutSubject): boolean {
-  return subject.kind === "package"
-    ? device.runningOf(subject.model)?.packageSha256 === subject.packageSha256
-    : device.configId === subject.configId;
-}
-
 /** What a roll-back of it would lead to; null where it runs nothing. */
 export function previousOf(device: FleetDevice, subject: RolloutSubject): Previous | null {
   if (subject.kind === "config") return { kind: "config", configId: device.configId };
@@ -49,12 +43,6 @@ export function previousOf(device: FleetDevice, subject: RolloutSubject): Previo
       packageSha256: running.packageSha256,
     }
   );
-}
-
-export function hasPrevious(device: FleetDevice, previous: Previous): boolean {
-  return previous.kind === "config"
-    ? device.configId === previous.configId
-    : device.runningOf(previous.model)?.packageSha256 === previous.packageSha256;
 }
 
 /** A device's word on its deployment, told by ingest as it came in; the step that follows judges it. */
@@ -107,7 +95,31 @@ function noteReturn(
   if (now - heardAt(entry, device) > silentMs || !device.online) return;
   // Another rollout has begun to change it meanwhile: it stays given up until that is over.
   if (!ended && device.changing > 0) return;
+  const later = ended ? undefined : laterClaim(live, entry, device)?.live;
+  if (later) return noteReplaced(live, entry, later, now);
   settle(live, entry, word ?? { state: "offered", errorCode: null, errorMessage: null }, now);
+}
+
+/** Its offer is in the device's desired state no longer. A newer rollout has the last word; after an older one it is asked again. */
+function noteReplaced(live: LiveRollout, entry: RolloutDevice, by: LiveRollout, now: number): void {
+  if (live.state === "rolling_back") return;
+  if (!isNewer(by, live)) {
+    live.change(entry, { state: "waiting", hold: null, retryAt: null, updated: now, word: null });
+    return;
+  }
+  live.change(entry, { state: "skipped", hold: supersededHold(by.id), updated: now });
+  live.note("skipped", ENGINE, entry);
+}
+
+/** The rollout that took the device failed there or was taken back, and the device reports this one's subject: it counts here again. */
+export function noteGivenBack(
+  live: LiveRollout,
+  entry: RolloutDevice,
+  device: FleetDevice,
+  now: number,
+): void {
+  if (live.state !== "running" && live.state !== "paused" && live.state !== "succeeded") return;
+  if (isBack(live, entry, device)) live.change(entry, { state: "active", hold: null, updated: now });
 }
 
 /** It reports something else as running, without having said that it went back. */

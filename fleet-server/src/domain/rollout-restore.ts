@@ -1,10 +1,10 @@
 import { DEPLOYMENT, formatModelVersion, isFinal } from "@fieldloop/protocol";
-import type { FleetDevice } from "./fleet.js";
+import type { Claim, FleetDevice } from "./fleet.js";
 import { mayRestore, type StepContext } from "./rollout-holds.js";
 import { ENGINE } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
 import type { OfferBudget } from "./rollout-offers.js";
-import { hasPrevious, hasSubject } from "./rollout-reports.js";
+import { hasPrevious, hasSubject, isBack, isReturning, laterClaim, stands } from "./rollout-places.js";
 import { isBusy, isInProgress, supersededHold, type RolloutDevice } from "./rollout.js";
 
 const ABORTED = "the rollout was aborted";
@@ -31,9 +31,15 @@ export function restoreDevices(live: LiveRollout, context: StepContext, budget: 
     if (entry.state === "waiting") endWaiting(live, entry, ROLLED_BACK, now);
     if (entry.restore !== "none" || entry.offered === null) continue;
     const device = context.fleet.get(entry.device);
-    const restoreDetail = noReturn(live, entry, device);
+    const later = laterClaim(live, entry, device);
+    // It may fail there, or be taken back: that would lead back to this one's version.
+    if (later && (isReturning(later) || isBusy(later.entry))) {
+      open = true;
+      continue;
+    }
+    const restoreDetail = noReturn(live, entry, device, later);
     if (restoreDetail !== undefined) {
-      if (entry.previous === null && isUnfinished(live, entry)) withdraw(live, entry, ROLLED_BACK, now);
+      if (isUnfinished(live, entry)) withdraw(live, entry, ROLLED_BACK, now);
       live.change(entry, { restore: "impossible", restoreDetail, updated: now });
       continue;
     }
@@ -49,17 +55,30 @@ export function restoreDevices(live: LiveRollout, context: StepContext, budget: 
 
 /**
  * Why a device cannot return; undefined where it can. Not one that had the version before this rollout, or nothing: there is no way
- * back to offer. Nor one that has something else by now: that is not this rollout's to take away.
+ * back to offer. Nor one that has something else by now, or was offered it: that is not this rollout's to take away.
  */
 function noReturn(
   live: LiveRollout,
   entry: RolloutDevice,
   device: FleetDevice | undefined,
+  later: Claim | undefined,
 ): string | undefined {
   const { previous, state, hold } = entry;
   if (previous === null) return "it had nothing before";
-  if (state === "skipped" && hold?.reason === "superseded") return hold.detail;
-  if (!device || hasSubject(device, live.record.subject) || hasPrevious(device, previous)) return undefined;
+  if (later && stands(later, device!)) return supersededHold(later.live.id).detail;
+  if (state === "skipped" && hold?.reason === "superseded" && !isBack(live, entry, device))
+    return hold.detail;
+  return otherNow(live, entry, device);
+}
+
+/** What it has that is neither this rollout's nor what it had before; undefined where there is no such thing. */
+function otherNow(
+  live: LiveRollout,
+  { previous }: RolloutDevice,
+  device: FleetDevice | undefined,
+): string | undefined {
+  if (!device || !previous || hasSubject(device, live.record.subject) || hasPrevious(device, previous))
+    return undefined;
   if (previous.kind === "config") return "it has another configuration by now";
   const running = device.runningOf(previous.model);
   // It runs nothing now: its way back is still this one.
@@ -69,18 +88,6 @@ function noReturn(
 /** The other rollout that is at it; that ends by itself. */
 function changerOf(live: LiveRollout, device: FleetDevice | undefined): LiveRollout | undefined {
   return device?.claims.find((claim) => claim.live !== live && isBusy(claim.entry))?.live;
-}
-
-/** The rollout whose offer took the place of this one's: the device's desired state holds nothing of this one any more. */
-function replacedBy(
-  live: LiveRollout,
-  { offered }: RolloutDevice,
-  device: FleetDevice | undefined,
-): LiveRollout | undefined {
-  return device?.claims.find(
-    (claim) =>
-      claim.live !== live && claim.live.slot === live.slot && (claim.entry.offered ?? 0) > (offered ?? 0),
-  )?.live;
 }
 
 function restore(live: LiveRollout, entry: RolloutDevice, now: number): void {
@@ -96,14 +103,15 @@ export function withdrawOffers(live: LiveRollout, actor: string, now: number): v
     const unfinished = isUnfinished(live, entry);
     if (entry.state === "waiting") endWaiting(live, entry, ABORTED, now);
     if (!unfinished) continue;
-    withdraw(live, entry, ABORTED, now);
-    if (entry.previous === null) continue;
     const device = live.deviceOf(entry);
-    const replacer = replacedBy(live, entry, device);
-    if (replacer) {
-      live.change(entry, { restore: "impossible", restoreDetail: supersededHold(replacer.id).detail });
+    const later = laterClaim(live, entry, device);
+    const kept = later ? supersededHold(later.live.id).detail : otherNow(live, entry, device);
+    if (entry.previous === null || kept !== undefined) {
+      withdraw(live, entry, ABORTED, now);
+      if (kept !== undefined) live.change(entry, { restore: "impossible", restoreDetail: kept });
       continue;
     }
+    cancel(live, entry, ABORTED, now);
     // One that was given up may be at another rollout's model by now: its desired state tells it both, and nobody waits for this one.
     const changer = changerOf(live, device);
     const restoreDetail = changer ? `rollout ${changer.id} is changing it; it goes back when it can` : null;
@@ -125,11 +133,16 @@ function isUnfinished(live: LiveRollout, entry: RolloutDevice): boolean {
   return device === undefined || !hasSubject(device, live.record.subject);
 }
 
-/** It is not to be done any more; a device that is silent stays so in what is told of it. */
+/** It is not to be done any more, and nothing is asked in its place. */
 function withdraw(live: LiveRollout, entry: RolloutDevice, errorMessage: string, now: number): void {
+  cancel(live, entry, errorMessage, now);
+  live.journal.withdrawals.push(entry);
+}
+
+/** A device that is silent stays so in what is told of it. */
+function cancel(live: LiveRollout, entry: RolloutDevice, errorMessage: string, now: number): void {
   if (isInProgress(entry.state))
     live.change(entry, { state: "cancelled", errorCode: "cancelled", errorMessage, updated: now });
-  if (entry.previous === null) live.journal.withdrawals.push(entry);
 }
 
 function endWaiting(live: LiveRollout, entry: RolloutDevice, detail: string, now: number): void {

@@ -8,6 +8,7 @@ import {
 } from "@fieldloop/protocol";
 import { Fleet } from "./fleet.js";
 import { targetTest } from "./groups.js";
+import { laneFor, type ReportedLane } from "./lanes.js";
 import type { DeviceStats } from "./gate-evidence.js";
 import { act, type Actor, type Refusal } from "./rollout-actions.js";
 import { RolloutEngine } from "./rollout-engine.js";
@@ -15,7 +16,6 @@ import type { Journal } from "./rollout-journal.js";
 import type { LiveRollout } from "./rollout-live.js";
 import {
   isBusy,
-  slotOf,
   type PackageRef,
   type RolloutDevice,
   type RolloutRecord,
@@ -71,6 +71,9 @@ interface Pending {
   step: number;
 }
 
+/** What a lane of a device, or its configuration, was told last. */
+export type Assigned = Pick<Pending, "rollout" | "attempt" | "purpose" | "subject">;
+
 export interface WorldDevice {
   readonly device: string;
   tags: Record<string, string>;
@@ -78,10 +81,13 @@ export interface WorldDevice {
   online: boolean;
   suspended: boolean;
   running: PackageRef | null;
+  /** Of a device with several: each for a model. */
+  lanes: readonly ReportedLane<PackageRef>[];
   configId: string | null;
-  pending: Pending | null;
-  /** Taken back from it while another rollout's offer is under way: its turn comes after that. */
-  next: Pending | null;
+  /** Its desired state, by lane, and `config`. */
+  readonly desired: Map<string, Assigned>;
+  /** What it is at, by place: each lane goes its own way. */
+  readonly pending: Map<string, Pending>;
   muted: boolean;
 }
 
@@ -119,6 +125,10 @@ export class World {
   /** What each step wrote down, newest last. */
   readonly journals: { rollout: string; journal: Journal }[] = [];
   offers: { device: string; rollout: string; attempt: number; time: number }[] = [];
+  /** What was taken back from devices. */
+  readonly restores: { device: string; time: number }[] = [];
+  /** Offers that another rollout's restore took the place of, as they stood then. */
+  readonly overwritten: { device: string; by: LiveRollout; offer: LiveRollout; entry: RolloutDevice }[] = [];
   #rollouts = 0;
 
   constructor(options: WorldOptions = {}) {
@@ -134,9 +144,10 @@ export class World {
       online: true,
       suspended: false,
       running: packageOf(1),
+      lanes: [],
       configId: null,
-      pending: null,
-      next: null,
+      desired: new Map(),
+      pending: new Map(),
       muted: false,
       ...change,
     };
@@ -148,7 +159,7 @@ export class World {
 
   /** A device's own report and what operators said of it, as the server knows them. */
   tell(device: WorldDevice, lastSeen = device.muted || !device.online ? 0 : this.now): void {
-    const { device: id, tags, facts, online, suspended, running, configId } = device;
+    const { device: id, tags, facts, online, suspended, running, lanes, configId } = device;
     this.fleet.put({
       device: id,
       tags,
@@ -157,7 +168,7 @@ export class World {
       suspended,
       running,
       configId,
-      lanes: [],
+      lanes,
       lastSeen,
     });
   }
@@ -282,57 +293,58 @@ export class World {
       for (const entry of journal.offers) {
         const { device, attempt } = entry;
         this.offers.push({ device, rollout: live.id, attempt, time: this.now });
-        if (entry.state === "offered") this.#assign(device, live.id, attempt, "offer", live.record.subject);
+        this.#assign(device, live.id, attempt, "offer", live.record.subject, entry.state === "offered");
       }
       for (const { device, attempt } of journal.withdrawals) {
         const told = this.devices.get(device)!;
-        if (told.pending?.rollout === live.id && told.pending.attempt === attempt) told.pending = null;
+        for (const [place, { rollout, purpose, ...one }] of told.desired)
+          if (rollout === live.id && purpose === "offer" && one.attempt === attempt)
+            told.desired.delete(place);
+        for (const [place, one] of told.pending)
+          if (one.rollout === live.id && one.attempt === attempt) told.pending.delete(place);
       }
       for (const { device, previous, attempt } of journal.restores) {
-        const subject = previous!.kind === "package" ? previous! : null;
-        this.#assign(
-          device,
-          live.id,
-          attempt,
-          "restore",
-          subject,
-          previous!.kind === "config" ? previous!.configId : null,
-        );
+        this.restores.push({ device, time: this.now });
+        const subject =
+          previous!.kind === "package"
+            ? previous!
+            : { kind: "config" as const, configId: previous!.configId as string, policy: {} };
+        this.#assign(device, live.id, attempt, "restore", subject);
       }
     }
   }
 
+  /** @param toDo false where the device has it already */
   #assign(
     id: string,
     rollout: string,
     attempt: number,
     purpose: "offer" | "restore",
-    subject: RolloutSubject | PackageRef | null,
-    configId: string | null = null,
+    subject: RolloutSubject,
+    toDo = true,
   ): void {
     const device = this.devices.get(id)!;
-    const whole: RolloutSubject =
-      subject && "kind" in subject
-        ? (subject as RolloutSubject)
-        : subject
-          ? { kind: "package", ...subject }
-          : { kind: "config", configId: configId as string, policy: {} };
-    const pending: Pending = { at: this.now + 1000, rollout, attempt, purpose, subject: whole, step: 0 };
-    const current = device.pending;
-    if (current?.purpose === "offer" && purpose === "restore" && slotOf(current.subject) !== slotOf(whole))
-      device.next = pending;
-    else device.pending = pending;
+    const place = placeOf(device, subject);
+    const told = device.desired.get(place);
+    if (purpose === "restore" && told?.purpose === "offer" && told.rollout !== rollout) {
+      const [by, offer] = [this.engine.get(rollout)!, this.engine.get(told.rollout)];
+      // One that is over and gone from memory is told of by what its device has.
+      if (offer) this.overwritten.push({ device: id, by, offer, entry: { ...offer.devices.get(id)! } });
+    }
+    device.desired.set(place, { rollout, attempt, purpose, subject });
+    device.pending.delete(place);
+    if (!toDo) return;
+    device.pending.set(place, { at: this.now + 1000, rollout, attempt, purpose, subject, step: 0 });
   }
 
   #live(device: WorldDevice): void {
     if (!device.online || device.suspended) return;
-    if (!device.pending) [device.pending, device.next] = [device.next, null];
-    const { pending } = device;
-    if (pending && this.now >= pending.at) this.#progress(device, pending);
+    for (const [place, pending] of device.pending)
+      if (this.now >= pending.at) this.#progress(device, place, pending);
     if (!device.muted) this.fleet.seen(device.device, this.now);
   }
 
-  #progress(device: WorldDevice, pending: Pending): void {
+  #progress(device: WorldDevice, place: string, pending: Pending): void {
     const { subject } = pending;
     const how =
       pending.purpose === "offer"
@@ -340,7 +352,7 @@ export class World {
         : GOOD;
     if (subject.kind === "config") {
       device.configId = subject.configId;
-      device.pending = null;
+      device.pending.delete(place);
       this.tell(device);
       return;
     }
@@ -352,11 +364,13 @@ export class World {
       pending.at = this.now + how.stepSeconds * 1000;
       return;
     }
-    device.pending = null;
+    device.pending.delete(place);
     if (how.ends === "mute") device.muted = true;
     else if (how.ends === "active") {
       const { model, version, packageSha256 } = subject;
-      device.running = { model, version, packageSha256 };
+      const running = { model, version, packageSha256 };
+      if (device.lanes.length === 0) device.running = running;
+      else device.lanes = device.lanes.map((lane) => (lane.name === place ? { ...lane, running } : lane));
       device.muted = false;
       this.tell(device);
       this.#say(device, pending, "active");
@@ -377,6 +391,18 @@ export class World {
       errorMessage: failed ? "golden case 1" : null,
     });
   }
+}
+
+/** What a rollout of this changes on a device: one of its lanes, or `config`. */
+export function placeOf({ lanes }: Pick<WorldDevice, "lanes">, subject: RolloutSubject): string {
+  return subject.kind === "config" ? "config" : laneFor(lanes, subject.model);
+}
+
+/** What a device has in a rollout's place: a package's hash, or a configuration's id. */
+export function hasThere(device: WorldDevice, subject: RolloutSubject): string | null {
+  if (subject.kind === "config") return device.configId;
+  const lane = device.lanes.find(({ name }) => name === placeOf(device, subject));
+  return (lane ? lane.running : device.running)?.packageSha256 ?? null;
 }
 
 /** Rollouts that are changing a device now. */

@@ -120,9 +120,26 @@ export class DesiredService {
           ? new FieldloopError("device_suspended", `Assign: device "${change.device}" is suspended`)
           : undefined;
       if (refusal) issued.refused.set(change.device, refusal);
-      else issued.stored.push(await this.#write(tx, change, brief!, policies, groups));
+      else await this.#writeOrRefuse(tx, change, brief!, policies, groups, issued);
     }
     return issued;
+  }
+
+  /** A device that can take no more is refused: it keeps no other from its own. */
+  async #writeOrRefuse(
+    tx: Database,
+    change: DesiredChange,
+    brief: DeviceBrief,
+    policies: ReadonlyMap<string, DevicePolicyChange>,
+    groups: Awaited<ReturnType<DeviceStore["groups"]>>,
+    { stored, refused }: Issued,
+  ): Promise<void> {
+    try {
+      stored.push(await this.#write(tx, change, brief, policies, groups));
+    } catch (error) {
+      if (!(error instanceof FieldloopError) || error.code !== "limit_exceeded") throw error;
+      refused.set(change.device, error);
+    }
   }
 
   /** Sends what was written to its devices; a crash before it is healed by the next start. */

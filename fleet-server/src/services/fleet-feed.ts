@@ -42,10 +42,7 @@ export class FleetFeed {
 
   /** Brings the picture up to what is stored now, of many devices a part. @returns whether some are left */
   async catchUp(): Promise<boolean> {
-    if (this.#regrouped) {
-      this.#regrouped = false;
-      this.fleet.setGroups(await this.#options.groups.groups());
-    }
+    if (this.#regrouped) await this.#regroup();
     if (this.#changed.size === 0) return false;
     const changed: string[] = [];
     for (const device of this.#changed) {
@@ -53,7 +50,23 @@ export class FleetFeed {
       changed.push(device);
       this.#changed.delete(device);
     }
-    for (const record of await this.#options.store.these(changed)) this.fleet.put(record);
+    try {
+      for (const record of await this.#options.store.these(changed)) this.fleet.put(record);
+    } catch (error) {
+      // The store could not be read: what happened to them is still to be read.
+      for (const device of changed) this.#changed.add(device);
+      throw error;
+    }
     return this.#changed.size > 0;
+  }
+
+  async #regroup(): Promise<void> {
+    this.#regrouped = false;
+    try {
+      this.fleet.setGroups(await this.#options.groups.groups());
+    } catch (error) {
+      this.#regrouped = true;
+      throw error;
+    }
   }
 }

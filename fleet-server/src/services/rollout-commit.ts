@@ -1,4 +1,4 @@
-import { formatModelVersion, type Assignment, type FieldloopError } from "@fieldloop/protocol";
+import { FieldloopError, formatModelVersion, type Assignment } from "@fieldloop/protocol";
 import type { Clock } from "../context.js";
 import { type Journal, type JournalEntry } from "../domain/rollout-journal.js";
 import type { LiveRollout } from "../domain/rollout-live.js";
@@ -36,13 +36,14 @@ export class RolloutCommit {
   /** @throws FieldloopError `precondition_failed` where another process changed the rollout; then its live form is stale */
   async write(live: LiveRollout, journal: Journal): Promise<{ refused: Map<string, FieldloopError> }> {
     const { database, desired } = this.#options;
-    const offers = await this.#changes(live, journal.offers, "offer");
-    const restores = await this.#changes(live, journal.restores, "restore");
+    const unknown = new Map<string, FieldloopError>();
+    const offers = await this.#changes(live, journal.offers, "offer", unknown);
+    const restores = await this.#changes(live, journal.restores, "restore", unknown);
     const withdrawals = journal.withdrawals.map(({ device, attempt }) => ({
       device,
       withdraw: deploymentId(live.id, device, "offer", attempt),
     }));
-    const refused = new Map<string, FieldloopError>();
+    const refused = new Map(unknown);
     const stored: StoredDesired[] = [];
     await database.transaction(async (tx) => {
       await this.#records(tx, live, journal);
@@ -94,10 +95,23 @@ export class RolloutCommit {
     live: LiveRollout,
     entries: readonly RolloutDevice[],
     purpose: "offer" | "restore",
+    unknown: Map<string, FieldloopError>,
   ): Promise<DesiredChange[]> {
     const changes: DesiredChange[] = [];
     const versions = new Map<string, StoredVersion>();
-    for (const entry of entries) changes.push(await this.#change(live, entry, purpose, versions));
+    for (const entry of entries) {
+      try {
+        changes.push(await this.#change(live, entry, purpose, versions));
+      } catch (error) {
+        if (purpose === "offer" || !(error instanceof FieldloopError) || error.code !== "not_found")
+          throw error;
+        // One device that cannot go back keeps nobody else from it; what it has not finished is not to be done all the same.
+        unknown.set(entry.device, error);
+        const { device, attempt, state } = entry;
+        if (state !== "active")
+          changes.push({ device, withdraw: deploymentId(live.id, device, "offer", attempt) });
+      }
+    }
     return changes;
   }
 
@@ -122,6 +136,11 @@ export class RolloutCommit {
     if (!version)
       versions.set(key, (version = await this.#options.registry.require(wanted.model, wanted.version)));
     const { packageSha256, manifestBytes } = version;
+    if (packageSha256 !== wanted.packageSha256)
+      throw new FieldloopError(
+        "not_found",
+        `Read version: "${key}" is another package here than "${wanted.packageSha256}"`,
+      );
     const { model, version: number } = wanted;
     const about = { deployment: deploymentId(live.id, device, purpose, entry.attempt), rollout: live.id };
     const terms = purpose === "offer" ? this.#terms(live, entry) : {};

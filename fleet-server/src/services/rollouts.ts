@@ -22,7 +22,7 @@ import { LiveRollout } from "../domain/rollout-live.js";
 import { deploymentId, hasFailed, type RolloutDevice, type RolloutRecord } from "../domain/rollout.js";
 import { supersedersOf } from "../domain/rollout-tally.js";
 import { planWaves } from "../domain/waves.js";
-import type { CommitEffects } from "../ingest/context.js";
+import type { CommitEffects, DeploymentNews } from "../ingest/context.js";
 import { AuditStore } from "../store/audit.js";
 import type { Database } from "../store/database.js";
 import type { DeploymentStore } from "../store/deployments.js";
@@ -75,7 +75,7 @@ const LATE_FEEDBACK_MS = 600_000;
 
 /**
  * Rollouts: what people ask for, and the engine's steps made durable. The engine works in memory; a step whose commit fails is
- * forgotten with the live form of its rollout, which is read again from the store.
+ * forgotten with the live form of its rollout, which is read again from the store before anything else is done.
  */
 export class RolloutService {
   readonly #options: RolloutServiceOptions;
@@ -84,6 +84,10 @@ export class RolloutService {
   readonly #evidence: RolloutEvidence;
   readonly #engine: RolloutEngine;
   readonly #fits = new Map<string, FitCheck>();
+  /** Rollouts whose step was not stored: their live form is gone, and read again as soon as the store can be read. */
+  readonly #stale = new Set<string>();
+  /** What devices said of rollouts that are being read: it may be in none of what was read. */
+  readonly #loading = new Map<string, DeploymentNews[]>();
   readonly timer: TickTimer;
   /** One change at a time in this process; between processes the stored revision decides. */
   #queue: Promise<unknown> = Promise.resolve();
@@ -130,11 +134,16 @@ export class RolloutService {
   /** What ingest made durable. */
   committed({ seen, words }: CommitEffects): void {
     this.#options.feed.seen(seen);
-    for (const { rollout, deployment, device, ...word } of words) {
-      const attempt = this.#engine.get(rollout)?.devices.get(device)?.attempt;
-      if (attempt !== undefined && deploymentId(rollout, device, "offer", attempt) === deployment)
-        this.#engine.noteWord(rollout, device, attempt, word);
+    for (const news of words) {
+      this.#loading.get(news.rollout)?.push(news);
+      this.#hear(news);
     }
+  }
+
+  #hear({ rollout, deployment, device, ...word }: DeploymentNews): void {
+    const attempt = this.#engine.get(rollout)?.devices.get(device)?.attempt;
+    if (attempt !== undefined && deploymentId(rollout, device, "offer", attempt) === deployment)
+      this.#engine.noteWord(rollout, device, attempt, word);
   }
 
   /** @throws FieldloopError `rollout_needs_evidence`, `version_awaiting_signature`, `not_found`, `invalid_argument` */
@@ -143,6 +152,7 @@ export class RolloutService {
       this.#demandRight();
       const actor = by.name;
       await this.load();
+      await this.#renew();
       await this.#options.feed.catchUp();
       const { database, clock, newId, configs } = this.#options;
       const { fleet } = this.#options.feed;
@@ -186,6 +196,7 @@ export class RolloutService {
   /** @throws FieldloopError `not_found`, `conflict` where the state does not allow it */
   async act(rollout: string, action: RolloutAction, actor: Actor): Promise<RolloutView> {
     return this.#exclusive(async () => {
+      await this.#renew();
       const live = this.#engine.get(rollout) ?? (await this.#load(await this.#require(rollout)));
       await this.#act(live, action, actor);
       this.timer.wake();
@@ -275,6 +286,7 @@ export class RolloutService {
     if (!this.#mayDecide) return false;
     return this.#exclusive(async () => {
       await this.load();
+      await this.#renew();
       let left = await this.#options.feed.catchUp();
       const now = this.#options.clock.now();
       for (const live of this.#engine.looksDue(now)) {
@@ -295,9 +307,17 @@ export class RolloutService {
     const refusal = act(live, action, actor, this.#options.clock.now());
     if (refusal !== undefined)
       throw new FieldloopError("conflict", `${action.action} rollout "${live.id}": ${refusal}`);
-    this.#engine.noteMove(live);
-    // Another rollout that it took the place of is written by the next step.
     await this.#write(live);
+    // Another rollout that it took the place of is written by the next step.
+    this.#engine.noteMove(live);
+  }
+
+  /** Reads again what a failed commit left behind. Until that is done nothing is decided: what the others may do depends on it. */
+  async #renew(): Promise<void> {
+    for (const rollout of this.#stale) {
+      await this.#load(await this.#require(rollout));
+      this.#stale.delete(rollout);
+    }
   }
 
   /** Stores what a step changed. What fails is read again from the store: nothing of it happened. */
@@ -310,7 +330,9 @@ export class RolloutService {
       const { refused } = await this.#commit.write(live, journal);
       for (const [device, error] of refused) this.#refuse(live, device, error, now);
     } catch (error) {
-      await this.#load(await this.#require(live.id));
+      // What kept it from being written may keep it from being read, too.
+      this.#engine.unload(live.id);
+      this.#stale.add(live.id);
       throw error;
     }
     this.#options.live.publish({ type: "rollout", id: live.id });
@@ -321,10 +343,10 @@ export class RolloutService {
       await this.#reinstate(await this.#store.supersededBy(live.id));
   }
 
-  /** The device was deleted meanwhile, or suspended before the offer: no report will ever come. */
+  /** The device was deleted meanwhile, or suspended before the offer, or cannot be told this: no report will ever come. */
   #refuse(live: LiveRollout, device: string, error: FieldloopError, now: number): void {
     const entry = live.devices.get(device)!;
-    if (entry.restore === "offered")
+    if (entry.restore !== "none")
       live.change(entry, { restore: "impossible", restoreDetail: error.message, updated: now });
     else
       live.change(entry, {
@@ -335,18 +357,30 @@ export class RolloutService {
       });
   }
 
-  /** What it had taken the place of says again what the target has. */
+  /** What it had taken the place of says again what the target has, where a still newer one does not. */
   async #reinstate(superseded: readonly StoredRollout[]): Promise<void> {
     for (const stored of superseded) {
       const older = this.#engine.get(stored.record.rollout) ?? (await this.#load(stored));
-      older.set({ supersededBy: null, current: true });
+      const heir = this.#engine.successorOf(older)?.id ?? (await this.#heirOf(stored.record));
+      older.set({ supersededBy: heir, current: heir === null });
     }
+  }
+
+  /** Who took the place of the one that took its place, and so on, until one that is not taken back; null where there is none. */
+  async #heirOf({ supersededBy }: RolloutRecord): Promise<string | null> {
+    if (supersededBy === null) return null;
+    const stored = await this.#store.get(supersededBy);
+    if (!stored) return null;
+    const { record } = stored;
+    const isOff = record.state === "aborted" || record.state === "rolled_back";
+    return isOff ? this.#heirOf(record) : supersededBy;
   }
 
   /** A rollout that is over and serves nobody any longer leaves the memory. */
   async #retire(live: LiveRollout, now: number): Promise<void> {
     const { state, finished, current } = live.record;
     const over = finished !== null && !current && state !== "rolling_back";
+    if (this.#engine.get(live.id) !== live) return;
     if (!over || live.restoring.size > 0 || live.inProgress.size > 0 || now - finished < LATE_FEEDBACK_MS)
       return;
     await this.#store.saveAccuracy(live.id, await this.#accuracy(live));
@@ -355,6 +389,19 @@ export class RolloutService {
   }
 
   async #load(stored: StoredRollout, planned?: Parameters<RolloutStore["add"]>[2]): Promise<LiveRollout> {
+    const { rollout } = stored.record;
+    const meanwhile: DeploymentNews[] = [];
+    this.#loading.set(rollout, meanwhile);
+    try {
+      const live = await this.#read(stored, planned);
+      for (const news of meanwhile) this.#hear(news);
+      return live;
+    } finally {
+      this.#loading.delete(rollout);
+    }
+  }
+
+  async #read(stored: StoredRollout, planned?: Parameters<RolloutStore["add"]>[2]): Promise<LiveRollout> {
     const { record, waves } = stored;
     const devices = planned ?? (await this.#store.devices(record.rollout));
     const words = planned ? [] : await this.#options.deployments.ofRollout(record.rollout);

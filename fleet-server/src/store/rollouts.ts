@@ -1,5 +1,6 @@
 import {
   FieldloopError,
+  ROLLOUT_DEVICE_STATES,
   type DecidedBy,
   type ErrorCode,
   type GateVerdict,
@@ -11,7 +12,14 @@ import {
 } from "@fieldloop/protocol";
 import { sql, type SQL } from "drizzle-orm";
 import type { JournalEntry } from "../domain/rollout-journal.js";
-import type { Previous, RolloutDevice, RolloutRecord, RolloutWave, Watch } from "../domain/rollout.js";
+import {
+  isInProgress,
+  type Previous,
+  type RolloutDevice,
+  type RolloutRecord,
+  type RolloutWave,
+  type Watch,
+} from "../domain/rollout.js";
 import type { Database, Migration } from "./database.js";
 import { newestFirst, type Behind } from "./newest.js";
 
@@ -153,6 +161,10 @@ const deviceColumns = sql.raw(`device, wave, position, control, joined, state, h
   hold_detail as "holdDetail", hold_by as "holdBy", attempt, error_code as "errorCode", error_message as "errorMessage", offered, updated,
   retry_at as "retryAt", previous, restore, restore_detail as "restoreDetail", restore_offered as "restoreOffered", watch`);
 
+const IN_PROGRESS = sql.join(
+  ROLLOUT_DEVICE_STATES.filter(isInProgress).map((state) => sql`${state}`),
+  sql`, `,
+);
 const NEWEST = newestFirst("created", "rollout");
 
 /** Devices written in one statement. */
@@ -217,10 +229,11 @@ export class RolloutStore {
     );
   }
 
-  /** What the engine has to work on after a start: everything that is not over, or still serves its target. */
+  /** What the engine has to work on after a start: everything that is not over, still serves its target, or has devices at it. */
   async listLive(): Promise<StoredRollout[]> {
     return this.#load(sql`where state in ('draft', 'awaiting_approval', 'scheduled', 'running', 'paused', 'rolling_back')
-      or current = 1 or exists (select 1 from rollout_devices d where d.rollout = rollouts.rollout and d.restore = 'offered')
+      or current = 1 or exists (select 1 from rollout_devices d where d.rollout = rollouts.rollout and (d.restore = 'offered'
+        or (rollouts.state = 'succeeded' and d.restore = 'none' and d.state in (${IN_PROGRESS}))))
       order by created`);
   }
 
