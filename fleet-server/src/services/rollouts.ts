@@ -315,7 +315,8 @@ export class RolloutService {
   /** Reads again what a failed commit left behind. Until that is done nothing is decided: what the others may do depends on it. */
   async #renew(): Promise<void> {
     for (const rollout of this.#stale) {
-      await this.#load(await this.#require(rollout));
+      const stored = await this.#store.get(rollout);
+      if (stored) await this.#load(stored);
       this.#stale.delete(rollout);
     }
   }
