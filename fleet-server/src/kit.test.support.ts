@@ -8,6 +8,7 @@ import {
   encodePredictions,
   upTopic,
   type Ack,
+  type DeviceState,
   type EnrolResponse,
   type EventData,
   type Facts,
@@ -41,6 +42,31 @@ export const FACTS: Facts = {
   opsetMax: 21,
   irVersionMax: 10,
   manifestSchemaMax: 1,
+};
+
+/** What a device says of itself that runs nothing and has done nothing. */
+export const QUIET_STATE: DeviceState = {
+  time: 1,
+  boot: 1,
+  agentVersion: "0.1.0",
+  facts: FACTS,
+  running: null,
+  previous: null,
+  deployment: null,
+  lanes: [],
+  configId: null,
+  desiredRevision: 1,
+  warnings: [],
+  counters: {
+    predictions: 0,
+    framesDropped: 0,
+    framesFailed: 0,
+    samplesTaken: 0,
+    recordsEvicted: 0,
+    hostRestarts: 0,
+  },
+  spool: { records: 0, bytes: 0, bytesMax: 1 },
+  source: "test",
 };
 
 export interface TestServer extends ServerHandle {

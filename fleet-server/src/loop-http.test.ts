@@ -26,7 +26,7 @@ import type { ModelPackage } from "@fieldloop/runtime/node";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import {
   enrol,
-  FACTS,
+  QUIET_STATE,
   rows,
   startTestServer,
   TestDevice,
@@ -100,25 +100,9 @@ class SmallAgent {
       since: now,
     };
     const state = encodeMessage("state", {
+      ...QUIET_STATE,
       time: now,
-      boot: 1,
-      agentVersion: "0.1.0",
-      facts: FACTS,
       running,
-      previous: null,
-      deployment: null,
-      desiredRevision: 1,
-      warnings: [],
-      counters: {
-        predictions: 0,
-        framesDropped: 0,
-        framesFailed: 0,
-        samplesTaken: 0,
-        recordsEvicted: 0,
-        hostRestarts: 0,
-      },
-      spool: { records: 0, bytes: 0, bytesMax: 1 },
-      source: "test",
     });
     await this.device.publish("state", state, true);
   }

@@ -12,7 +12,7 @@ import {
 import type { ModelPackage } from "@fieldloop/runtime/node";
 import { CommitEffects } from "./ingest/context.js";
 import { FileBlobStore } from "./blob/files.js";
-import { FACTS, silent } from "./kit.test.support.js";
+import { FACTS, QUIET_STATE, silent } from "./kit.test.support.js";
 import { DatasetService } from "./services/datasets.js";
 import { DesiredService } from "./services/desired.js";
 import { EvaluationService } from "./services/evaluation.js";
@@ -189,11 +189,8 @@ export class LoopKit {
       await this.devices.touch(tx, device, now);
       await this.devices.setPresence(tx, device, 1, true);
       await this.devices.setState(tx, device, {
+        ...QUIET_STATE,
         time: now,
-        boot: 1,
-        agentVersion: "0.1.0",
-        lanes: [],
-        facts: FACTS,
         running: {
           model: "shapes",
           version,
@@ -202,21 +199,7 @@ export class LoopKit {
           executionProvider: "cpu",
           since: now,
         },
-        previous: null,
-        deployment: null,
-        desiredRevision: 1,
         configId,
-        warnings: [],
-        counters: {
-          predictions: 0,
-          framesDropped: 0,
-          framesFailed: 0,
-          samplesTaken: 0,
-          recordsEvicted: 0,
-          hostRestarts: 0,
-        },
-        spool: { records: 0, bytes: 0, bytesMax: 1 },
-        source: "test",
       });
     });
     this.#live.publish({ type: "device", id: device, device });

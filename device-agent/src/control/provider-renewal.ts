@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { toFieldloopError } from "@fieldloop/protocol";
+import { type LaneState, toFieldloopError } from "@fieldloop/protocol";
 import type { Logger } from "pino";
 import type { Clock } from "../clock.js";
-import type { PackageToRun } from "../ipc.js";
+import type { PackageToRun, ProviderToRun } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
 import { isSettled } from "./deployment-rules.js";
 import { PROVIDER_SHOWN_MAX } from "./host-link-options.js";
@@ -20,10 +20,13 @@ export interface ProviderRenewalOptions {
   readonly pollMs?: number;
 }
 
-/** A lane, and what it should run. */
+/** A lane that runs what it should, and what that is best run on. */
 interface Place {
   readonly lane: string;
   readonly target: PackageToRun;
+  readonly running: NonNullable<LaneState["running"]>;
+  /** Undefined where there was nothing to choose from. */
+  readonly best: ProviderToRun | undefined;
 }
 
 /**
@@ -73,13 +76,10 @@ export class ProviderRenewal {
       const { packageSha256 } = target;
       tried.add(packageSha256);
       log.info({ package: packageSha256.slice(0, 16) }, "looking anew for what it runs on");
-      try {
-        await host.selfTest(target, this.#stop.signal);
-      } catch (error) {
-        this.#stays(error);
-      }
+      await this.#try(() => host.selfTest(target, this.#stop.signal));
     }
-    if (this.#isElsewhere()) await host.restart();
+    if (this.#places().some((place) => this.#isElsewhere(place) || this.#isOtherVariant(place)))
+      await host.restart();
   }
 
   async #watch(): Promise<void> {
@@ -103,52 +103,44 @@ export class ProviderRenewal {
     const waiting = this.#places().filter(({ target }) => providers.lacksServer(target.packageSha256));
     const looked = new Map(waiting.map(({ target }) => [target.packageSha256, target]));
     for (const target of looked.values()) await this.#try(() => host.selfTest(target, this.#stop.signal));
-    const away = this.#places().filter((place) => this.#isAway(place));
+    const away = this.#places().filter((place) => this.#isElsewhere(place));
     for (const { lane, target } of away) {
-      const isThere = await this.#try(() => host.returnToBest(lane, target, this.#stop.signal));
-      if (isThere) this.#options.log.info({ lane }, "its provider works again");
+      await this.#try(() => host.returnToBest(lane, target, this.#stop.signal));
     }
     return waiting.length > 0 || away.length > 0;
   }
 
-  async #try(work: () => Promise<unknown>): Promise<boolean> {
+  async #try(work: () => Promise<unknown>): Promise<void> {
     try {
       await work();
-      return true;
     } catch (error) {
-      this.#stays(error);
-      return false;
+      this.#stop.signal.throwIfAborted();
+      const { code, message } = toFieldloopError(error);
+      this.#options.log.warn({ code }, `it stays on what it runs on: ${message}`);
     }
-  }
-
-  #stays(error: unknown): void {
-    this.#stop.signal.throwIfAborted();
-    const { code, message } = toFieldloopError(error);
-    this.#options.log.warn({ code }, `it stays on what it runs on: ${message}`);
   }
 
   /** What runs in order; a lane with a deployment in hand is left alone. */
   #places(): Place[] {
-    const { host, updater } = this.#options;
+    const { host, providers, updater } = this.#options;
     return host.states.flatMap(({ name, running }) => {
       const { toRun, deployment } = updater(name);
       const isQuiet = deployment === null || isSettled(deployment.state);
       return running && toRun?.packageSha256 === running.packageSha256 && isQuiet
-        ? [{ lane: name, target: toRun }]
+        ? [{ lane: name, target: toRun, running, best: providers.planFor(toRun).providers?.[0] }]
         : [];
     });
   }
 
-  /** It runs on another provider than the best; with which variant, the governor may have decided. */
-  #isAway({ lane, target }: Place): boolean {
-    const { host, providers } = this.#options;
-    const best = providers.planFor(target).providers?.[0];
-    const running = host.states.find(({ name }) => name === lane)?.running;
+  /** It runs on another provider than what is best now; with which variant, the governor may have decided. */
+  #isElsewhere({ best, running }: Place): boolean {
     return (
-      best !== undefined &&
-      running?.packageSha256 === target.packageSha256 &&
-      best.executionProvider.slice(0, PROVIDER_SHOWN_MAX) !== running.executionProvider
+      best !== undefined && best.executionProvider.slice(0, PROVIDER_SHOWN_MAX) !== running.executionProvider
     );
+  }
+
+  #isOtherVariant({ best, running }: Place): boolean {
+    return best !== undefined && best.variant !== running.variant;
   }
 
   /** Every lane runs what it should, and no deployment is in hand. */
@@ -174,20 +166,5 @@ export class ProviderRenewal {
       .map(({ name }) => updater(name).toRun)
       .filter((target) => target !== undefined);
     return targets.filter(({ packageSha256 }) => providers.isOutdated(packageSha256));
-  }
-
-  /** A lane runs on something else than what is best now. */
-  #isElsewhere(): boolean {
-    const { host, providers, updater } = this.#options;
-    return host.states.some(({ name, running }) => {
-      const target = updater(name).toRun;
-      const best = target && providers.planFor(target).providers?.[0];
-      if (!best || !running) return false;
-      const { executionProvider, variant } = best;
-      return (
-        executionProvider.slice(0, PROVIDER_SHOWN_MAX) !== running.executionProvider ||
-        variant !== running.variant
-      );
-    });
   }
 }

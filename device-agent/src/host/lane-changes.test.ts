@@ -1,12 +1,9 @@
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { systemClock } from "../clock.js";
-import type { HostMessage, PackageToRun, StartMessage } from "../ipc.js";
-import { parseLaneSpecs } from "../lane-spec.js";
+import type { HostMessage, PackageToRun } from "../ipc.js";
+import { makeTestLane } from "../testing/lane.test.kit.js";
 import { scratchFolder, writeTestPackage } from "../testing/package.test.kit.js";
-import { Lane } from "./lane.js";
-import { ModelPool } from "./model-pool.js";
-import { NumberBlocks } from "./numbers.js";
+import type { Lane } from "./lane.js";
 import { Scheduler } from "./scheduler.js";
 
 let folder: Awaited<ReturnType<typeof scratchFolder>>;
@@ -16,28 +13,11 @@ let scheduler: Scheduler;
 beforeEach(async () => {
   folder = await scratchFolder();
   said = [];
-  const [spec] = parseLaneSpecs(["http:0"]);
-  const laneStart = {
-    spec: spec!,
-    package: undefined,
-    numbers: { next: 0, end: 0 },
-    frameMarkPath: join(folder.path, "frame.mark"),
-  };
-  const sampling = { bytesPerHour: 0, randomShare: 0, worthMin: 1, worthPerMinute: 0 };
-  const start: StartMessage = {
-    ...{ kind: "start", device: "cam-1", boot: 1, lanes: [laneStart], nextBlock: 0, sampling },
-    ...{ profileIntervalSeconds: 60, quarantined: [], suspects: [], threadCount: 1 },
-    ...{ thermalPath: undefined, governorTimes: undefined },
-  };
-  lane = new Lane({
-    ...{ start, lane: laneStart, sampling, blocks: new NumberBlocks(0), random: Math.random },
-    pool: new ModelPool({ threadCount: 1, isShared: false, onProviderFailed: () => undefined }),
-    send: (message) => Promise.resolve(void said.push(message)),
-    clock: systemClock,
+  lane = makeTestLane({
+    folder: folder.path,
+    source: "http:0",
+    send: (message) => void said.push(message),
     onWaiting: () => scheduler.wake(),
-    onDead: (error) => {
-      throw error;
-    },
   });
   scheduler = new Scheduler({ tasks: [lane], threadCount: 1, now: () => performance.now() });
 });

@@ -1,14 +1,12 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, it } from "vitest";
-import type { HostMessage, StartMessage } from "../ipc.js";
+import type { HostMessage } from "../ipc.js";
 import { AGENT_LIMITS } from "../limits.js";
-import { parseLaneSpecs } from "../lane-spec.js";
 import { until } from "../testing/fleet.test.kit.js";
+import { makeTestLane } from "../testing/lane.test.kit.js";
 import { scratchFolder, writeSumPackage } from "../testing/package.test.kit.js";
-import { Lane } from "./lane.js";
-import { ModelPool } from "./model-pool.js";
-import { NumberBlocks } from "./numbers.js";
+import type { Lane } from "./lane.js";
 
 let folder: Awaited<ReturnType<typeof scratchFolder>>;
 let said: HostMessage[];
@@ -32,29 +30,12 @@ async function open(): Promise<Lane> {
   const path = join(folder.path, "rows.ndjson");
   await writeFile(path, '{"x":1}\n'.repeat(5));
   const pkg = await writeSumPackage(join(folder.path, "package"));
-  const [spec] = parseLaneSpecs([`ndjson:${path}?columns=x&hz=10&pace=none&batch=1`]);
-  const laneStart = {
-    spec: spec!,
-    package: undefined,
-    numbers: { next: 0, end: 0 },
-    frameMarkPath: join(folder.path, "frame.mark"),
-  };
-  const sampling = { bytesPerHour: 0, randomShare: 0, worthMin: 1, worthPerMinute: 0 };
-  const start: StartMessage = {
-    ...{ kind: "start", device: "cam-1", boot: 1, lanes: [laneStart], nextBlock: 0, sampling },
-    ...{ profileIntervalSeconds: 60, quarantined: [], suspects: [], threadCount: 1 },
-    ...{ thermalPath: undefined, governorTimes: undefined },
-  };
   let now = 0;
-  const opened = new Lane({
-    ...{ start, lane: laneStart, sampling, blocks: new NumberBlocks(0), random: Math.random },
-    pool: new ModelPool({ threadCount: 1, isShared: false, onProviderFailed: () => undefined }),
-    send: (message) => Promise.resolve(void said.push(message)),
+  const opened = makeTestLane({
+    folder: folder.path,
+    source: `ndjson:${path}?columns=x&hz=10&pace=none&batch=1`,
+    send: (message) => void said.push(message),
     clock: { now: () => Date.now(), monotonic: () => (now += stepMs) },
-    onWaiting: () => undefined,
-    onDead: (error) => {
-      throw error;
-    },
   });
   lane = opened;
   await opened.activate({ directory: pkg.dir, packageSha256: pkg.packageSha256 });

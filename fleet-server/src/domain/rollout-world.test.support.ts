@@ -314,14 +314,14 @@ export class World {
     }
   }
 
-  /** @param toDo false where the device has it already */
+  /** @param isNew false where the device has it already */
   #assign(
     id: string,
     rollout: string,
     attempt: number,
     purpose: "offer" | "restore",
     subject: RolloutSubject,
-    toDo = true,
+    isNew = true,
   ): void {
     const device = this.devices.get(id)!;
     const place = placeOf(device, subject);
@@ -333,7 +333,7 @@ export class World {
     }
     device.desired.set(place, { rollout, attempt, purpose, subject });
     device.pending.delete(place);
-    if (!toDo) return;
+    if (!isNew) return;
     device.pending.set(place, { at: this.now + 1000, rollout, attempt, purpose, subject, step: 0 });
   }
 

@@ -2,7 +2,7 @@ import { rolloutRequestSchema, type DeviceState } from "@fieldloop/protocol";
 import { sql } from "drizzle-orm";
 import { describe, expect, it } from "vitest";
 import { newRolloutWave, type RolloutRecord } from "../domain/rollout.js";
-import { FACTS } from "../kit.test.support.js";
+import { FACTS, QUIET_STATE } from "../kit.test.support.js";
 import { AuditStore } from "./audit.js";
 import { AuthStore } from "./auth.js";
 import { describeDatabases } from "./databases.test.support.js";
@@ -25,13 +25,8 @@ type Running = NonNullable<DeviceState["running"]>;
 function stateOf(running: readonly Running[]): DeviceState {
   const [first = null] = running;
   return {
-    time: 1,
-    boot: 1,
-    agentVersion: "0.1.0",
-    facts: FACTS,
+    ...QUIET_STATE,
     running: first,
-    previous: null,
-    deployment: null,
     lanes: running.map((each, at) => ({
       name: `lane-${at}`,
       source: "test",
@@ -45,19 +40,6 @@ function stateOf(running: readonly Running[]): DeviceState {
       framesSkipped: 0,
       rateMax: null,
     })),
-    configId: null,
-    desiredRevision: 1,
-    warnings: [],
-    counters: {
-      predictions: 0,
-      framesDropped: 0,
-      framesFailed: 0,
-      samplesTaken: 0,
-      recordsEvicted: 0,
-      hostRestarts: 0,
-    },
-    spool: { records: 0, bytes: 0, bytesMax: 1 },
-    source: "test",
   };
 }
 

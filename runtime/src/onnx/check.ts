@@ -4,7 +4,7 @@ import { checkTensor } from "./check-tensor.js";
 import { foreignFile } from "./foreign.js";
 import { functionKey, functionTable, type FunctionTable } from "./functions.js";
 import type { GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto } from "./generated/onnx_pb.js";
-import { attribute, intsAttribute, nodeLabel, subgraphsOf } from "./graph.js";
+import { intsAttribute, nodeLabel, subgraphsOf, storedTensors } from "./graph.js";
 import { graphSignature, type ForeignTensor } from "./inspect.js";
 import { ONNX_LIMITS, OPSETS_MAX } from "./limits.js";
 import { decodeModel, graphOf } from "./model.js";
@@ -152,7 +152,7 @@ function checkFunctions(model: ModelProto, walk: Walk): void {
     if (body.attributeProto.some((entry) => entry.g !== undefined || entry.graphs.length > 0)) {
       throw refuse("onnx_unsupported", `a graph as an attribute's default in ${of}`);
     }
-    const constants = constantsOf(body);
+    const constants = storedTensors(body);
     for (const node of body.node) checkNode(node, constants, [names], inside);
     walk.subgraphDepth = Math.max(walk.subgraphDepth, inside.subgraphDepth);
     walk.hasControlFlow ||= inside.hasControlFlow;
@@ -190,7 +190,7 @@ function checkGraph(graph: GraphProto, scopes: readonly ReadonlySet<string>[], w
     throw refuse("onnx_unsupported", `sparse initializer in graph "${graph.name}"`);
   }
   const visible = [...scopes, checkDefinitions(graph, depth, walk)];
-  const constants = constantsOf(graph);
+  const constants = storedTensors(graph);
   for (const node of graph.node) checkNode(node, constants, visible, walk);
   if (graph.output.length === 0) throw refuse("onnx_malformed", `graph "${graph.name}" has no output`);
   for (const output of graph.output) {
@@ -235,19 +235,6 @@ function checkDefinitions(graph: GraphProto, depth: number, walk: Walk): Readonl
     }
   }
   return new Set([...inputs, ...written]);
-}
-
-/** Stored tensors by the name under which nodes read them. */
-function constantsOf(graph: {
-  readonly initializer?: readonly TensorProto[];
-  readonly node: readonly NodeProto[];
-}): ReadonlyMap<string, TensorProto> {
-  const constants = new Map((graph.initializer ?? []).map((tensor) => [tensor.name, tensor]));
-  for (const node of graph.node) {
-    const value = node.opType === "Constant" ? attribute(node, "value")?.t : undefined;
-    if (value) constants.set(node.output[0] ?? "", value);
-  }
-  return constants;
 }
 
 function checkNode(

@@ -5,7 +5,7 @@ import type {
   TensorShapeProto_Dimension,
   ValueInfoProto,
 } from "./generated/onnx_pb.js";
-import { attribute, consumerMap, definedNames, initializerMap } from "./graph.js";
+import { consumerMap, definedNames, initializerMap, storedTensors } from "./graph.js";
 import { graphOf } from "./model.js";
 import { int64Tensor, tensorToInt64Numbers } from "./tensor.js";
 
@@ -113,11 +113,7 @@ export function setBatch(model: ModelProto, batch: number | "dynamic"): BatchRep
 
 /** Where a stored shape begins with the old batch size, the first entry becomes "the rest", or "as in the input". */
 function followInReshapes(graph: GraphProto, before: number): string[] {
-  const stored = initializerMap(graph);
-  for (const node of graph.node) {
-    const value = node.opType === "Constant" ? attribute(node, "value")?.t : undefined;
-    if (value) stored.set(node.output[0] ?? "", value);
-  }
+  const stored = storedTensors(graph);
   const constant = new Set(stored.keys());
   const readers = consumerMap(graph);
   const taken = definedNames(graph);

@@ -114,6 +114,24 @@ export function initializerMap(graph: GraphProto): Map<string, TensorProto> {
   return new Map(graph.initializer.map((tensor) => [tensor.name, tensor]));
 }
 
+/** What a Constant node holds; undefined for other nodes, and for a constant that is no tensor. */
+export function constantTensor(node: NodeProto): TensorProto | undefined {
+  return node.opType === "Constant" ? attribute(node, "value")?.t : undefined;
+}
+
+/** A graph, or the body of a local function. */
+type GraphBody = Pick<GraphProto, "node"> & Partial<Pick<GraphProto, "initializer">>;
+
+/** Initializers and the values of Constant nodes, by the name under which nodes read them. */
+export function storedTensors({ initializer = [], node: nodes }: GraphBody): Map<string, TensorProto> {
+  const stored = new Map(initializer.map((tensor) => [tensor.name, tensor]));
+  for (const node of nodes) {
+    const value = constantTensor(node);
+    if (value) stored.set(node.output[0] ?? "", value);
+  }
+  return stored;
+}
+
 /** Every written tensor name with its node. */
 export function producerMap(graph: GraphProto): Map<string, NodeProto> {
   const producers = new Map<string, NodeProto>();

@@ -2,7 +2,7 @@ import { FieldloopError } from "@fieldloop/protocol";
 import type { TensorInfo } from "../backend.js";
 import type { GraphProto, TensorProto, ValueInfoProto } from "./generated/onnx_pb.js";
 import { TensorProto_DataType } from "./generated/onnx_pb.js";
-import { attribute, subgraphsOf } from "./graph.js";
+import { subgraphsOf, constantTensor } from "./graph.js";
 import { decodeModel, graphOf } from "./model.js";
 import { elementCount, elementTypeOf, tensorDims } from "./tensor.js";
 
@@ -48,7 +48,7 @@ export function inspectModel(bytes: Uint8Array): ModelInspection {
       const isDefault = node.domain === "" || node.domain === "ai.onnx";
       const key = isDefault ? node.opType : `${node.domain}:${node.opType}`;
       operators.set(key, (operators.get(key) ?? 0) + 1);
-      const constant = node.opType === "Constant" ? attribute(node, "value")?.t : undefined;
+      const constant = constantTensor(node);
       if (constant) countTensor(constant);
       subgraphsOf(node).forEach(visit);
     }

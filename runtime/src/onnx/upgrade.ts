@@ -4,7 +4,6 @@ import {
   attribute,
   consumerMap,
   floatAttribute,
-  initializerMap,
   intAttribute,
   intsAttribute,
   makeAttribute,
@@ -13,6 +12,7 @@ import {
   sortedNodes,
   stringAttribute,
   subgraphsOf,
+  storedTensors,
 } from "./graph.js";
 import { graphOf, opsetVersion } from "./model.js";
 import { float32Tensor, tensorToFloat32 } from "./tensor.js";
@@ -267,8 +267,7 @@ function upgradeResize(node: NodeProto, upgrade: Upgrade): NodeProto[] {
 
 /** Values of an initializer or a Constant node; none where the graph computes them. */
 function storedFloats(graph: GraphProto, name: string): number[] {
-  const constant = graph.node.find((node) => node.opType === "Constant" && node.output[0] === name);
-  const tensor = initializerMap(graph).get(name) ?? (constant && attribute(constant, "value")?.t);
+  const tensor = storedTensors(graph).get(name);
   return tensor === undefined ? [] : [...tensorToFloat32(tensor)];
 }
 

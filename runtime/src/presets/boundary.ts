@@ -1,6 +1,6 @@
 import type { Affine } from "@fieldloop/protocol";
-import type { GraphProto, ModelProto, NodeProto, TensorProto } from "../onnx/generated/onnx_pb.js";
-import { attribute, consumerMap, initializerMap, producerMap } from "../onnx/graph.js";
+import type { ModelProto, NodeProto, TensorProto } from "../onnx/generated/onnx_pb.js";
+import { consumerMap, producerMap, storedTensors } from "../onnx/graph.js";
 import { graphSignature } from "../onnx/inspect.js";
 import { graphOf } from "../onnx/model.js";
 import {
@@ -35,7 +35,7 @@ export function describeModel(model: ModelProto): ModelSignature {
   const producers = producerMap(graph);
   const quantization: Record<string, Affine> = {};
   const computedBy: Record<string, string> = {};
-  const constants = constantMap(graph);
+  const constants = storedTensors(graph);
   const consumers = consumerMap(graph);
   for (const { name } of inputs) {
     const affine = inputAffine(consumers.get(name) ?? [], consumers, constants);
@@ -57,16 +57,6 @@ export function describeModel(model: ModelProto): ModelSignature {
 }
 
 type Constants = ReadonlyMap<string, TensorProto>;
-
-/** Initializers and the values of Constant nodes. */
-function constantMap(graph: GraphProto): Constants {
-  const constants = initializerMap(graph);
-  for (const node of graph.node) {
-    const value = node.opType === "Constant" ? attribute(node, "value")?.t : undefined;
-    if (value !== undefined) constants.set(node.output[0]!, value);
-  }
-  return constants;
-}
 
 /** `DequantizeLinear(input, scale, zero point)`, or the older `Cast → Sub zero point → Mul scale`. */
 function inputAffine(

@@ -6,7 +6,7 @@ import {
   type NodeProto,
   type TensorProto,
 } from "../onnx/generated/onnx_pb.js";
-import { attribute, makeNode, namesRead, pruneDead, sortedNodes, subgraphsOf } from "../onnx/graph.js";
+import { makeNode, namesRead, pruneDead, sortedNodes, subgraphsOf, constantTensor } from "../onnx/graph.js";
 import { decodeModel, encodeModel, graphOf } from "../onnx/model.js";
 import { tensorDims, tensorToFloat32 } from "../onnx/tensor.js";
 import {
@@ -96,7 +96,7 @@ function storeHalf(graph: GraphProto, names: NameSource, warnings: string[]): st
   });
   const nodes = graph.node.filter((node) => {
     for (const inner of subgraphsOf(node)) converted.push(...storeHalf(inner, names, warnings));
-    const value = node.opType === "Constant" ? attribute(node, "value")?.t : undefined;
+    const value = constantTensor(node);
     if (!value || !isFloat(value) || elements(value) < STORED_ELEMENTS_MIN) return true;
     const name = node.output[0]!;
     const half = toHalfTensor(value, names.unique(`${name}/half`), warnings);
