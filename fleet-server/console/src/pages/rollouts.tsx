@@ -86,7 +86,8 @@ function RolloutTable({ rollouts }: { rollouts: readonly RolloutView[] }) {
                 <td class="col-change" title={rollout.title}>
                   {subject.kind === "package" ? (
                     <>
-                      {subject.model} {from?.version && <span class="muted">@{from.version} → </span>}
+                      {subject.model}
+                      {from?.version && <span class="muted"> @{from.version} → </span>}
                       <b>@{subject.version}</b>
                     </>
                   ) : (
